@@ -1,0 +1,115 @@
+"""The formula θ_cp + Σ ratio · (θ_chat − θ_base), for one tensor, chunk by chunk.
+
+Whole-tensor float copies cost more than the arithmetic: most of the time goes to page faults. Here
+a small buffer that stays in cache is used again for every chunk. `benchmarks/kernel.py` measures
+what its size, its dtype and the order of the operations cost, and how exact they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+HALF_PRECISION = (torch.bfloat16, torch.float16)
+SUPPORTED = (*HALF_PRECISION, torch.float32, torch.float64)
+
+# Elements in a chunk. On a CPU a buffer of this length stays in the cache of a core; an accelerator
+# wants longer ones, to hide the cost of launching a kernel.
+CPU_CHUNK = 1 << 17
+ACCELERATOR_CHUNK = 1 << 21
+
+
+@torch.no_grad()
+def add_chat_vectors(
+    cp: Tensor, base: Tensor, chats: Sequence[tuple[float, Tensor]], out_dtype: torch.dtype
+) -> Tensor:
+    """Return cp + Σ ratio · (chat − base), rounded once, to `out_dtype`.
+
+    The formula is that of Huang et al., ACL 2024 (arXiv 2310.04799); with several chat models their
+    vectors add up. The inputs may have different dtypes and any strides and are not modified.
+    Beyond inputs and output it holds a few chunks, whatever the size of the tensors. Gradients are
+    not recorded.
+
+    Exactness: the result is what float64 arithmetic gives, rounded to `out_dtype` as
+    `Tensor.to(out_dtype)` rounds it; where `working_dtype` is float32, a few elements in a million
+    may be one step off.
+
+    Args:
+        cp: The continually pretrained model's tensor, floating point, of any shape.
+        base: The pretrained model's tensor, same shape and device.
+        chats: Ratio and tensor (same shape and device) of each chat model, at least one.
+        out_dtype: The floating-point dtype of the result.
+
+    Raises:
+        FloatingPointError: The result has a NaN or infinite element, because an input has one or
+            because the sum does not fit `out_dtype`.
+    """
+    tensors = [cp, base, *(chat for _, chat in chats)]
+    ratios = [ratio for ratio, _ in chats]
+    working = working_dtype(tensors, ratios, out_dtype)
+    out = torch.empty(cp.shape, dtype=out_dtype, device=cp.device)
+    length = min(cp.numel(), CPU_CHUNK if cp.device.type == "cpu" else ACCELERATOR_CHUNK)
+    buffers = torch.empty((min(len(chats), 2), length), dtype=working, device=cp.device)
+    checksum = torch.zeros((), dtype=working, device=cp.device)
+
+    for out_part, cp_part, base_part, *chat_parts in _chunks([out, *tensors], length):
+        total, *spare = (buffer[: out_part.numel()].view(out_part.shape) for buffer in buffers)
+        for i, (ratio, chat_part) in enumerate(zip(ratios, chat_parts, strict=True)):
+            vector = spare[0] if i else total
+            vector.copy_(chat_part).sub_(base_part)
+            if ratio != 1:
+                vector.mul_(ratio)
+            if i:
+                total.add_(vector)
+        # cp comes last: it is the largest summand, and rounding a sum is what costs precision.
+        out_part.copy_(total.add_(cp_part))
+        # A sum over what was written is finite only if every element is, and costs a tenth of
+        # `torch.isfinite`; on an accelerator it is looked at once a tensor, not once a chunk.
+        checksum += total.copy_(out_part).sum()
+
+    if not torch.isfinite(checksum) and not all_finite(out):
+        raise FloatingPointError("NaN or infinite elements in the result")
+    return out
+
+
+def working_dtype(
+    tensors: Sequence[Tensor], ratios: Sequence[float], out_dtype: torch.dtype
+) -> torch.dtype:
+    """Return the dtype in which the sum is formed: float32 where that is exact enough.
+
+    Half-precision weights are so coarse that r · (chat − base) often lies exactly between two
+    results, and float32's own rounding of 0.3 or 1.3 then decides the wrong way in up to 3 of
+    10,000 elements. With ratios of at most 8 significant bits (1, 0.5, 0.75, ...) the product is
+    exact in float32; others take float64, which costs about a third more time in the kernel. So do
+    float32 and float64 weights and results, whose own precision it has to exceed.
+    """
+    if tensors[0].device.type == "mps":  # has no float64
+        return torch.float32
+    halves = all(dtype in HALF_PRECISION for dtype in (out_dtype, *(t.dtype for t in tensors)))
+    short = all((math.frexp(ratio)[0] * 2**8).is_integer() for ratio in ratios)
+    return torch.float32 if halves and short else torch.float64
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Tell whether no element is NaN or infinite, holding one chunk beyond the tensor."""
+    return all(bool(torch.isfinite(part).all()) for (part,) in _chunks([tensor], CPU_CHUNK))
+
+
+def _chunks(tensors: Sequence[Tensor], length: int) -> Iterator[Sequence[Tensor]]:
+    """Cut tensors of one shape alike, into views of at most `length` elements each."""
+    if all(tensor.is_contiguous() for tensor in tensors):
+        yield from zip(*(tensor.view(-1).split(max(length, 1)) for tensor in tensors), strict=True)
+    elif tensors[0].numel() <= length:
+        yield tensors
+    else:
+        # Strided views cannot be flattened without a copy, so these are cut along their first axis,
+        # and where one slice of it is too long, inside each slice.
+        slice_length = tensors[0][0].numel()
+        rows = max(1, length // slice_length)
+        for parts in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+            if slice_length > length:
+                parts = [part[0] for part in parts]
+            yield from _chunks(parts, length)

@@ -1,0 +1,242 @@
+"""The merge method `chat_vector`, as mergekit calls it. Importing this module registers it.
+
+The arithmetic is in `kernel.py`, what a recipe means in `recipe.py`; here is what joins them to
+mergekit: parameters, when what is checked, and which tensor plays which role.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import torch
+from mergekit.merge_methods.base import (
+    BatchOptions,
+    InputContract,
+    MergeMethod,
+    MergeMethodSpec,
+    ParameterScope,
+    ParameterSpec,
+    TensorGroup,
+)
+from mergekit.merge_methods.dtype import promoted_dtype
+from mergekit.merge_methods.registry import register, registered_methods
+from pydantic import BeforeValidator
+from torch import Tensor
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite
+from chatvec_method.recipe import (
+    Roles,
+    assign_roles,
+    check_recipe,
+    number_from_yaml,
+    output_dtype,
+    ratio_value,
+)
+
+T = TypeVar("T")
+
+
+def _calling(kind: type[T]) -> T | None:
+    """Return the nearest object of this type one of whose methods is calling us, or None.
+
+    mergekit 0.1.5 hands a method the tensors of one output and their parameters, and nothing else.
+    Only the call stack tells for which recipe and which task: that is what lets mistakes be told
+    while mergekit plans, before it writes, and `out_dtype` be known before the result is rounded.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, kind):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _planned_out_dtype(value: Any) -> torch.dtype | None:
+    """Return the `out_dtype` of the recipe that mergekit is planning."""
+    from mergekit.plan import MergePlanner
+
+    planner = _calling(MergePlanner)
+    return output_dtype(planner.config.out_dtype) if planner else value
+
+
+class ChatVector(MergeMethod):
+    """θ_cp + Σ ratio · (θ_chat − θ_base), for each tensor (arXiv 2310.04799).
+
+    Parameters in a recipe: `role` (base, chat or cp) under each model; `ratio` (a finite number, a
+    list over the layers, or filters) under a chat model for its own vector, or at a level above
+    for all of them.
+    """
+
+    spec = MergeMethodSpec(
+        name="chat_vector",
+        pretty_name="Chat Vector",
+        reference_url="https://arxiv.org/abs/2310.04799",
+        contract=InputContract(min_inputs=3),
+        # The values are taken as they are and judged in `recipe.py`, where it is known for which
+        # model and tensor they resolved.
+        parameters=(
+            ParameterSpec("role", Any, ParameterScope.INPUT, default=None),
+            ParameterSpec(
+                "ratio",
+                Annotated[Any, BeforeValidator(number_from_yaml)],
+                ParameterScope.INPUT,
+                default=None,
+            ),
+            # Not for recipes: carries the recipe's top-level `out_dtype` from planning, where it
+            # can be seen, to the tensor's merge.
+            ParameterSpec(
+                "out_dtype",
+                Annotated[Any, BeforeValidator(_planned_out_dtype)],
+                ParameterScope.SHARED,
+                default=None,
+            ),
+        ),
+    )
+
+    def validate_inputs(
+        self,
+        input_ids: Sequence[Hashable],
+        base_id: Hashable | None = None,
+        *,
+        group_name: str | None = None,
+    ) -> None:
+        """Check the recipe when mergekit plans it, and roles and ratios of each tensor it plans.
+
+        Raises:
+            ChatVecError: The first mistake found.
+            ValueError: Outside of a recipe: fewer than three inputs, or one twice.
+        """
+        from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+        from mergekit.plan import MergePlanner
+
+        if task := _calling(ExecuteMergeMethodTask):
+            _roles_and_ratios(task.output_weight.name, *_task_settings(task))
+        elif planner := _calling(MergePlanner):
+            check_recipe(planner.config)
+        else:
+            super().validate_inputs(input_ids, group_name=group_name)
+
+    def _execute(
+        self,
+        groups: Sequence[TensorGroup],
+        parameters: list[dict[str, Any]],
+        options: BatchOptions,
+        *,
+        input_dtypes: Sequence[torch.dtype | None],
+        out_dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, ...]:
+        from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+
+        task = _calling(ExecuteMergeMethodTask)
+        results = []
+        for group, values, dtype in zip(groups, parameters, input_dtypes, strict=True):
+            # `values` leaves out the models that lack an optional tensor, the task knows them all.
+            settings = _task_settings(task) if task else (values["role"], values["ratio"])
+            roles, ratios = _roles_and_ratios(_name(group), *settings)
+            result_dtype = out_dtype or values["out_dtype"] or dtype
+            results.append(merge_tensor(group, roles, ratios, dtype, result_dtype))
+        return tuple(results)
+
+
+def merge_tensor(
+    group: TensorGroup,
+    roles: Roles,
+    ratios: Mapping[Hashable, float],
+    input_dtype: torch.dtype,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """Return the merge of one tensor; with all ratios 0 it is cp's own, bit for bit.
+
+    Models whose ratio is 0 are not touched, nor is base where all are, so that a mapped checkpoint
+    is not read there.
+
+    Args:
+        group: The tensors of the models that have it, all of one shape.
+        roles: Who is who; may name models that lack an optional tensor.
+        ratios: The ratio of each chat model.
+        input_dtype: The dtype that the caller wants the inputs cast to, or what they promote to.
+        out_dtype: The dtype of the result.
+
+    Raises:
+        ChatVecError: A tensor that the sum needs is missing, is no plain floating-point one or has
+            NaN or infinite elements, or the sum does not fit `out_dtype`.
+    """
+    name = _name(group)
+    tensors = {entry.id: entry.tensor for entry in group.entries}
+    if input_dtype != promoted_dtype(group):
+        tensors = {model: tensor.to(input_dtype) for model, tensor in tensors.items()}
+    # An optional tensor that only cp has, such as an lm_head, has no chat vector.
+    only_cp = tensors.keys() == {roles.cp}
+    active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
+    needed = [roles.cp, *([roles.base, *active] if active else [])]
+    for model in needed:
+        _check_tensor(tensors.get(model), name, model)
+
+    cp = tensors[roles.cp]
+    if not active:
+        if not all_finite(cp):
+            raise _not_finite(name, roles.cp)
+        return cp
+    try:
+        return add_chat_vectors(
+            cp, tensors[roles.base], [(ratios[chat], tensors[chat]) for chat in active], out_dtype
+        )
+    except FloatingPointError:
+        for model in needed:
+            if not all_finite(tensors[model]):
+                raise _not_finite(name, model) from None
+        raise ChatVecError(
+            f"{name}: the merge overflows {str(out_dtype).removeprefix('torch.')}. Write a wider "
+            "dtype, as in `out_dtype: float32`, or a smaller ratio."
+        ) from None
+
+
+def _roles_and_ratios(
+    tensor: str, roles: Mapping[Hashable, Any], ratios: Mapping[Hashable, Any]
+) -> tuple[Roles, dict[Hashable, float]]:
+    cast = assign_roles(roles, tensor)
+    return cast, {
+        chat: ratio_value(ratios[chat], f"{tensor}, chat model {chat}") for chat in cast.chats
+    }
+
+
+def _task_settings(task: Any) -> tuple[dict[Hashable, Any], dict[Hashable, Any]]:
+    """Return the resolved role and ratio of every model that the recipe names for this tensor."""
+    resolved = {model: task.input_parameters[model] for model in task.model_order}
+    return (
+        {model: values["role"] for model, values in resolved.items()},
+        {model: values["ratio"] for model, values in resolved.items()},
+    )
+
+
+def _check_tensor(tensor: Tensor | None, name: str, model: Hashable) -> None:
+    if tensor is None:
+        raise ChatVecError(
+            f"{name}: model {model} has no such tensor, though others have. Write a ratio of 0 for "
+            f"it to keep cp's: `ratio: [{{filter: {name}, value: 0}}, {{value: 1.0}}]`"
+        )
+    if tensor.dtype not in SUPPORTED:
+        raise ChatVecError(
+            f"{name}: model {model} has it as {str(tensor.dtype).removeprefix('torch.')}, which no "
+            "chat vector can be added to. Write the name of the unquantised model instead, with "
+            "weights in bfloat16, float16, float32 or float64."
+        )
+
+
+def _not_finite(name: str, model: Hashable) -> ChatVecError:
+    return ChatVecError(
+        f"{name}: the tensor of model {model} has NaN or infinite elements, so its checkpoint is "
+        "damaged. Download or convert it again."
+    )
+
+
+def _name(group: TensorGroup) -> str:
+    return group.metadata.name or "a tensor without a name"
+
+
+if ChatVector.spec.name not in {method.spec.name for method in registered_methods()}:
+    register(ChatVector())

@@ -1,0 +1,246 @@
+"""Miniatures of the models that the recipes name: real in all but size.
+
+Each has the architecture class, number of layers, dtype, file format and attention-head ratio of
+the model whose name it bears, and its vocabulary at 1/128: which tokens base, chat and cp share,
+which only cp has, padded rows. Hidden sizes are tiny. Sizes and dtypes are those that the models'
+pages state; where a recipe says "not checked", they are the likely ones.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+SCALE = 128
+HIDDEN = 16
+LLAMA_2_TEMPLATE = (
+    "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' "
+    "else m['content'] + eos_token }}{% endfor %}"
+)
+LLAMA_3_TEMPLATE = (
+    "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>' "
+    "+ m['content'] + '<|eot_id|>' }}{% endfor %}"
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a miniature keeps of the real model."""
+
+    model_type: str
+    layers: int
+    vocabulary: int
+    """Rows of the embedding, in the real model."""
+    dtype: torch.dtype
+    kv_heads: int = 8
+    """Of 8 heads."""
+    intermediate: int = 56
+    padding: int = 0
+    """Rows of the miniature's embedding beyond its tokenizer."""
+    template: str | None = None
+    eos: str = "</s>"
+    reordered: bool = False
+    """The tokens of base under other ids, which a merge by position would mix up."""
+    pickled: bool = False
+    rope_theta: float = 1e4
+
+
+def _llama(layers: int, vocabulary: int, dtype: torch.dtype, **rest: Any) -> Kind:
+    return Kind("llama", layers, vocabulary, dtype, **rest)
+
+
+def _mistral(vocabulary: int, **rest: Any) -> Kind:
+    return Kind("mistral", 32, vocabulary, torch.bfloat16, kv_heads=2, **rest)
+
+
+def _llama_2(layers: int, vocabulary: int, dtype: torch.dtype, **rest: Any) -> Kind:
+    return _llama(layers, vocabulary, dtype, intermediate=43, **rest)
+
+
+def _llama_3(**rest: Any) -> Kind:
+    rest = {"eos": "<|end_of_text|>", **rest}
+    return _llama(32, 128256, torch.bfloat16, kv_heads=2, rope_theta=5e5, **rest)
+
+
+def _mixtral(**rest: Any) -> Kind:
+    return Kind("mixtral", 32, 32000, torch.bfloat16, kv_heads=2, rope_theta=1e6, **rest)
+
+
+KINDS = {
+    "upstage/SOLAR-10.7B-v1.0": _llama(48, 32000, torch.float16, kv_heads=2),
+    "upstage/SOLAR-10.7B-Instruct-v1.0": _llama(
+        48, 32000, torch.float16, kv_heads=2, template=LLAMA_2_TEMPLATE
+    ),
+    "yanolja/EEVE-Korean-10.8B-v1.0": _llama(
+        48, 40960, torch.bfloat16, kv_heads=2, eos="<|im_end|>", template=LLAMA_2_TEMPLATE
+    ),
+    "meta-llama/Meta-Llama-3-8B": _llama_3(),
+    "meta-llama/Meta-Llama-3-8B-Instruct": _llama_3(eos="<|eot_id|>", template=LLAMA_3_TEMPLATE),
+    "beomi/Llama-3-Open-Ko-8B": _llama_3(),
+    "aaditya/Llama3-OpenBioLLM-8B": _llama_3(pickled=True),
+    "meta-llama/Llama-2-7b-hf": _llama_2(32, 32000, torch.float16),
+    "meta-llama/Llama-2-7b-chat-hf": _llama_2(32, 32000, torch.float16, template=LLAMA_2_TEMPLATE),
+    "beomi/llama-2-ko-7b": _llama_2(32, 46336, torch.bfloat16),
+    "meta-llama/Llama-2-13b-hf": _llama_2(40, 32000, torch.float16),
+    "meta-llama/Llama-2-13b-chat-hf": _llama_2(40, 32000, torch.float16, template=LLAMA_2_TEMPLATE),
+    "hfl/chinese-llama-2-13b": _llama_2(40, 55296, torch.float16, pickled=True),
+    "yentinglin/Taiwan-LLM-13B-v2.0-base": _llama_2(40, 32000, torch.bfloat16, reordered=True),
+    "yentinglin/Taiwan-LLM-13B-v2.0-chat": _llama_2(
+        40, 32000, torch.bfloat16, template=LLAMA_2_TEMPLATE
+    ),
+    "mistralai/Mistral-7B-v0.1": _mistral(32000),
+    "mistralai/Mistral-7B-Instruct-v0.1": _mistral(32000, template=LLAMA_2_TEMPLATE),
+    "mistralai/Mistral-7B-Instruct-v0.2": _mistral(
+        32000, template=LLAMA_2_TEMPLATE, rope_theta=1e6
+    ),
+    "MediaTek-Research/Breeze-7B-Base-v1_0": _mistral(61952, padding=1),
+    "tokyotech-llm/Swallow-MS-7b-v0.1": _mistral(42800),
+    "mistralai/Mixtral-8x7B-v0.1": _mixtral(),
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": _mixtral(template=LLAMA_2_TEMPLATE),
+    "tokyotech-llm/Swallow-MX-8x7b-NVE-v0.1": _mixtral(),
+}
+
+
+def build(folder: Path, recipe: dict[str, Any]) -> None:
+    """Write into `folder` a miniature of every model that the recipe names, under its name."""
+    names = {entry["parameters"]["role"]: [] for entry in recipe["models"]}
+    for entry in recipe["models"]:
+        names[entry["parameters"]["role"]].append(entry["model"])
+    (base,) = names["base"]
+    base_model = new_model(KINDS[base], seed_of(base))
+    save_miniature(base_model, tokens(KINDS[base]), KINDS[base], folder / base)
+    for name in [*names["chat"], *names["cp"]]:
+        kind = KINDS[name]
+        spread = 0.002 if name in names["chat"] else 0.005
+        model = descendant(base_model, KINDS[base], kind, spread, seed_of(name))
+        save_miniature(model, tokens(kind), kind, folder / name)
+
+
+def seed_of(name: str) -> int:
+    """Return a seed that depends on the name alone."""
+    return zlib.crc32(name.encode())
+
+
+def tokens(kind: Kind) -> list[str]:
+    """Return the miniature's tokens in the order of their ids: base's first, then cp's new ones."""
+    count = kind.vocabulary // SCALE - kind.padding
+    if kind.vocabulary == 128256:
+        special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"]
+        special += ["<|end_header_id|>", "<|eot_id|>"]
+        return [f"▁token{i}" for i in range(count - len(special))] + special
+    shared = ["<unk>", "<s>", "</s>"]
+    shared += [f"▁token{i}" for i in range(32000 // SCALE - len(shared))]
+    if kind.reordered:
+        shared = shared[:3] + shared[:2:-1]
+    new = [f"새{i}" for i in range(count - len(shared))]
+    if kind.eos == "<|im_end|>":
+        new[0] = "<|im_end|>"
+    return shared + new
+
+
+def new_model(kind: Kind, seed: int) -> PreTrainedModel:
+    """Return a model with weights as spread as a trained one's, in float32."""
+    model = AutoModelForCausalLM.from_config(config_of(kind))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        mean, spread = (1.0, 0.05) if "norm" in name else (0.0, 0.02)
+        parameter.data = mean + spread * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def descendant(
+    base: PreTrainedModel, base_kind: Kind, kind: Kind, spread: float, seed: int
+) -> PreTrainedModel:
+    """Return a model trained on from base, so to speak: base's weights and a little noise."""
+    model = new_model(kind, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    base_ids = {token: i for i, token in enumerate(tokens(base_kind))}
+    for name, parameter in model.named_parameters():
+        start: Tensor = base.state_dict()[name]
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            rows = parameter.data
+            for i, token in enumerate(tokens(kind)):
+                if token in base_ids:
+                    rows[i] = start[base_ids[token]]
+            start = rows
+        parameter.data = start + spread * torch.randn(start.shape, generator=generator)
+    return model
+
+
+def config_of(kind: Kind) -> PretrainedConfig:
+    """Return the miniature's config."""
+    names = tokens(kind)
+    experts = {"num_local_experts": 8} if kind.model_type == "mixtral" else {}
+    return AutoConfig.for_model(
+        kind.model_type,
+        hidden_size=HIDDEN,
+        intermediate_size=kind.intermediate,
+        num_hidden_layers=kind.layers,
+        num_attention_heads=8,
+        num_key_value_heads=kind.kv_heads,
+        vocab_size=len(names) + kind.padding,
+        rope_theta=kind.rope_theta,
+        bos_token_id=names.index("<|begin_of_text|>" if "<|begin_of_text|>" in names else "<s>"),
+        eos_token_id=names.index(kind.eos),
+        tie_word_embeddings=False,
+        **experts,
+    )
+
+
+def save_miniature(model: PreTrainedModel, names: list[str], kind: Kind, folder: Path) -> None:
+    """Write model and tokenizer as the hub has them: several shards, some of them pickled."""
+    model.to(kind.dtype).save_pretrained(folder, max_shard_size="150KB")
+    if kind.pickled:
+        pickle_shards(folder)
+    save_tokenizer(names, kind.eos, kind.template, folder)
+
+
+def save_tokenizer(names: list[str], eos: str, template: str | None, folder: Path) -> None:
+    """Write a BPE tokenizer with these tokens, whose ids are their places."""
+    vocabulary = {token: i for i, token in enumerate(names)}
+    unknown = "<unk>" if "<unk>" in vocabulary else None
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE(vocabulary, [], unk_token=unknown)),
+        bos_token="<s>" if "<s>" in vocabulary else "<|begin_of_text|>",
+        eos_token=eos,
+        unk_token=unknown,
+    )
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+
+
+def pickle_shards(folder: Path) -> None:
+    """Turn a checkpoint's safetensors into the older .bin files, rotary buffers and all."""
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    renamed = {
+        shard: shard.replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+        for shard in sorted(set(index["weight_map"].values()))
+    }
+    for shard, new_name in renamed.items():
+        tensors = load_file(folder / shard)
+        for name in [n for n in tensors if n.endswith("q_proj.weight")]:
+            buffer = name.replace("q_proj.weight", "rotary_emb.inv_freq")
+            tensors[buffer] = torch.ones(1, dtype=torch.float32)
+            index["weight_map"][buffer] = shard
+        torch.save(tensors, folder / new_name)
+        (folder / shard).unlink()
+    index["weight_map"] = {name: renamed[shard] for name, shard in index["weight_map"].items()}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors.index.json").unlink()
+
+

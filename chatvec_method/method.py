@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
+from mergekit.common import ModelReference, get_config_value
 from mergekit.merge_methods.base import (
     BatchOptions,
     InputContract,
@@ -26,7 +28,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite
+from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
 from chatvec_method.recipe import (
     Roles,
     assign_roles,
@@ -35,6 +37,10 @@ from chatvec_method.recipe import (
     output_dtype,
     ratio_value,
 )
+
+if TYPE_CHECKING:
+    from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+    from mergekit.plan import MergePlanner
 
 T = TypeVar("T")
 
@@ -116,7 +122,7 @@ class ChatVector(MergeMethod):
         if task := _calling(ExecuteMergeMethodTask):
             _roles_and_ratios(task.output_weight.name, *_task_settings(task))
         elif planner := _calling(MergePlanner):
-            check_recipe(planner.config)
+            check_recipe(planner.config, partial(_vocabulary_size, planner))
         else:
             super().validate_inputs(input_ids, group_name=group_name)
 
@@ -137,7 +143,7 @@ class ChatVector(MergeMethod):
             # `values` leaves out the models that lack an optional tensor, the task knows them all.
             settings = _task_settings(task) if task else (values["role"], values["ratio"])
             roles, ratios = _roles_and_ratios(_name(group), *settings)
-            result_dtype = out_dtype or values["out_dtype"] or dtype
+            result_dtype = out_dtype or values["out_dtype"]
             results.append(merge_tensor(group, roles, ratios, dtype, result_dtype))
         return tuple(results)
 
@@ -147,19 +153,19 @@ def merge_tensor(
     roles: Roles,
     ratios: Mapping[Hashable, float],
     input_dtype: torch.dtype,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype | None,
 ) -> Tensor:
-    """Return the merge of one tensor; with all ratios 0 it is cp's own, bit for bit.
+    """Return the merge of one tensor; where all ratios are 0, cp's own, bit for bit.
 
-    Models whose ratio is 0 are not touched, nor is base where all are, so that a mapped checkpoint
-    is not read there.
+    Models whose ratio is 0 are not touched, nor is base where all are: what is not touched of a
+    mapped checkpoint is not read.
 
     Args:
         group: The tensors of the models that have it, all of one shape.
         roles: Who is who; may name models that lack an optional tensor.
         ratios: The ratio of each chat model.
-        input_dtype: The dtype that the caller wants the inputs cast to, or what they promote to.
-        out_dtype: The dtype of the result.
+        input_dtype: The dtype that the inputs promote to, or another to cast them to first.
+        out_dtype: The dtype of the result; None for `input_dtype`, and cp's where ratios are 0.
 
     Raises:
         ChatVecError: A tensor that the sum needs is missing, is no plain floating-point one or has
@@ -173,26 +179,35 @@ def merge_tensor(
     only_cp = tensors.keys() == {roles.cp}
     active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
     needed = [roles.cp, *([roles.base, *active] if active else [])]
-    for model in needed:
-        _check_tensor(tensors.get(model), name, model)
+    _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
 
     cp = tensors[roles.cp]
-    if not active:
-        if not all_finite(cp):
-            raise _not_finite(name, roles.cp)
-        return cp
     try:
-        return add_chat_vectors(
-            cp, tensors[roles.base], [(ratios[chat], tensors[chat]) for chat in active], out_dtype
-        )
+        if active:
+            chats = [(ratios[chat], tensors[chat]) for chat in active]
+            return add_chat_vectors(cp, tensors[roles.base], chats, out_dtype or input_dtype)
+        return checked_finite(cp if out_dtype is None else cp.to(out_dtype))
     except FloatingPointError:
         for model in needed:
             if not all_finite(tensors[model]):
-                raise _not_finite(name, model) from None
+                raise ChatVecError(
+                    f"{name}: the tensor of model {model} has NaN or infinite elements, so its "
+                    "checkpoint is damaged. Download or convert it again."
+                ) from None
         raise ChatVecError(
-            f"{name}: the merge overflows {str(out_dtype).removeprefix('torch.')}. Write a wider "
+            f"{name}: the merge overflows {_dtype_name(out_dtype or input_dtype)}. Write a wider "
             "dtype, as in `out_dtype: float32`, or a smaller ratio."
         ) from None
+
+
+def _vocabulary_size(planner: MergePlanner, model: ModelReference) -> int | None:
+    if planner.options.unsafe_truncate_embeddings:
+        return None
+    config = model.config(trust_remote_code=planner.options.trust_remote_code)
+    try:
+        return get_config_value(config, planner.arch_info.vocab_size_config_key or "vocab_size")
+    except RuntimeError:  # a model without a vocabulary
+        return None
 
 
 def _roles_and_ratios(
@@ -204,7 +219,9 @@ def _roles_and_ratios(
     }
 
 
-def _task_settings(task: Any) -> tuple[dict[Hashable, Any], dict[Hashable, Any]]:
+def _task_settings(
+    task: ExecuteMergeMethodTask,
+) -> tuple[dict[Hashable, Any], dict[Hashable, Any]]:
     """Return the resolved role and ratio of every model that the recipe names for this tensor."""
     resolved = {model: task.input_parameters[model] for model in task.model_order}
     return (
@@ -213,25 +230,28 @@ def _task_settings(task: Any) -> tuple[dict[Hashable, Any], dict[Hashable, Any]]
     )
 
 
-def _check_tensor(tensor: Tensor | None, name: str, model: Hashable) -> None:
-    if tensor is None:
-        raise ChatVecError(
-            f"{name}: model {model} has no such tensor, though others have. Write a ratio of 0 for "
-            f"it to keep cp's: `ratio: [{{filter: {name}, value: 0}}, {{value: 1.0}}]`"
-        )
-    if tensor.dtype not in SUPPORTED:
-        raise ChatVecError(
-            f"{name}: model {model} has it as {str(tensor.dtype).removeprefix('torch.')}, which no "
-            "chat vector can be added to. Write the name of the unquantised model instead, with "
-            "weights in bfloat16, float16, float32 or float64."
-        )
+def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name: str) -> None:
+    for model, tensor in tensors.items():
+        if tensor is None and model == roles.cp:
+            raise ChatVecError(
+                f"{name}: the cp model {model} lacks this tensor, which others have, so there is "
+                "nothing to add a chat vector to. Save the cp model with it first, for example "
+                "with its head untied."
+            )
+        if tensor is None:
+            raise ChatVecError(
+                f"{name}: model {model} lacks this tensor, which others have. To keep cp's, write "
+                f"`ratio: [{{filter: {name}, value: 0}}, {{value: 1.0}}]`"
+            )
+        if tensor.dtype not in SUPPORTED:
+            raise ChatVecError(
+                f"{name}: model {model} has it in {_dtype_name(tensor.dtype)}, to which no chat "
+                "vector can be added. Write the name of the model's unquantised version."
+            )
 
 
-def _not_finite(name: str, model: Hashable) -> ChatVecError:
-    return ChatVecError(
-        f"{name}: the tensor of model {model} has NaN or infinite elements, so its checkpoint is "
-        "damaged. Download or convert it again."
-    )
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _name(group: TensorGroup) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +43,18 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
     for model, role in roles.items():
         _check_role(model, role, place)
     holders = {role: tuple(m for m in roles if roles[m] == role) for role in ROLES}
+    for role, other in (("base", "cp"), ("cp", "base")):
+        if len(holders[role]) > 1:
+            raise ChatVecError(
+                f"{place}: {_listed(holders[role])} all have the role {role}, which only one model "
+                f"can have. Write `parameters: {{role: {other}}}` or `parameters: {{role: chat}}` "
+                "under the others."
+            )
     for role, models in holders.items():
         if not models:
             raise ChatVecError(
                 f"{place}: no model has the role {role}. Write `parameters: {{role: {role}}}` "
                 f"under the one that is {role}, of {_listed(roles)}."
-            )
-        if role != "chat" and len(models) > 1:
-            raise ChatVecError(
-                f"{place}: {_listed(models)} all have the role {role}, which only one model can "
-                f"have. Write `parameters: {{role: {'cp' if role == 'base' else 'base'}}}` or "
-                "`parameters: {role: chat}` under the others."
             )
     return Roles(holders["base"][0], holders["cp"][0], holders["chat"])
 
@@ -87,11 +88,14 @@ def number_from_yaml(value: Any) -> Any:
     return value
 
 
-def check_recipe(config: MergeConfiguration) -> None:
+def check_recipe(
+    config: MergeConfiguration, vocabulary_size: Callable[[ModelReference], int | None]
+) -> None:
     """Check what mergekit does not: base_model, roles, ratios and dtypes as the recipe has them.
 
     Args:
         config: The recipe, in the `modules:` with `slices:` form that mergekit's planner gives it.
+        vocabulary_size: Tells how many rows a model's embedding has, None where that is not known.
 
     Raises:
         ChatVecError: The first mistake found.
@@ -105,11 +109,13 @@ def check_recipe(config: MergeConfiguration) -> None:
         for i, output_slice in enumerate(module.slices):
             check_shared(output_slice.parameters, f"slice {i} of module {module_name}")
             outer = (output_slice.parameters, module.parameters, config.parameters)
-            _check_models(
+            roles = _check_models(
                 output_slice.sources,
                 output_slice.base_model or config.base_model,
                 shared_ratio=any("ratio" in (settings or {}) for settings in outer),
             )
+            if not (config.tokenizer or config.tokenizer_source):
+                _check_vocabularies(roles, vocabulary_size)
 
 
 def output_dtype(name: str | None, key: str = "out_dtype") -> Any:
@@ -132,7 +138,7 @@ def output_dtype(name: str | None, key: str = "out_dtype") -> Any:
 
 def _check_models(
     sources: Sequence[InputSliceDefinition], base_model: ModelReference | None, shared_ratio: bool
-) -> None:
+) -> Roles:
     for source in sources:
         _check_names(source.parameters, f"model {source.model}")
     models = [source.model for source in sources]
@@ -142,8 +148,14 @@ def _check_models(
             "once, as in `parameters: {role: base}`"
         )
     roles = {source.model: (source.parameters or {}).get("role") for source in sources}
-    _check_base_model(base_model, roles)
-    assign_roles(roles, "models")
+    _check_base_model_given(base_model, roles)
+    assigned = assign_roles(roles, "models")
+    if base_model == assigned.base:
+        raise ChatVecError(
+            f"base_model {base_model} has the role base, but in mergekit base_model is the model "
+            "whose config and tokenizer the output keeps: the cp model or, where the vocabularies "
+            f"are equal, a chat model. Write `base_model: {assigned.cp}`"
+        )
     for source in sources:
         ratio = (source.parameters or {}).get("ratio")
         if ratio is not None and roles[source.model] != "chat":
@@ -159,27 +171,36 @@ def _check_models(
                 "the cp model)."
             )
         _check_ratios(ratio, f"model {source.model}")
+    return assigned
 
 
-def _check_base_model(base_model: ModelReference | None, roles: Mapping[Hashable, Any]) -> None:
+def _check_vocabularies(
+    roles: Roles, vocabulary_size: Callable[[ModelReference], int | None]
+) -> None:
+    """Say what mergekit itself says only at the first tensor, when it has begun to write."""
+    sizes = {model: vocabulary_size(model) for model in (roles.base, *roles.chats, roles.cp)}
+    if len(set(sizes.values()) - {None}) > 1:
+        differing = ", ".join(f"{model} {size}" for model, size in sizes.items())
+        raise ChatVecError(
+            f"the vocabularies differ in size ({differing}), so rows must be matched by token. "
+            f"Write `tokenizer: {{source: {roles.cp}}}`"
+        )
+
+
+def _check_base_model_given(
+    base_model: ModelReference | None, roles: Mapping[Hashable, Any]
+) -> None:
     cp = next((model for model, role in roles.items() if role == "cp"), None)
-    suggestion = f"Write `base_model: {cp or '<the cp model>'}`"
     if base_model is None:
         raise ChatVecError(
             "the recipe has no base_model, the model whose config and tokenizer the output keeps. "
-            f"{suggestion}"
+            f"Write `base_model: {cp or '<the cp model>'}`"
         )
     # mergekit itself adds a base_model that is not among the models to them, without parameters.
     if cp is not None and roles.get(base_model) is None:
         raise ChatVecError(
             f"base_model {base_model} is not one of the models that have a role; spell it exactly "
-            f"as there. {suggestion}"
-        )
-    if roles.get(base_model) == "base":
-        raise ChatVecError(
-            f"base_model {base_model} has the role base, but in mergekit base_model is the model "
-            "whose config and tokenizer the output keeps: the cp model or, where the vocabularies "
-            f"are equal, a chat model. {suggestion}"
+            f"as there. Write `base_model: {cp}`"
         )
 
 
@@ -242,5 +263,5 @@ def _scalars(setting: ParameterSetting) -> Iterator[Any]:
         yield setting
 
 
-def _listed(models: Mapping[Hashable, Any] | Sequence[Hashable]) -> str:
+def _listed(models: Iterable[Hashable]) -> str:
     return ", ".join(str(model) for model in models)

@@ -1,14 +1,91 @@
-"""Fixtures and the stock commands, run as users run them."""
+"""Fixtures: a small family of models, and mergekit's own commands run as users run them."""
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+import zoo
+from click.testing import CliRunner
+from mergekit.scripts import run_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
+FAMILY = {
+    "base": zoo.Kind("llama", 3, 32000, torch.bfloat16),
+    "chat": zoo.Kind("llama", 3, 32000, torch.bfloat16, template=zoo.LLAMA_2_TEMPLATE),
+    "chat2": zoo.Kind("llama", 3, 32000, torch.bfloat16),
+    "chat16": zoo.Kind("llama", 3, 32000, torch.float16),
+    "cp": zoo.Kind("llama", 3, 32000, torch.bfloat16),
+    "cp32": zoo.Kind("llama", 3, 32000, torch.float32),
+    "cp_extended": zoo.Kind("llama", 3, 40960, torch.bfloat16, eos="<|im_end|>"),
+}
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What a stock command left behind."""
+
+    out: Path
+    exit_code: int
+    printed: str
+
+    @property
+    def message(self) -> str:
+        """The one line of an error that was meant for people."""
+        lines = self.printed.strip().splitlines()
+        assert lines, "nothing was printed"
+        assert lines[-1].startswith("Error: "), f"no message for people:\n{self.printed}"
+        return lines[-1].removeprefix("Error: ")
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the models of FAMILY: three layers, and sizes of a toy."""
+    folder = tmp_path_factory.mktemp("family")
+    chats, cps = ["chat", "chat2", "chat16"], ["cp", "cp32", "cp_extended"]
+    zoo.build_family(folder, FAMILY, base=["base"], chat=chats, cp=cps)
+    return folder
+
+
+@pytest.fixture
+def recipe(family: Path) -> dict[str, Any]:
+    """Return the plainest recipe on the family's models."""
+    return {
+        "merge_method": "chat_vector",
+        "base_model": str(family / "cp"),
+        "models": [
+            {"model": str(family / "base"), "parameters": {"role": "base"}},
+            {"model": str(family / "chat"), "parameters": {"role": "chat", "ratio": 1.0}},
+            {"model": str(family / "cp"), "parameters": {"role": "cp"}},
+        ],
+    }
+
+
+@pytest.fixture
+def merge(tmp_path: Path) -> Callable[..., Merge]:
+    """Return a function that runs `mergekit-yaml` on a recipe, in this process."""
+
+    def run(recipe: dict[str, Any] | str, *options: str, out: str = "out") -> Merge:
+        file = tmp_path / "recipe.yaml"
+        text = recipe if isinstance(recipe, str) else yaml.safe_dump(copy.deepcopy(recipe))
+        file.write_text(text, encoding="utf-8")
+        arguments = [str(file), str(tmp_path / out), "--no-write-model-card", "--quiet", *options]
+        result = CliRunner().invoke(run_yaml.main, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Merge(tmp_path / out, result.exit_code, result.output)
+
+    return run
 
 
 def mergekit_yaml(

@@ -8,6 +8,7 @@ pages state; where a recipe says "not checked", they are the likely ones.
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Kind:
     reordered: bool = False
     """The tokens of base under other ids, which a merge by position would mix up."""
     pickled: bool = False
+    tied: bool = False
     rope_theta: float = 1e4
 
 
@@ -118,17 +120,23 @@ KINDS = {
 
 def build(folder: Path, recipe: dict[str, Any]) -> None:
     """Write into `folder` a miniature of every model that the recipe names, under its name."""
-    names = {entry["parameters"]["role"]: [] for entry in recipe["models"]}
+    names = {"base": [], "chat": [], "cp": []}
     for entry in recipe["models"]:
         names[entry["parameters"]["role"]].append(entry["model"])
-    (base,) = names["base"]
-    base_model = new_model(KINDS[base], seed_of(base))
-    save_miniature(base_model, tokens(KINDS[base]), KINDS[base], folder / base)
-    for name in [*names["chat"], *names["cp"]]:
-        kind = KINDS[name]
-        spread = 0.002 if name in names["chat"] else 0.005
-        model = descendant(base_model, KINDS[base], kind, spread, seed_of(name))
-        save_miniature(model, tokens(kind), kind, folder / name)
+    build_family(folder, {name: KINDS[name] for role in names for name in names[role]}, **names)
+
+
+def build_family(
+    folder: Path, kinds: dict[str, Kind], base: list[str], chat: list[str], cp: list[str]
+) -> None:
+    """Write a base model, and chat and cp models that descend from it."""
+    (base_name,) = base
+    base_model = new_model(kinds[base_name], seed_of(base_name))
+    save_miniature(base_model, tokens(kinds[base_name]), kinds[base_name], folder / base_name)
+    for name in [*chat, *cp]:
+        spread = 0.002 if name in chat else 0.005
+        model = descendant(base_model, kinds[base_name], kinds[name], spread, seed_of(name))
+        save_miniature(model, tokens(kinds[name]), kinds[name], folder / name)
 
 
 def seed_of(name: str) -> int:
@@ -197,14 +205,14 @@ def config_of(kind: Kind) -> PretrainedConfig:
         rope_theta=kind.rope_theta,
         bos_token_id=names.index("<|begin_of_text|>" if "<|begin_of_text|>" in names else "<s>"),
         eos_token_id=names.index(kind.eos),
-        tie_word_embeddings=False,
+        tie_word_embeddings=kind.tied,
         **experts,
     )
 
 
 def save_miniature(model: PreTrainedModel, names: list[str], kind: Kind, folder: Path) -> None:
     """Write model and tokenizer as the hub has them: several shards, some of them pickled."""
-    model.to(kind.dtype).save_pretrained(folder, max_shard_size="150KB")
+    copy.deepcopy(model).to(kind.dtype).save_pretrained(folder, max_shard_size="150KB")
     if kind.pickled:
         pickle_shards(folder)
     save_tokenizer(names, kind.eos, kind.template, folder)
@@ -242,5 +250,3 @@ def pickle_shards(folder: Path) -> None:
     index["weight_map"] = {name: renamed[shard] for name, shard in index["weight_map"].items()}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     (folder / "model.safetensors.index.json").unlink()
-
-

@@ -1,0 +1,173 @@
+"""The formula: correctly rounded for every dtype, shape and stride, in little memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatvec_method.kernel import CPU_CHUNK, add_chat_vectors, all_finite, working_dtype
+
+BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+FLOATS = [BF16, FP16, FP32, FP64]
+RATIOS = [1.0, 0.5, -1.0, 1.5, 0.3, 0.7, 0.8, 1.3, 1 / 3, -0.123456, 1e-3]
+
+
+def models(
+    shape: tuple[int, ...], dtypes: list[torch.dtype], seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Return base, then relatives of it, with weights as large as real ones."""
+    generator = torch.Generator().manual_seed(seed)
+    base = 0.02 * torch.randn(shape, generator=generator, dtype=FP64)
+    noises = [0.003 * torch.randn(shape, generator=generator, dtype=FP64) for _ in dtypes[1:]]
+    tensors = [base, *(base + noise for noise in noises)]
+    return tuple(tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True))
+
+
+def exact(
+    cp: torch.Tensor, base: torch.Tensor, chats: list[tuple[float, torch.Tensor]]
+) -> np.ndarray:
+    """The sum in float64, with numpy."""
+    vectors = [ratio * (chat.double() - base.double()).numpy() for ratio, chat in chats]
+    return cp.double().numpy() + sum(vectors)
+
+
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_half_precision_is_correctly_rounded(ratio: float, dtype: torch.dtype) -> None:
+    base, chat, cp = models((1000, 1000), [dtype] * 3)
+
+    merged = add_chat_vectors(cp, base, [(ratio, chat)], dtype)
+
+    steps = oracle.steps_off(merged, exact(cp, base, [(ratio, chat)]))
+    assert steps.max() <= 1
+    assert (steps > 0).mean() <= 1e-5
+
+
+@given(
+    dtypes=st.lists(st.sampled_from(FLOATS), min_size=3, max_size=5),
+    out_dtype=st.sampled_from(FLOATS),
+    ratio=st.floats(-2, 2, allow_subnormal=False),
+    shape=st.sampled_from([(), (0,), (1,), (7,), (3, 5), (2, 3, 4), (2, 0, 3)]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_mix_of_dtypes_loses_nothing_but_the_last_rounding(
+    dtypes: list[torch.dtype],
+    out_dtype: torch.dtype,
+    ratio: float,
+    shape: tuple[int, ...],
+    seed: int,
+) -> None:
+    base, cp, *rest = models(shape, dtypes, seed)
+    chats = [(ratio / (i + 1), chat) for i, chat in enumerate(rest)]
+
+    merged = add_chat_vectors(cp, base, chats, out_dtype)
+
+    assert merged.dtype == out_dtype
+    assert merged.shape == cp.shape
+    expected = torch.from_numpy(np.asarray(exact(cp, base, chats)))
+    # Half a step of the output, and for results near 0 what float32 loses of the larger summands.
+    tolerance = {"rtol": 0.51 * torch.finfo(out_dtype).eps, "atol": 2e-9}
+    if out_dtype == FP16:
+        tolerance["atol"] = 6e-8  # its smallest step
+    torch.testing.assert_close(merged.double(), expected, **tolerance)
+
+
+@pytest.mark.parametrize("size", [CPU_CHUNK - 1, CPU_CHUNK, CPU_CHUNK + 1, 3 * CPU_CHUNK + 17])
+def test_chunks_join_without_a_seam(size: int) -> None:
+    base, chat, cp = models((size,), [BF16] * 3)
+
+    merged = add_chat_vectors(cp, base, [(0.5, chat)], BF16)
+
+    assert (oracle.steps_off(merged, exact(cp, base, [(0.5, chat)])) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "shape", [(700, 300), (3, 200_000), (2, 3, 100_001)], ids=["rows", "long rows", "experts"]
+)
+def test_strided_inputs_are_merged_where_they_lie(shape: tuple[int, ...]) -> None:
+    base, chat, cp = (t.transpose(0, -1) for t in models(shape, [BF16] * 3))
+
+    merged = add_chat_vectors(cp, base, [(1.0, chat)], BF16)
+
+    assert merged.is_contiguous()
+    assert (oracle.steps_off(merged, exact(cp, base, [(1.0, chat)])) == 0).all()
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    tensors = models((50, 50), [BF16, FP16, FP32])
+    before = [tensor.clone() for tensor in tensors]
+
+    base, chat, cp = tensors
+    add_chat_vectors(cp, base, [(0.7, chat)], FP32)
+
+    assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+
+
+def test_ratio_1_of_equal_cp_and_base_gives_chat() -> None:
+    base, chat = models((100, 100), [BF16] * 2)
+
+    assert torch.equal(add_chat_vectors(base, base, [(1.0, chat)], BF16), chat)
+
+
+def test_several_chat_vectors_add_up_in_any_order() -> None:
+    base, cp, one, two = models((300, 300), [BF16] * 4)
+
+    merged = add_chat_vectors(cp, base, [(0.5, one), (0.25, two)], BF16)
+    swapped = add_chat_vectors(cp, base, [(0.25, two), (0.5, one)], BF16)
+
+    assert torch.equal(merged, swapped)
+    assert (
+        oracle.steps_off(merged, exact(cp, base, [(0.5, one), (0.25, two)])) == 0
+    ).mean() > 1 - 1e-5
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["base", "chat", "cp"])
+def test_not_finite_element_anywhere_raises(place: str, poison: float) -> None:
+    tensors = dict(zip(["base", "chat", "cp"], models((300_000,), [BF16] * 3), strict=True))
+    tensors[place][-1] = poison
+
+    with pytest.raises(FloatingPointError):
+        add_chat_vectors(tensors["cp"], tensors["base"], [(0.5, tensors["chat"])], BF16)
+    assert not all_finite(tensors[place])
+
+
+def test_overflow_of_the_output_dtype_raises() -> None:
+    base, chat, cp = models((10,), [FP32] * 3)
+    cp[3] = 70_000.0
+
+    with pytest.raises(FloatingPointError):
+        add_chat_vectors(cp, base, [(1.0, chat)], FP16)
+    assert add_chat_vectors(cp, base, [(1.0, chat)], BF16)[3] == 70_144
+
+
+def test_huge_but_finite_weights_are_no_error() -> None:
+    huge = torch.full((1000,), 3e38, dtype=BF16)  # their sum overflows float32
+
+    merged = add_chat_vectors(huge, huge, [(1.0, huge)], BF16)
+
+    assert torch.equal(merged, huge)
+    assert all_finite(huge)
+
+
+def test_gradients_are_not_recorded() -> None:
+    base, chat, cp = (t.requires_grad_() for t in models((4, 4), [FP32] * 3))
+
+    assert not add_chat_vectors(cp, base, [(1.0, chat)], FP32).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("ratio", "dtype", "expected"),
+    [(1.0, BF16, FP32), (0.75, FP16, FP32), (0.3, BF16, FP64), (1.0, FP32, FP64)],
+)
+def test_float32_is_used_only_where_it_is_exact_enough(
+    ratio: float, dtype: torch.dtype, expected: torch.dtype
+) -> None:
+    assert working_dtype([torch.empty(1, dtype=dtype)] * 3, [ratio], dtype) == expected

@@ -1,0 +1,243 @@
+"""Wrong recipes and models: one line that names the culprit and the fix, and nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Merge
+from safetensors.torch import load_file, save_file
+
+Recipe = dict[str, Any]
+BASE, CHAT, CP = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A change to a right recipe, and what the message about it must name and advise."""
+
+    name: str
+    make: Callable[[Recipe], None]
+    says: tuple[str, ...]
+
+
+def under(model: int, **parameters: Any) -> Callable[[Recipe], None]:
+    """Replace the parameters of one model."""
+
+    def make(recipe: Recipe) -> None:
+        recipe["models"][model]["parameters"] = parameters
+
+    return make
+
+
+def ratio(setting: Any) -> Callable[[Recipe], None]:
+    return under(CHAT, role="chat", ratio=setting)
+
+
+def top(**keys: Any) -> Callable[[Recipe], None]:
+    """Set top-level keys, None to remove one."""
+
+    def make(recipe: Recipe) -> None:
+        recipe.update(keys)
+        for key in [key for key, value in keys.items() if value is None]:
+            del recipe[key]
+
+    return make
+
+
+def without(model: int) -> Callable[[Recipe], None]:
+    def make(recipe: Recipe) -> None:
+        del recipe["models"][model]
+
+    return make
+
+
+def chat_listed_twice(recipe: Recipe) -> None:
+    recipe["models"].append(recipe["models"][CHAT])
+
+
+def base_as_base_model(recipe: Recipe) -> None:
+    recipe["base_model"] = recipe["models"][BASE]["model"]
+
+
+def other_spelling_of_base_model(recipe: Recipe) -> None:
+    recipe["base_model"] = recipe["base_model"] + "/."
+
+
+def base_model_not_listed(recipe: Recipe) -> None:
+    recipe["base_model"] = recipe["base_model"].removesuffix("cp") + "chat2"
+
+
+def extended_cp_without_tokenizer(recipe: Recipe) -> None:
+    recipe["base_model"] = recipe["models"][CP]["model"] = recipe["base_model"] + "_extended"
+
+
+def slices_without_roles(recipe: Recipe) -> None:
+    models = recipe.pop("models")
+    recipe["slices"] = [
+        {"sources": [{**entry, "layer_range": layers} for entry in models]}
+        for layers in ([0, 2], [2, 3])
+    ]
+    recipe["slices"][1]["sources"][CP] = {
+        "model": models[CP]["model"],
+        "layer_range": [2, 3],
+        "parameters": {},
+    }
+
+
+ONE = "`ratio: 1.0`"
+MISTAKES = [
+    Mistake("role missing", under(CHAT, ratio=1.0), ("family0/chat has no role", "role:")),
+    Mistake("role of cp missing", under(CP), ("/cp has no role", "`parameters: {role: cp}`")),
+    Mistake(
+        "role misspelled", under(CHAT, role="caht", ratio=1), ("/chat", "'caht'", "role: chat")
+    ),
+    Mistake("role in capitals", under(CP, role="CP"), ("/cp", "'CP'", "{role: cp}")),
+    Mistake("role in mergekit's words", under(CP, role="target"), ("/cp", "'target'", "{role: ")),
+    Mistake("role as a list", under(CP, role=["cp", "base"]), ("/cp", "one word", "{role: cp}")),
+    Mistake(
+        "role by filter",
+        under(CP, role=[{"filter": "mlp", "value": "cp"}, {"value": "base"}]),
+        ("/cp", "one word", "{role: cp}"),
+    ),
+    Mistake("role as a number", under(CP, role=1), ("/cp", "one word", "{role: cp}")),
+    Mistake("two base models", under(CP, role="base"), ("/base, ", "/cp", "role base", "role: cp")),
+    Mistake("two cp models", under(BASE, role="cp"), ("/base, ", "/cp", "role cp", "{role: base}")),
+    Mistake("no chat model", without(CHAT), ("no model has the role chat", "{role: chat}")),
+    Mistake("no base model", without(BASE), ("no model has the role base", "{role: base}")),
+    Mistake(
+        "role for all models", top(parameters={"role": "cp"}), ("top-level", "role", "under that")
+    ),
+    Mistake("ratio missing", under(CHAT, role="chat"), ("/chat", "no ratio", "ratio: 1.0}")),
+    Mistake(
+        "ratio misspelled", under(CHAT, role="chat", ratios=1), ("/chat", "`ratios`", "`ratio:`")
+    ),
+    Mistake(
+        "another method's parameter",
+        top(parameters={"weight": 0.5}),
+        ("top-level", "`weight`", "Remove it"),
+    ),
+    Mistake("ratio under cp", under(CP, role="cp", ratio=1.0), ("/cp", "role here is cp", "chat")),
+    Mistake("ratio under base", under(BASE, role="base", ratio=1), ("/base", "role here is base")),
+    Mistake("ratio NaN", ratio(float("nan")), ("/chat", "nan", ONE)),
+    Mistake("ratio infinite", ratio(float("inf")), ("/chat", "inf", ONE)),
+    Mistake("ratio true", ratio(True), ("/chat", "True", ONE)),
+    Mistake("ratio in words", ratio("half"), ("/chat", "'half'", ONE)),
+    Mistake("NaN in a list", ratio([1.0, float("nan"), 1.0]), ("/chat", "nan", ONE)),
+    Mistake("true between layers", ratio([1.0, True, 0.5, 0.5]), ("/chat", "True", ONE)),
+    Mistake("words in a filter", ratio([{"value": "no"}]), ("/chat", "'no'", ONE)),
+    Mistake("empty list", ratio([]), ("/chat", "empty", ONE)),
+    Mistake(
+        "a tensor that no filter covers",
+        ratio([{"filter": "self_attn", "value": 1.0}, {"filter": "mlp", "value": 0.5}]),
+        ("model.embed_tokens.weight", "/chat", "`- value: 1.0`"),
+    ),
+    Mistake("shared ratio NaN", top(parameters={"ratio": float("nan")}), ("top-level", "nan", ONE)),
+    Mistake("no base_model", top(base_model=None), ("no base_model", "/cp`", "`base_model: ")),
+    Mistake("base_model is base", base_as_base_model, ("/base has the role base", "/cp`")),
+    Mistake("base_model in another spelling", other_spelling_of_base_model, ("/cp/.", "/cp`")),
+    Mistake("base_model not listed", base_model_not_listed, ("/chat2", "spell", "/cp`")),
+    Mistake("a model listed twice", chat_listed_twice, ("/chat is listed twice", "once")),
+    Mistake("vocabularies differ", extended_cp_without_tokenizer, ("320", "`tokenizer: {source:")),
+    Mistake("out_dtype by nickname", top(out_dtype="bf16"), ("`out_dtype: bf16`", "bfloat16")),
+    Mistake("dtype of no weights", top(dtype="int64"), ("`dtype: int64`", "bfloat16")),
+    Mistake("a slice without a role", slices_without_roles, ("/cp has no role", "{role: cp}")),
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_wrong_recipe_is_refused_in_one_line_before_anything_is_written(
+    mistake: Mistake, recipe: Recipe, merge: Callable[..., Merge]
+) -> None:
+    mistake.make(recipe)
+
+    result = merge(recipe)
+
+    assert result.exit_code == 1
+    for part in mistake.says:
+        assert part in result.message
+    assert not result.out.exists()
+
+
+def damaged(model: Path, folder: Path, name: str, damage: Callable[..., Any]) -> str:
+    """Return a copy of a model in which one tensor is changed, or removed."""
+    shutil.copytree(model, folder)
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        if name in tensors:
+            tensors[name] = damage(tensors[name])
+            save_file({n: t for n, t in tensors.items() if t is not None}, file, {"format": "pt"})
+    return str(folder)
+
+
+def poisoned(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def damage(tensor: torch.Tensor) -> torch.Tensor:
+        tensor.view(-1)[7] = value
+        return tensor
+
+    return damage
+
+
+TENSOR = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("model", [BASE, CHAT, CP])
+def test_not_finite_input_is_named(
+    model: int, value: float, recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    entry = recipe["models"][model]
+    entry["model"] = damaged(Path(entry["model"]), tmp_path / "damaged", TENSOR, poisoned(value))
+    if model == CP:
+        recipe["base_model"] = entry["model"]
+
+    result = merge(recipe)
+
+    assert result.exit_code == 1
+    assert result.message.startswith(f"{TENSOR}: the tensor of model {entry['model']} has NaN or")
+
+
+def test_not_finite_cp_is_named_at_ratio_0(
+    recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    ratio(0)(recipe)
+    cp = damaged(Path(recipe["base_model"]), tmp_path / "damaged", TENSOR, poisoned(float("nan")))
+    recipe["base_model"] = recipe["models"][CP]["model"] = cp
+
+    assert cp in merge(recipe).message
+
+
+@pytest.mark.parametrize("setting", [4.0, 0.0])
+def test_overflow_of_the_output_is_an_error(
+    setting: float, recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    large = damaged(Path(recipe["base_model"]), tmp_path / "large", TENSOR, poisoned(70_000.0))
+    recipe["base_model"] = recipe["models"][CP]["model"] = large
+    recipe["out_dtype"] = "float16"
+    ratio(setting)(recipe)
+
+    result = merge(recipe)
+
+    assert result.exit_code == 1
+    assert result.message.startswith(f"{TENSOR}: the merge overflows float16")
+    assert "`out_dtype: float32`" in result.message
+
+
+def test_quantised_checkpoint_is_refused_by_name(
+    recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    for i, entry in enumerate(recipe["models"]):
+        entry["model"] = damaged(
+            Path(entry["model"]), tmp_path / str(i), TENSOR, lambda t: t.to(torch.float8_e4m3fn)
+        )
+    recipe["base_model"] = recipe["models"][CP]["model"]
+
+    message = merge(recipe).message
+
+    assert message.startswith(f"{TENSOR}: model {recipe['base_model']} has it in float8_e4m3fn")
+    assert "unquantised" in message

@@ -60,13 +60,18 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(family: Path) -> dict[str, Any]:
     """Return the plainest recipe on the family's models."""
+    return plain_recipe(family)
+
+
+def plain_recipe(folder: Path) -> dict[str, Any]:
+    """Return the plainest recipe on the models base, chat and cp in a folder."""
     return {
         "merge_method": "chat_vector",
-        "base_model": str(family / "cp"),
+        "base_model": str(folder / "cp"),
         "models": [
-            {"model": str(family / "base"), "parameters": {"role": "base"}},
-            {"model": str(family / "chat"), "parameters": {"role": "chat", "ratio": 1.0}},
-            {"model": str(family / "cp"), "parameters": {"role": "cp"}},
+            {"model": str(folder / "base"), "parameters": {"role": "base"}},
+            {"model": str(folder / "chat"), "parameters": {"role": "chat", "ratio": 1.0}},
+            {"model": str(folder / "cp"), "parameters": {"role": "cp"}},
         ],
     }
 

@@ -212,7 +212,7 @@ def config_of(kind: Kind) -> PretrainedConfig:
 
 def save_miniature(model: PreTrainedModel, names: list[str], kind: Kind, folder: Path) -> None:
     """Write model and tokenizer as the hub has them: several shards, some of them pickled."""
-    copy.deepcopy(model).to(kind.dtype).save_pretrained(folder, max_shard_size="150KB")
+    copy.deepcopy(model).to(kind.dtype).save_pretrained(folder, max_shard_size="20KB")
     if kind.pickled:
         pickle_shards(folder)
     save_tokenizer(names, kind.eos, kind.template, folder)

@@ -1,0 +1,216 @@
+"""The start-up hook: put there and taken away by pip, quiet, light, harmless when we are broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, plain_recipe
+
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+KNOWS = "from mergekit import merge_methods as m; print(m.get('chat_vector').spec.name)"
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the Python of the tests, in which our package is installed."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment of its own, that finds mergekit and torch in the one of the tests."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        return next(self.folder.glob("lib/python*/site-packages"))
+
+    def pip(self, *arguments: str) -> None:
+        subprocess.run([*PIP, "--python", str(self.python), *arguments], check=True)
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        return subprocess.run(
+            [self.python, *arguments],
+            cwd=self.folder,
+            env=environment,
+            check=check,
+            capture_output=True,
+            text=True,
+        )
+
+    def ours(self) -> set[str]:
+        return {path.name for path in self.site_packages.glob("*chatvec*")}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """Return an environment with everything we depend on, and not us."""
+    venv.create(tmp_path / "env", symlinks=True)
+    env = Environment(tmp_path / "env")
+    # The tests' own environment has our package too; link everything else, file by file.
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if "chatvec" not in path.name and path.suffix != ".pth" and path.name != "__pycache__":
+            (env.site_packages / path.name).symlink_to(path)
+    return env
+
+
+@pytest.fixture(params=["normal", "editable"])
+def install(request: pytest.FixtureRequest, environment: Environment) -> Environment:
+    """Return the environment with our package installed, in one way and the other."""
+    editable = ["--editable"] if request.param == "editable" else []
+    environment.pip("install", "--no-deps", "--no-build-isolation", *editable, str(ROOT))
+    return environment
+
+
+def test_stock_command_merges_after_an_install_and_nothing_is_left_after_uninstall(
+    install: Environment, family: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain_recipe(family)))
+    command = ["-m", "mergekit.scripts.run_yaml", str(tmp_path / "recipe.yaml")]
+    options = ["--no-write-model-card", "--quiet"]
+
+    install.run(*command, str(tmp_path / "out"), *options)
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+    install.pip("uninstall", "--yes", "chatvec-method")
+    assert install.ours() == set()
+    after = install.run(*command, str(tmp_path / "after"), *options, check=False)
+    assert "Unimplemented merge method chat_vector" in after.stderr
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "import chatvec_method",
+        "import chatvec_method.method",
+        "import mergekit.config",
+        "import mergekit.plan",
+        "import mergekit.tokenizer.truncate",
+        "import mergekit.merge_methods.preprocessing",
+        "import mergekit.merge_methods; import chatvec_method; import chatvec_method",
+        "import importlib, chatvec_method; importlib.reload(chatvec_method)",
+        "import importlib, chatvec_method.method as m; importlib.reload(m)",
+    ],
+)
+def test_method_is_known_whatever_is_imported_first(first: str) -> None:
+    result = python("-W", "error::ImportWarning", "-c", f"{first}\n{KNOWS}")
+
+    assert result.stdout == "chat_vector\n"
+    assert "not available" not in result.stderr
+
+
+@pytest.mark.parametrize("options", [["-I"], ["-X", "dev"]], ids=" ".join)
+def test_method_is_known_under_pythons_options(options: list[str]) -> None:
+    result = python(*options, "-c", KNOWS)
+
+    assert result.stdout == "chat_vector\n"
+
+
+WORKER = """
+import multiprocessing, sys
+
+def known(_):
+    from mergekit import merge_methods
+    return merge_methods.get("chat_vector").spec.name
+
+if __name__ == "__main__":
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+        print(*pool.map(known, [None]))
+"""
+
+
+@pytest.mark.parametrize("start", ["spawn", "fork"])
+def test_worker_processes_know_the_method(start: str, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+
+    result = python(str(tmp_path / "worker.py"), start)
+
+    assert result.stdout == "chat_vector\n"
+
+
+BREAKAGES = {
+    "an exception": "raise RuntimeError('disk on fire')",
+    "a syntax error": "def (",
+    "a missing module": "import no_such_module",
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_broken_method_costs_one_warning_and_no_other_method(
+    breakage: str, environment: Environment, family: Path, tmp_path: Path
+) -> None:
+    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
+    (environment.site_packages / "chatvec_method" / "method.py").write_text(BREAKAGES[breakage])
+    recipe = {
+        "merge_method": "linear",
+        "models": [
+            {"model": str(family / name), "parameters": {"weight": 0.5}} for name in ("base", "cp")
+        ],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = ["-W", "error::UserWarning", "-m", "mergekit.scripts.run_yaml"]
+    files = [str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
+
+    result = environment.run(*command, *files, "--no-write-model-card", "--quiet")
+
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    warnings = [line for line in result.stderr.splitlines() if "chat_vector" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("merge method chat_vector is not available")
+
+
+def test_older_mergekit_is_told_by_its_version(environment: Environment) -> None:
+    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
+    (environment.site_packages / "mergekit").unlink()
+    for path in environment.site_packages.glob("mergekit-*.dist-info"):
+        path.unlink()
+    package = environment.site_packages / "mergekit" / "merge_methods"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").write_text("def get(name): ...\n")
+    metadata = environment.site_packages / "mergekit-0.1.4.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mergekit\nVersion: 0.1.4\n")
+
+    result = environment.run(
+        "-W", "error", "-c", "import mergekit.merge_methods as m; print(m.get)"
+    )
+
+    assert result.stdout
+    assert result.stderr.count("chat_vector is not available") == 1
+    assert "needs mergekit 0.1.5 or newer, this is mergekit 0.1.4" in result.stderr
+
+
+def test_python_that_does_not_use_mergekit_imports_and_prints_nothing_more(
+    environment: Environment,
+) -> None:
+    script = "import sys; print(*sorted(sys.modules))"
+    result = environment.run("-W", "error", "-c", script)
+    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
+    with_us = environment.run("-W", "error", "-c", script)
+
+    assert set(with_us.stdout.split()) - set(result.stdout.split()) == {"chatvec_method_startup"}
+    assert with_us.stderr == ""
+
+
+def test_importing_the_package_alone_stays_light() -> None:
+    script = "import sys, chatvec_method; print('torch' in sys.modules, 'mergekit' in sys.modules)"
+
+    result = python("-c", script)
+
+    assert result.stdout == "False False\n"

@@ -94,18 +94,20 @@ def merge(tmp_path: Path) -> Callable[..., Merge]:
 
 
 def mergekit_yaml(
-    recipe: Path, out: str, *options: str, cwd: Path, check: bool = True
+    recipe: Path, out: str, *options: str, cwd: Path, hub: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run mergekit's own command in a process of its own.
+    """Run mergekit's own command in a process of its own, which must succeed.
 
-    Without a model card, for which mergekit asks the hub about every model named `owner/name`.
+    Without a model card unless asked, as mergekit asks the hub about every model that is named
+    `owner/name`, and without network but for a hub on this machine.
     """
     command = [Path(sys.executable).parent / "mergekit-yaml", recipe, out]
+    network = {"HF_ENDPOINT": hub} if hub else {"HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [*command, "--no-write-model-card", "--quiet", *options],
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=check,
+        env={**os.environ, **network},
+        check=True,
         capture_output=True,
         text=True,
     )

@@ -1,0 +1,143 @@
+"""Time and exactness of the formula on one tensor, side by side with the alternatives.
+
+Times are medians, given as ratios to ours of the same round; the contestants take turns, so that
+what else the machine does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import click
+import torch
+from mergekit.merge_methods import merge_tensors
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from chatvec_method import kernel
+
+SHAPE = (2048, 5632)  # an MLP matrix of TinyLlama-1.1B
+RATIOS = (1.0, 0.5, 0.3, 0.7, 1.3)
+LENGTHS = [1 << exponent for exponent in range(14, 21)]
+
+
+def weights(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return base, chat and cp with spreads like those of real models."""
+    torch.manual_seed(0)
+    base = 0.02 * torch.randn(SHAPE)
+    chat = base + 0.002 * torch.randn(SHAPE)
+    cp = base + 0.004 * torch.randn(SHAPE)
+    return base.to(dtype), chat.to(dtype), cp.to(dtype)
+
+
+def ours(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
+    """Ours: chunk by chunk."""
+    return kernel.add_chat_vectors(cp, base, [(ratio, chat)], cp.dtype)
+
+
+def whole_float32(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
+    """The formula on whole float32 copies."""
+    return (cp.float() + ratio * (chat.float() - base.float())).to(cp.dtype)
+
+
+def plain(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
+    """The formula as scripts have it, in the weights' own dtype."""
+    return cp + ratio * (chat - base)
+
+
+def task_arithmetic(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
+    """The same sum by mergekit's task_arithmetic: base + (cp - base) + ratio (chat - base)."""
+    parameters = {"weight": [1.0, ratio]}
+    return merge_tensors((base, cp, chat), "task_arithmetic", parameters=parameters, base_index=0)
+
+
+def linear(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
+    """The same sum by mergekit's linear, with weights 1, ratio and -ratio."""
+    parameters = {"weight": [1.0, ratio, -ratio], "normalize": False}
+    return merge_tensors((cp, chat, base), "linear", parameters=parameters)
+
+
+CONTESTANTS: list[Callable[..., Tensor]] = [ours, whole_float32, plain, task_arithmetic, linear]
+
+
+def medians(contestants: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median seconds of each, after one round that does not count."""
+    seconds: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds + 1):
+        for contestant, record in zip(contestants, seconds, strict=True):
+            start = time.perf_counter()
+            contestant()
+            record.append(time.perf_counter() - start)
+    return [statistics.median(record[1:]) for record in seconds]
+
+
+def misrounded(result: Tensor, base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> float:
+    """Return the share of elements that differ from the rounded float64 sum."""
+    exact = cp.double() + ratio * (chat.double() - base.double())
+    return (result != exact.to(result.dtype)).double().mean().item()
+
+
+def comparison(rounds: int) -> Iterator[Table]:
+    """Time and exactness of every contestant in bfloat16."""
+    models = weights(torch.bfloat16)
+    speed = Table(title=f"{SHAPE[0]} x {SHAPE[1]} bfloat16, {torch.get_num_threads()} threads")
+    speed.add_column("kernel")
+    times = []
+    for ratio in (1.0, 0.7):
+        speed.add_column(f"time at {ratio}", justify="right")
+        times.append(medians([partial(c, *models, ratio) for c in CONTESTANTS], rounds))
+    for i, contestant in enumerate(CONTESTANTS):
+        columns = [f"{column[i] / column[0]:.2f} x ({column[i] * 1e3:.1f} ms)" for column in times]
+        speed.add_row(contestant.__name__, *columns)
+    yield speed
+
+    exactness = Table(title="elements not correctly rounded, by ratio")
+    exactness.add_column("kernel")
+    for ratio in RATIOS:
+        exactness.add_column(str(ratio), justify="right")
+    for contestant in CONTESTANTS:
+        shares = [misrounded(contestant(*models, r), *models, r) for r in RATIOS]
+        exactness.add_row(contestant.__name__, *(f"{share:.1e}" for share in shares))
+    yield exactness
+
+
+def chunk_lengths(rounds: int) -> Table:
+    """Time of ours by the length of a chunk, for both working dtypes."""
+    models = weights(torch.bfloat16)
+    table = Table(title="ours by chunk length (time as a ratio to the length in use)")
+    table.add_column("elements", justify="right")
+    table.add_column("float32 (ratio 1)", justify="right")
+    table.add_column("float64 (ratio 0.7)", justify="right")
+
+    def timed(length: int, ratio: float) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            kernel.CPU_CHUNK, chosen = length, kernel.CPU_CHUNK
+            try:
+                return ours(*models, ratio)
+            finally:
+                kernel.CPU_CHUNK = chosen
+
+        return run
+
+    in_use = LENGTHS.index(kernel.CPU_CHUNK)
+    columns = [medians([timed(n, ratio) for n in LENGTHS], rounds) for ratio in (1.0, 0.7)]
+    for i, length in enumerate(LENGTHS):
+        table.add_row(f"{length:,}", *(f"{column[i] / column[in_use]:.2f}" for column in columns))
+    return table
+
+
+@click.command()
+@click.option("--rounds", default=15, show_default=True, help="Rounds that count.")
+def main(rounds: int) -> None:
+    """Print the comparison and the times by chunk length."""
+    console = Console()
+    for table in (*comparison(rounds), chunk_lengths(rounds)):
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

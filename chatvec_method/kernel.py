@@ -51,7 +51,7 @@ def add_chat_vectors(
     ratios = [ratio for ratio, _ in chats]
     working = working_dtype(tensors, ratios, out_dtype)
     out = torch.empty(cp.shape, dtype=out_dtype, device=cp.device)
-    length = min(cp.numel(), CPU_CHUNK if cp.device.type == "cpu" else ACCELERATOR_CHUNK)
+    length = _chunk_length(cp)
     buffers = torch.empty((min(len(chats), 2), length), dtype=working, device=cp.device)
     checksum = torch.zeros((), dtype=working, device=cp.device)
 
@@ -105,16 +105,24 @@ def checked_finite(tensor: Tensor) -> Tensor:
 
 def all_finite(tensor: Tensor) -> bool:
     """Tell whether no element is NaN or infinite, holding one chunk beyond the tensor."""
-    parts = [part for (part,) in _chunks([tensor], CPU_CHUNK)]
-    # As in `add_chat_vectors`, a finite sum is proof enough and comes cheap.
-    checksum = sum(part.sum(dtype=torch.float32) for part in parts)
-    return bool(torch.isfinite(checksum)) or all(bool(part.isfinite().all()) for part in parts)
+    length = _chunk_length(tensor)
+    checksum = torch.zeros((), dtype=torch.float32, device=tensor.device)
+    for (part,) in _chunks([tensor], length):
+        checksum += part.sum(dtype=torch.float32)
+    if torch.isfinite(checksum):
+        return True
+    return all(bool(part.isfinite().all()) for (part,) in _chunks([tensor], length))
+
+
+def _chunk_length(tensor: Tensor) -> int:
+    longest = CPU_CHUNK if tensor.device.type == "cpu" else ACCELERATOR_CHUNK
+    return min(max(tensor.numel(), 1), longest)
 
 
 def _chunks(tensors: Sequence[Tensor], length: int) -> Iterator[Sequence[Tensor]]:
     """Cut tensors of one shape alike, into views of at most `length` elements each."""
     if all(tensor.is_contiguous() for tensor in tensors):
-        yield from zip(*(tensor.view(-1).split(max(length, 1)) for tensor in tensors), strict=True)
+        yield from zip(*(tensor.view(-1).split(length) for tensor in tensors), strict=True)
     elif tensors[0].numel() <= length:
         yield tensors
     else:
@@ -123,6 +131,5 @@ def _chunks(tensors: Sequence[Tensor], length: int) -> Iterator[Sequence[Tensor]
         slice_length = tensors[0][0].numel()
         rows = max(1, length // slice_length)
         for parts in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-            if slice_length > length:
-                parts = [part[0] for part in parts]
-            yield from _chunks(parts, length)
+            too_long = slice_length > length
+            yield from _chunks([part[0] for part in parts] if too_long else parts, length)

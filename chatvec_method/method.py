@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
@@ -52,7 +53,7 @@ def _calling(kind: type[T]) -> T | None:
     Only the call stack tells for which recipe and which task: that is what lets mistakes be told
     while mergekit plans, before it writes, and `out_dtype` be known before the result is rounded.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, kind):
@@ -143,8 +144,15 @@ class ChatVector(MergeMethod):
             # `values` leaves out the models that lack an optional tensor, the task knows them all.
             settings = _task_settings(task) if task else (values["role"], values["ratio"])
             roles, ratios = _roles_and_ratios(_name(group), *settings)
-            result_dtype = out_dtype or values["out_dtype"]
-            results.append(merge_tensor(group, roles, ratios, dtype, result_dtype))
+            results.append(
+                merge_tensor(
+                    group,
+                    roles,
+                    ratios,
+                    input_dtype=dtype or promoted_dtype(group),
+                    out_dtype=out_dtype or values["out_dtype"],
+                )
+            )
         return tuple(results)
 
 

@@ -12,14 +12,17 @@ import difflib
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergekit.common import ModelReference, dtype_from_name
 
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
+    import torch
     from mergekit.config import InputSliceDefinition, MergeConfiguration, ParameterSetting
+
+Settings: TypeAlias = "Mapping[str, ParameterSetting] | None"
 
 ROLES = ("base", "chat", "cp")
 PARAMETERS = ("role", "ratio")
@@ -68,8 +71,8 @@ def ratio_value(value: Any, place: str) -> float:
     value = number_from_yaml(value)
     if value is None:
         raise ChatVecError(
-            f"{place}: no ratio, as none of the filters given for it matches. Write a last entry "
-            "without a filter, for all that the others leave: `- value: 1.0`"
+            f"{place}: it has no ratio, as no filter matches it. Write a last entry without a "
+            "filter, for all that the others leave: `- value: 1.0`"
         )
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ChatVecError(f"{place}: ratio {value!r} is not a number. Write `ratio: 1.0`")
@@ -102,12 +105,11 @@ def check_recipe(
     """
     for key in ("dtype", "out_dtype"):
         output_dtype(getattr(config, key), key)
-    check_shared = _check_settings_above_models
-    check_shared(config.parameters, "the recipe's top-level parameters")
+    _check_above_models(config.parameters, "the recipe's top-level parameters")
     for module_name, module in config.modules.items():
-        check_shared(module.parameters, f"module {module_name}")
+        _check_above_models(module.parameters, f"module {module_name}")
         for i, output_slice in enumerate(module.slices):
-            check_shared(output_slice.parameters, f"slice {i} of module {module_name}")
+            _check_above_models(output_slice.parameters, f"slice {i} of module {module_name}")
             outer = (output_slice.parameters, module.parameters, config.parameters)
             roles = _check_models(
                 output_slice.sources,
@@ -118,7 +120,7 @@ def check_recipe(
                 _check_vocabularies(roles, vocabulary_size)
 
 
-def output_dtype(name: str | None, key: str = "out_dtype") -> Any:
+def output_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None:
     """Return the `torch.dtype` that a recipe names, None if it names none.
 
     Raises:
@@ -204,9 +206,7 @@ def _check_base_model_given(
         )
 
 
-def _check_settings_above_models(
-    settings: Mapping[str, ParameterSetting] | None, place: str
-) -> None:
+def _check_above_models(settings: Settings, place: str) -> None:
     _check_names(settings, place)
     if "role" in (settings or {}):
         raise ChatVecError(
@@ -216,7 +216,7 @@ def _check_settings_above_models(
     _check_ratios((settings or {}).get("ratio"), place)
 
 
-def _check_names(settings: Mapping[str, ParameterSetting] | None, place: str) -> None:
+def _check_names(settings: Settings, place: str) -> None:
     for name in settings or {}:
         if name not in PARAMETERS:
             near = difflib.get_close_matches(name, PARAMETERS, n=1)

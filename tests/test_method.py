@@ -16,8 +16,10 @@ import pytest
 import torch
 import yaml
 import zoo
+from click.testing import CliRunner
 from conftest import FAMILY, Merge, plain_recipe
 from mergekit.merge_methods import merge_state_dicts, merge_tensors
+from mergekit.scripts import merge_raw_pytorch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
@@ -497,3 +499,24 @@ def test_worker_threads_do_not_disturb_each_other() -> None:
         together = list(threads.map(merged, tensors * 4))
 
     assert all(torch.equal(a, b) for a, b in zip(alone * 4, together, strict=True))
+
+
+def test_raw_checkpoint_files_can_be_merged(family: Path, tmp_path: Path) -> None:
+    # mergekit-pytorch knows no layers, so a list would count with its first value everywhere.
+    recipe = plain_recipe(tmp_path)
+    for entry, role in zip(recipe["models"], ROLES, strict=True):
+        entry["model"] += ".safetensors"
+        tensors = oracle.output_tensors(family / role)
+        save_file(tensors, entry["model"], {"format": "pt"})
+    recipe["base_model"] += ".safetensors"
+    recipe["models"][CHAT]["parameters"]["ratio"] = 0.3
+    recipe["out_dtype"] = "float32"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    arguments = [str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
+    CliRunner().invoke(merge_raw_pytorch.main, arguments, catch_exceptions=False)
+
+    base, chat, cp = (oracle.checkpoint(family / role) for role in ROLES)
+    for name, tensor in oracle.output_tensors(tmp_path / "out").items():
+        expected = torch.from_numpy(cp[name] + 0.3 * (chat[name] - base[name])).float()
+        assert torch.equal(tensor, expected), name

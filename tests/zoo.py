@@ -4,18 +4,23 @@ Each has the architecture class, number of layers, dtype, file format and attent
 the model whose name it bears, and its vocabulary at 1/128: which tokens base, chat and cp share,
 which only cp has, padded rows. Hidden sizes are tiny. Sizes and dtypes are those that the models'
 pages state; where a recipe says "not checked", they are the likely ones.
+
+`python tests/zoo.py FOLDER` writes the miniatures of all recipes into a folder, in which the stock
+command then runs any of them: `mergekit-yaml .../recipes/breeze.yaml out --no-write-model-card`.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from torch import Tensor
@@ -250,3 +255,9 @@ def pickle_shards(folder: Path) -> None:
     index["weight_map"] = {name: renamed[shard] for name, shard in index["weight_map"].items()}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     (folder / "model.safetensors.index.json").unlink()
+
+
+if __name__ == "__main__":
+    for file in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")):
+        if file.stem != "world":  # has real models of its own
+            build(Path(sys.argv[1]), yaml.safe_load(file.read_text(encoding="utf-8")))

@@ -22,7 +22,13 @@ from mergekit.merge_methods import merge_state_dicts, merge_tensors
 from mergekit.scripts import merge_raw_pytorch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PretrainedConfig,
+)
 
 from chatvec_method.errors import ChatVecError
 
@@ -313,6 +319,29 @@ def test_extended_vocabulary_keeps_the_new_rows_of_cp(
     rows, original = oracle.checkpoint(out), oracle.checkpoint(family / "cp_extended")
     assert (rows[EMBEDDING][250:] == original[EMBEDDING][250:]).all()
     assert (rows[EMBEDDING][:250] != original[EMBEDDING][:250]).any(axis=1).all()
+
+
+def test_turn_token_that_only_chat_has_can_take_its_row(
+    recipe: Recipe, family: Path, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(family / "chat")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    model = AutoModelForCausalLM.from_pretrained(family / "chat")
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "chat")
+    chat = recipe["models"][CHAT]["model"] = str(tmp_path / "chat")
+    recipe["tokenizer"] = {
+        "source": recipe["base_model"],
+        "tokens": {"<|im_start|>": {"source": chat, "force": True}},
+    }
+
+    out = merge(recipe).out
+
+    row = AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("<|im_start|>")
+    merged, original = oracle.output_tensors(out), oracle.output_tensors(tmp_path / "chat")
+    for name in (EMBEDDING, "lm_head.weight"):
+        assert torch.equal(merged[name][row], original[name][len(tokenizer) - 1])
 
 
 # --- other architectures, and tensors that not all models have ----------------------------------

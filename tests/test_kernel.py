@@ -15,6 +15,7 @@ from chatvec_method.kernel import CPU_CHUNK, add_chat_vectors, all_finite, worki
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 FLOATS = [BF16, FP16, FP32, FP64]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 RATIOS = [1.0, 0.5, -1.0, 1.5, 0.3, 0.7, 0.8, 1.3, 1 / 3, -0.123456, 1e-3]
 
 
@@ -37,14 +38,16 @@ def exact(
     return cp.double().numpy() + sum(vectors)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [BF16, FP16])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_half_precision_is_correctly_rounded(ratio: float, dtype: torch.dtype) -> None:
+def test_half_precision_is_correctly_rounded(ratio: float, dtype: torch.dtype, device: str) -> None:
     base, chat, cp = models((1000, 1000), [dtype] * 3)
 
-    merged = add_chat_vectors(cp, base, [(ratio, chat)], dtype)
+    merged = add_chat_vectors(cp.to(device), base.to(device), [(ratio, chat.to(device))], dtype)
 
-    steps = oracle.steps_off(merged, exact(cp, base, [(ratio, chat)]))
+    assert merged.device.type == device
+    steps = oracle.steps_off(merged.cpu(), exact(cp, base, [(ratio, chat)]))
     assert steps.max() <= 1
     assert (steps > 0).mean() <= 1e-5
 

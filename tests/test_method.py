@@ -34,6 +34,7 @@ from chatvec_method.errors import ChatVecError
 
 Recipe = dict[str, Any]
 BASE, CHAT, CP = 0, 1, 2
+GPU = torch.cuda.is_available()
 ROLES = ("base", "chat", "cp")
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -253,6 +254,7 @@ def test_config_and_tokenizer_come_from_base_model(
         ["--read-to-gpu", "--device", "cpu"],
         ["--clone-tensors"],
         ["--no-safe-serialization"],
+        *([["--cuda"], ["--cuda", "--low-cpu-memory", "--read-to-gpu"], ["--multi-gpu"]] * GPU),
     ],
     ids=" ".join,
 )

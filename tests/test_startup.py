@@ -53,7 +53,8 @@ class Environment:
         )
 
     def ours(self) -> set[str]:
-        return {path.name for path in self.site_packages.glob("*chatvec*")}
+        places = [self.site_packages, self.site_packages / "__pycache__"]
+        return {path.name for place in places for path in place.glob("*chatvec*")}
 
 
 @pytest.fixture

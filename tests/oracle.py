@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def ratio_at(setting: Any, name: str, layers: int) -> float:
 
 def checkpoint(folder: Path) -> dict[str, Array]:
     """Return all weights of a checkpoint in float64, by their names in transformers 5."""
-    tensors = dict(_stored_tensors(folder))
+    tensors = {name: t.double().numpy() for name, t in stored_tensors(folder).items()}
     experts = {name for name in tensors if ".block_sparse_moe.experts." in name}
     fused = {name: tensor for name, tensor in tensors.items() if name not in experts}
     fused = {n.replace(".block_sparse_moe.gate.", ".mlp.gate."): t for n, t in fused.items()}
@@ -100,12 +99,14 @@ def vocabulary(folder: Path) -> dict[str, int]:
     return {**tokenizer["model"]["vocab"], **added}
 
 
-def output_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors that a merge wrote, as it wrote them."""
+def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint's files as they are."""
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as shard:
             tensors.update({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118
+    for file in sorted(folder.glob("*.bin")):
+        tensors.update(torch.load(file, weights_only=True))
     return tensors
 
 
@@ -128,13 +129,3 @@ def steps_off(result: torch.Tensor, expected: Array) -> np.ndarray[Any, np.dtype
 def _ordered(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Map sign-and-magnitude 16-bit patterns to integers in the order of the numbers."""
     return np.where(bits & 0x8000, 0x8000 - bits, bits)
-
-
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, Array]]:
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as shard:
-            for name in shard.keys():  # noqa: SIM118
-                yield name, shard.get_tensor(name).double().numpy()
-    for file in sorted(folder.glob("pytorch_model*.bin")):
-        for name, tensor in torch.load(file, weights_only=True).items():
-            yield name, tensor.double().numpy()

@@ -25,7 +25,7 @@ def test_stock_command_gives_the_correctly_rounded_sum(file: Path, tmp_path: Pat
     mergekit_yaml(file, "out", cwd=tmp_path)
 
     expected = oracle.expected_output(tmp_path, recipe)
-    output = oracle.output_tensors(tmp_path / "out")
+    output = oracle.stored_tensors(tmp_path / "out")
     assert output.keys() == expected.keys()
     elements = wrong = 0
     for name, tensor in output.items():

@@ -34,8 +34,8 @@ def add_chat_vectors(
     not recorded.
 
     Exactness: the result is what float64 arithmetic gives, rounded to `out_dtype` as
-    `Tensor.to(out_dtype)` rounds it; where `working_dtype` is float32, a few elements in a million
-    may be one step off.
+    `Tensor.to(out_dtype)` rounds it. Where `working_dtype` is float32, an element whose summands
+    cancel to less than 2⁻¹³ of the largest of them may be off by up to 2⁻²³ of that one.
 
     Args:
         cp: The continually pretrained model's tensor, floating point, of any shape.
@@ -81,9 +81,9 @@ def working_dtype(
 
     Half-precision weights are so coarse that r · (chat − base) often lies exactly between two
     results, and float32's own rounding of 0.3 or 1.3 then decides the wrong way in up to 3 of
-    10,000 elements. With ratios of at most 8 significant bits (1, 0.5, 0.75, ...) the product is
-    exact in float32; others take float64, which costs about a third more time in the kernel. So do
-    float32 and float64 weights and results, whose own precision it has to exceed.
+    10,000 elements. A ratio of at most 8 significant bits (1, 0.5, 0.75, ...) adds no rounding of
+    its own; others take float64, which costs about a third more time in the kernel. So do float32
+    and float64 weights and results, whose own precision it has to exceed.
     """
     if tensors[0].device.type == "mps":  # has no float64
         return torch.float32

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from mergekit.common import ModelReference, get_config_value
 from mergekit.merge_methods.base import (
     BatchOptions,
     InputContract,
@@ -30,44 +28,53 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
+from chatvec_method.models import check_models
 from chatvec_method.recipe import (
     Roles,
     assign_roles,
+    check_raw_recipe,
     check_recipe,
     number_from_yaml,
-    output_dtype,
     ratio_value,
+    weights_dtype,
 )
 
 if TYPE_CHECKING:
     from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
     from mergekit.plan import MergePlanner
 
-T = TypeVar("T")
+NAME = "chat_vector"
 
 
-def _calling(kind: type[T]) -> T | None:
-    """Return the nearest object of this type one of whose methods is calling us, or None.
+def _caller(module: str, name: str = "self") -> Any:
+    """Return a local variable of the nearest caller in a module of mergekit, None without one.
 
     mergekit 0.1.5 hands a method the tensors of one output and their parameters, and nothing else.
     Only the call stack tells for which recipe and which task: that is what lets mistakes be told
     while mergekit plans, before it writes, and `out_dtype` be known before the result is rounded.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, kind):
-            return caller
+    # The module is compared by name: mergekit's planner cannot be imported while mergekit's methods
+    # are, and to look into the frames of others would keep their tensors alive.
+    while frame is not None and frame.f_globals.get("__name__") != module:
         frame = frame.f_back
-    return None
+    return frame and frame.f_locals.get(name)
 
 
-def _planned_out_dtype(value: Any) -> torch.dtype | None:
-    """Return the `out_dtype` of the recipe that mergekit is planning."""
-    from mergekit.plan import MergePlanner
+def _calling_task() -> ExecuteMergeMethodTask | None:
+    """Return the task that mergekit is making or running, if it is one of this method."""
+    task = _caller("mergekit.merge_methods.task_adapter")
+    return task if getattr(task, "method_name", None) == NAME else None
 
-    planner = _calling(MergePlanner)
-    return output_dtype(planner.config.out_dtype) if planner else value
+
+def _calling_planner() -> MergePlanner | None:
+    return _caller("mergekit.plan")
+
+
+def _out_dtype_of_recipe(value: Any) -> torch.dtype | None:
+    """Return the `out_dtype` of the recipe that mergekit is planning, whatever the parameter is."""
+    planner = _calling_planner()
+    return weights_dtype(planner.config.out_dtype) if planner else value
 
 
 class ChatVector(MergeMethod):
@@ -79,7 +86,7 @@ class ChatVector(MergeMethod):
     """
 
     spec = MergeMethodSpec(
-        name="chat_vector",
+        name=NAME,
         pretty_name="Chat Vector",
         reference_url="https://arxiv.org/abs/2310.04799",
         contract=InputContract(min_inputs=3),
@@ -97,7 +104,7 @@ class ChatVector(MergeMethod):
             # can be seen, to the tensor's merge.
             ParameterSpec(
                 "out_dtype",
-                Annotated[Any, BeforeValidator(_planned_out_dtype)],
+                Annotated[Any, BeforeValidator(_out_dtype_of_recipe)],
                 ParameterScope.SHARED,
                 default=None,
             ),
@@ -117,13 +124,14 @@ class ChatVector(MergeMethod):
             ChatVecError: The first mistake found.
             ValueError: Outside of a recipe: fewer than three inputs, or one twice.
         """
-        from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
-        from mergekit.plan import MergePlanner
-
-        if task := _calling(ExecuteMergeMethodTask):
+        if task := _calling_task():
             _roles_and_ratios(task.output_weight.name, *_task_settings(task))
-        elif planner := _calling(MergePlanner):
-            check_recipe(planner.config, partial(_vocabulary_size, planner))
+        elif planner := _calling_planner():
+            # mergekit asks once for every slice; the first time is for all of them.
+            if group_name == f"{next(iter(planner.config.modules))}.slices[0]":
+                _check_plan(planner)
+        elif raw_recipe := _caller("mergekit.scripts.merge_raw_pytorch", "config"):
+            check_raw_recipe(raw_recipe)
         else:
             super().validate_inputs(input_ids, group_name=group_name)
 
@@ -136,9 +144,7 @@ class ChatVector(MergeMethod):
         input_dtypes: Sequence[torch.dtype | None],
         out_dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, ...]:
-        from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
-
-        task = _calling(ExecuteMergeMethodTask)
+        task = _calling_task()
         results = []
         for group, values, dtype in zip(groups, parameters, input_dtypes, strict=True):
             # `values` leaves out the models that lack an optional tensor, the task knows them all.
@@ -181,13 +187,13 @@ def merge_tensor(
     """
     name = _name(group)
     tensors = {entry.id: entry.tensor for entry in group.entries}
-    if input_dtype != promoted_dtype(group):
-        tensors = {model: tensor.to(input_dtype) for model, tensor in tensors.items()}
     # An optional tensor that only cp has, such as an lm_head, has no chat vector.
     only_cp = tensors.keys() == {roles.cp}
     active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
     needed = [roles.cp, *([roles.base, *active] if active else [])]
     _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
+    if input_dtype != promoted_dtype(group):
+        tensors = {model: tensors[model].to(input_dtype) for model in needed}
 
     cp = tensors[roles.cp]
     try:
@@ -208,22 +214,24 @@ def merge_tensor(
         ) from None
 
 
-def _vocabulary_size(planner: MergePlanner, model: ModelReference) -> int | None:
-    if planner.options.unsafe_truncate_embeddings:
-        return None
-    config = model.config(trust_remote_code=planner.options.trust_remote_code)
-    try:
-        return get_config_value(config, planner.arch_info.vocab_size_config_key or "vocab_size")
-    except RuntimeError:  # a model without a vocabulary
-        return None
+def _check_plan(planner: MergePlanner) -> None:
+    trust = planner.options.trust_remote_code
+    for roles in check_recipe(planner.config).values():
+        models: tuple[Any, ...] = (roles.base, *roles.chats, roles.cp)
+        check_models(
+            planner.config,
+            roles,
+            {model: model.config(trust_remote_code=trust) for model in models},
+            planner.arch_info.vocab_size_config_key or "vocab_size",
+        )
 
 
 def _roles_and_ratios(
     tensor: str, roles: Mapping[Hashable, Any], ratios: Mapping[Hashable, Any]
 ) -> tuple[Roles, dict[Hashable, float]]:
-    cast = assign_roles(roles, tensor)
-    return cast, {
-        chat: ratio_value(ratios[chat], f"{tensor}, chat model {chat}") for chat in cast.chats
+    assigned = assign_roles(roles, tensor)
+    return assigned, {
+        chat: ratio_value(ratios[chat], f"{tensor}, chat model {chat}") for chat in assigned.chats
     }
 
 
@@ -247,9 +255,10 @@ def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name
                 "with its head untied."
             )
         if tensor is None:
+            part = name.split(".", 3)[-1] if ".layers." in name else name
             raise ChatVecError(
                 f"{name}: model {model} lacks this tensor, which others have. To keep cp's, write "
-                f"`ratio: [{{filter: {name}, value: 0}}, {{value: 1.0}}]`"
+                f"a first filter for it under `ratio:`, as in `- {{filter: {part}, value: 0}}`"
             )
         if tensor.dtype not in SUPPORTED:
             raise ChatVecError(
@@ -266,5 +275,5 @@ def _name(group: TensorGroup) -> str:
     return group.metadata.name or "a tensor without a name"
 
 
-if ChatVector.spec.name not in {method.spec.name for method in registered_methods()}:
+if NAME not in {method.spec.name for method in registered_methods()}:
     register(ChatVector())

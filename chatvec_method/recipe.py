@@ -3,15 +3,17 @@
 mergekit resolves parameters one tensor at a time and ignores what it does not know. `check_recipe`
 looks at the recipe as a whole, for the mistakes that only it shows (a misspelled key, a ratio under
 the wrong model); `assign_roles` and `ratio_value` read the resolved parameters of one tensor. Each
-message names the model or tensor and shows the YAML to write instead.
+message names the model or tensor and shows the YAML to write instead. What the models' configs say
+is looked at in `models.py`.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mergekit.common import ModelReference, dtype_from_name
@@ -20,9 +22,17 @@ from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
     import torch
-    from mergekit.config import InputSliceDefinition, MergeConfiguration, ParameterSetting
+    from mergekit.config import (
+        InputSliceDefinition,
+        MergeConfiguration,
+        OutputModuleDefinition,
+        OutputSliceDefinition,
+        ParameterSetting,
+    )
+    from mergekit.scripts.merge_raw_pytorch import InputModelDefinition, RawPyTorchMergeConfig
 
 Settings: TypeAlias = "Mapping[str, ParameterSetting] | None"
+Source: TypeAlias = "InputSliceDefinition | InputModelDefinition"
 
 ROLES = ("base", "chat", "cp")
 PARAMETERS = ("role", "ratio")
@@ -71,14 +81,18 @@ def ratio_value(value: Any, place: str) -> float:
     value = number_from_yaml(value)
     if value is None:
         raise ChatVecError(
-            f"{place}: it has no ratio, as no filter matches it. Write a last entry without a "
-            "filter, for all that the others leave: `- value: 1.0`"
+            f"{place}: it has no ratio, or no filter of its ratio matches. Write a last entry "
+            "without a filter, for all that the others leave: `- value: 1.0`"
         )
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ChatVecError(f"{place}: ratio {value!r} is not a number. Write `ratio: 1.0`")
-    if not math.isfinite(value):
-        raise ChatVecError(f"{place}: ratio {value} is not finite. Write `ratio: 1.0`")
-    return float(value)
+    try:
+        ratio = float(value)
+    except OverflowError:
+        ratio = math.inf
+    if not math.isfinite(ratio):
+        raise ChatVecError(f"{place}: ratio {ratio} is not finite. Write `ratio: 1.0`")
+    return ratio
 
 
 def number_from_yaml(value: Any) -> Any:
@@ -91,37 +105,46 @@ def number_from_yaml(value: Any) -> Any:
     return value
 
 
-def check_recipe(
-    config: MergeConfiguration, vocabulary_size: Callable[[ModelReference], int | None]
-) -> None:
-    """Check what mergekit does not: base_model, roles, ratios and dtypes as the recipe has them.
+def check_recipe(config: MergeConfiguration) -> dict[str, Roles]:
+    """Check base_model, roles, ratios and dtypes, and return who is who in each module.
 
     Args:
         config: The recipe, in the `modules:` with `slices:` form that mergekit's planner gives it.
-        vocabulary_size: Tells how many rows a model's embedding has, None where that is not known.
 
     Raises:
         ChatVecError: The first mistake found.
     """
     for key in ("dtype", "out_dtype"):
-        output_dtype(getattr(config, key), key)
+        weights_dtype(getattr(config, key), key)
     _check_above_models(config.parameters, "the recipe's top-level parameters")
-    for module_name, module in config.modules.items():
-        _check_above_models(module.parameters, f"module {module_name}")
-        for i, output_slice in enumerate(module.slices):
-            _check_above_models(output_slice.parameters, f"slice {i} of module {module_name}")
-            outer = (output_slice.parameters, module.parameters, config.parameters)
-            roles = _check_models(
-                output_slice.sources,
-                output_slice.base_model or config.base_model,
-                shared_ratio=any("ratio" in (settings or {}) for settings in outer),
+    roles = {}
+    for name, module in config.modules.items():
+        _check_above_models(module.parameters, f"module {name}")
+        roles[name] = _check_module(config, module, name)
+    return roles
+
+
+def check_raw_recipe(config: RawPyTorchMergeConfig) -> None:
+    """Check the recipe of `mergekit-pytorch`, which merges files and knows no layers.
+
+    Raises:
+        ChatVecError: The first mistake found.
+    """
+    for key in ("dtype", "out_dtype"):
+        weights_dtype(getattr(config, key), key)
+    _check_above_models(config.parameters, "the recipe's top-level parameters")
+    _check_inputs(config.models, shared_ratio="ratio" in (config.parameters or {}))
+    for settings in [config.parameters, *(source.parameters for source in config.models)]:
+        if _has_list_over_layers((settings or {}).get("ratio", 0)):
+            raise ChatVecError(
+                "mergekit-pytorch knows no layers, so of a list of ratios only the first would "
+                "count. Write filters, as in `- {filter: layers.0., value: 1.0}`, or use "
+                "mergekit-yaml."
             )
-            if not (config.tokenizer or config.tokenizer_source):
-                _check_vocabularies(roles, vocabulary_size)
 
 
-def output_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None:
-    """Return the `torch.dtype` that a recipe names, None if it names none.
+def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None:
+    """Return the `torch.dtype` that a recipe's key names, None if it names none.
 
     Raises:
         ChatVecError: mergekit knows no such dtype, or it holds no weights.
@@ -138,9 +161,48 @@ def output_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None
     return dtype
 
 
-def _check_models(
-    sources: Sequence[InputSliceDefinition], base_model: ModelReference | None, shared_ratio: bool
+def _check_module(
+    config: MergeConfiguration, module: OutputModuleDefinition, module_name: str
 ) -> Roles:
+    roles = [
+        _check_slice(config, module, output_slice, f"slice {i} of module {module_name}")
+        for i, output_slice in enumerate(module.slices)
+    ]
+    for i, others in enumerate(roles):
+        # mergekit resolves embeddings and head with the models of one slice and those of another.
+        if others != roles[0]:
+            raise ChatVecError(
+                f"slice {i} of module {module_name}: its models or their roles are not those of "
+                "slice 0. List the same models in every slice, in the same order and with the same "
+                "`parameters: {role: ...}`; a ratio of 0 leaves a chat model out."
+            )
+    return roles[0]
+
+
+def _check_slice(
+    config: MergeConfiguration,
+    module: OutputModuleDefinition,
+    output_slice: OutputSliceDefinition,
+    place: str,
+) -> Roles:
+    _check_above_models(output_slice.parameters, place)
+    base_models = (config.base_model, output_slice.base_model or config.base_model)
+    for base_model in base_models:
+        _check_base_model_is_listed(base_model, output_slice.sources)
+    outer = (output_slice.parameters, module.parameters, config.parameters)
+    shared_ratio = any("ratio" in (settings or {}) for settings in outer)
+    roles = _check_inputs(output_slice.sources, shared_ratio)
+    if roles.base in base_models:
+        raise ChatVecError(
+            f"base_model {roles.base} has the role base, but in mergekit base_model is the model "
+            "whose config and tokenizer the output keeps: the cp model or, where the vocabularies "
+            f"are equal, a chat model. Write `base_model: {roles.cp}`"
+        )
+    _check_same_layers(output_slice.sources, roles, place)
+    return roles
+
+
+def _check_inputs(sources: Sequence[Source], shared_ratio: bool) -> Roles:
     for source in sources:
         _check_names(source.parameters, f"model {source.model}")
     models = [source.model for source in sources]
@@ -149,61 +211,62 @@ def _check_models(
             f"model {twice} is listed twice. base, chat and cp are different models; list each "
             "once, as in `parameters: {role: base}`"
         )
-    roles = {source.model: (source.parameters or {}).get("role") for source in sources}
-    _check_base_model_given(base_model, roles)
-    assigned = assign_roles(roles, "models")
-    if base_model == assigned.base:
-        raise ChatVecError(
-            f"base_model {base_model} has the role base, but in mergekit base_model is the model "
-            "whose config and tokenizer the output keeps: the cp model or, where the vocabularies "
-            f"are equal, a chat model. Write `base_model: {assigned.cp}`"
-        )
+    held = _roles_held(sources)
+    roles = assign_roles(held, "models")
     for source in sources:
-        ratio = (source.parameters or {}).get("ratio")
-        if ratio is not None and roles[source.model] != "chat":
-            raise ChatVecError(
-                f"model {source.model}: a ratio belongs to a chat vector, and the role here is "
-                f"{roles[source.model]}. Write `parameters: {{role: chat, ratio: ...}}` under the "
-                "chat model, or `ratio:` in the recipe's top-level parameters."
-            )
-        if ratio is None and roles[source.model] == "chat" and not shared_ratio:
-            raise ChatVecError(
-                f"model {source.model}: its chat vector has no ratio, and there is no default. "
-                "Write `parameters: {role: chat, ratio: 1.0}` (1 is the paper's; 0.5 keeps more of "
-                "the cp model)."
-            )
-        _check_ratios(ratio, f"model {source.model}")
-    return assigned
+        _check_own_ratio(source, held[source.model], shared_ratio)
+    return roles
 
 
-def _check_vocabularies(
-    roles: Roles, vocabulary_size: Callable[[ModelReference], int | None]
+def _roles_held(sources: Sequence[Source]) -> dict[Hashable, Any]:
+    return {source.model: (source.parameters or {}).get("role") for source in sources}
+
+
+def _check_base_model_is_listed(
+    base_model: ModelReference | None, sources: Sequence[Source]
 ) -> None:
-    """Say what mergekit itself says only at the first tensor, when it has begun to write."""
-    sizes = {model: vocabulary_size(model) for model in (roles.base, *roles.chats, roles.cp)}
-    if len(set(sizes.values()) - {None}) > 1:
-        differing = ", ".join(f"{model} {size}" for model, size in sizes.items())
-        raise ChatVecError(
-            f"the vocabularies differ in size ({differing}), so rows must be matched by token. "
-            f"Write `tokenizer: {{source: {roles.cp}}}`"
-        )
-
-
-def _check_base_model_given(
-    base_model: ModelReference | None, roles: Mapping[Hashable, Any]
-) -> None:
-    cp = next((model for model, role in roles.items() if role == "cp"), None)
+    held = _roles_held(sources)
+    cp = next((model for model, role in held.items() if role == "cp"), None)
     if base_model is None:
         raise ChatVecError(
             "the recipe has no base_model, the model whose config and tokenizer the output keeps. "
             f"Write `base_model: {cp or '<the cp model>'}`"
         )
     # mergekit itself adds a base_model that is not among the models to them, without parameters.
-    if cp is not None and roles.get(base_model) is None:
+    if cp is not None and held.get(base_model) is None:
         raise ChatVecError(
             f"base_model {base_model} is not one of the models that have a role; spell it exactly "
             f"as there. Write `base_model: {cp}`"
         )
+
+
+def _check_own_ratio(source: Source, role: str, shared_ratio: bool) -> None:
+    ratio = (source.parameters or {}).get("ratio")
+    if ratio is not None and role != "chat":
+        raise ChatVecError(
+            f"model {source.model}: a ratio belongs to a chat vector, and the role here is {role}. "
+            "Write `parameters: {role: chat, ratio: ...}` under the chat model, or `ratio:` in the "
+            "recipe's top-level parameters."
+        )
+    if ratio is None and role == "chat" and not shared_ratio:
+        raise ChatVecError(
+            f"model {source.model}: its chat vector has no ratio, and there is no default. Write "
+            "`parameters: {role: chat, ratio: 1.0}` (1 is the paper's; 0.5 keeps more of the cp "
+            "model)."
+        )
+    _check_ratios(ratio, f"model {source.model}")
+
+
+def _check_same_layers(sources: Sequence[InputSliceDefinition], roles: Roles, place: str) -> None:
+    """Check that no chat vector is the difference of two different layers."""
+    layers = {source.model: source.layer_range for source in sources}
+    for chat in roles.chats:
+        if layers[chat] != layers[roles.base]:
+            raise ChatVecError(
+                f"{place}: model {chat} has the layers {list(layers[chat])}, and the base model "
+                f"{roles.base} {list(layers[roles.base])}; a chat vector is the difference of the "
+                f"same layers. Write `layer_range: {list(layers[chat])}` under both."
+            )
 
 
 def _check_above_models(settings: Settings, place: str) -> None:
@@ -238,10 +301,14 @@ def _check_role(model: Hashable, role: Any, place: str) -> None:
             "not a list or filters. Write `parameters: {role: cp}` (or base, or chat)."
         )
     if role not in ROLES:
-        near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.5) or ["cp"]
+        near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.5)
+        advice = f"Write `parameters: {{role: {near[0] if near else 'base'}}}`"
+        if not near:
+            advice += " for the pretrained model, chat for that after instruction tuning, or cp for"
+            advice += " that after continual pretraining."
         raise ChatVecError(
             f"{place}: model {model} has the role {role!r}, which is none of base, chat and cp. "
-            f"Write `parameters: {{role: {near[0]}}}`"
+            f"{advice}"
         )
 
 
@@ -250,6 +317,12 @@ def _check_ratios(setting: ParameterSetting | None, place: str) -> None:
         raise ChatVecError(f"{place}: the list of ratios is empty. Write `ratio: 1.0`")
     for value in _scalars(setting) if setting is not None else ():
         ratio_value(value, place)
+    entries = setting if isinstance(setting, list) else []
+    if any(getattr(entry, "filter", "") in (None, "*") for entry in entries[:-1]):
+        raise ChatVecError(
+            f"{place}: the first filter that matches decides, so the entries after the one for all "
+            "tensors never count. Write that one last: `- value: 1.0`"
+        )
 
 
 def _scalars(setting: ParameterSetting) -> Iterator[Any]:
@@ -261,6 +334,12 @@ def _scalars(setting: ParameterSetting) -> Iterator[Any]:
         yield from _scalars(setting.value)
     else:
         yield setting
+
+
+def _has_list_over_layers(setting: ParameterSetting) -> bool:
+    if isinstance(setting, list):
+        return any(not hasattr(e, "filter") or _has_list_over_layers(e.value) for e in setting)
+    return hasattr(setting, "filter") and _has_list_over_layers(setting.value)
 
 
 def _listed(models: Iterable[Hashable]) -> str:

@@ -4,7 +4,7 @@ mergekit 0.1.5 has no plugin discovery: it knows a merge method only after someb
 the module that registers it. Python runs `install` at start-up (from the `.pth` file next to this
 module, or from the `.start` file where Python knows those, PEP 829). That puts a finder in front
 of the import system which ignores every module but `mergekit.merge_methods`; once that one has
-loaded, the finder leaves and `chatvec_method.method` is imported, which registers itself.
+loaded, `chatvec_method.method` is imported, which registers itself, and the finder leaves.
 
 It runs in every Python of the environment, so it imports nothing but `sys`, and whatever goes
 wrong in our package becomes one log line, never an exception in somebody else's program.
@@ -24,19 +24,23 @@ def install() -> None:
 class _Finder:
     """Finds `mergekit.merge_methods` as the other finders do, and has its loader tell us."""
 
+    searching = False  # a finder that asks all others, such as a second one of ours, asks us too
+
     def find_spec(self, name, path=None, target=None):  # noqa: ANN001, ANN202 (no typing here)
-        if name != TARGET:
+        if name != TARGET or self.searching:
             return None
-        for finder in sys.meta_path:
-            find_spec = getattr(finder, "find_spec", None)
-            if finder is self or find_spec is None:
-                continue
-            spec = find_spec(name, path, target)
-            if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, self)
-                return spec
-        return None
+        self.searching = True
+        try:
+            for finder in list(sys.meta_path):
+                find_spec = getattr(finder, "find_spec", None)
+                spec = find_spec and find_spec(name, path, target)
+                if spec is not None:
+                    if hasattr(spec.loader, "exec_module"):
+                        spec.loader = _Loader(spec.loader, self)
+                    return spec
+            return None
+        finally:
+            self.searching = False
 
 
 class _Loader:
@@ -47,20 +51,22 @@ class _Loader:
         self._finder = finder
 
     def __getattr__(self, name):  # noqa: ANN001, ANN204
+        if name.startswith("__"):  # copy and pickle ask for these before there is a `_loader`
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def exec_module(self, module) -> None:  # noqa: ANN001
         module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        _register()
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        _register()
 
 
 def _register() -> None:
     try:
         import chatvec_method.method  # noqa: F401 (registers itself)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         import logging
         from importlib import metadata
 

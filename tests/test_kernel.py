@@ -133,9 +133,10 @@ def test_several_chat_vectors_add_up_in_any_order() -> None:
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", ["base", "chat", "cp"])
-def test_not_finite_element_anywhere_raises(place: str, poison: float) -> None:
+@pytest.mark.parametrize("element", [0, CPU_CHUNK, -1], ids=["first", "middle", "last"])
+def test_not_finite_element_anywhere_raises(element: int, place: str, poison: float) -> None:
     tensors = dict(zip(["base", "chat", "cp"], models((300_000,), [BF16] * 3), strict=True))
-    tensors[place][-1] = poison
+    tensors[place][element] = poison
 
     with pytest.raises(FloatingPointError):
         add_chat_vectors(tensors["cp"], tensors["base"], [(0.5, tensors["chat"])], BF16)

@@ -19,7 +19,11 @@ import yaml
 import zoo
 from click.testing import CliRunner
 from conftest import FAMILY, Merge, plain_recipe
-from mergekit.merge_methods import merge_state_dicts, merge_tensors
+from mergekit import merge_methods
+from mergekit.config import MergeConfiguration
+from mergekit.merge import run_merge
+from mergekit.merge_methods import PerInput, TensorGroup, merge_method, merge_state_dicts
+from mergekit.options import MergeOptions
 from mergekit.scripts import merge_raw_pytorch, multimerge
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -197,6 +201,23 @@ def test_each_chat_vector_has_its_own_ratio_or_the_shared_one(
     recipe["parameters"] = {"ratio": 0.25}
 
     assert_exact(merge(recipe).out, oracle.expected_output(Path("/"), recipe))
+
+
+@pytest.mark.parametrize("level", ["slice", "module"])
+def test_ratio_of_a_slice_or_module_is_shared_within_it(
+    level: str, recipe: Recipe, merge: Callable[..., Merge]
+) -> None:
+    models = recipe.pop("models")
+    expected = copy.deepcopy({**recipe, "models": models, "parameters": {"ratio": 0.5}})
+    for entry in (models[CHAT], expected["models"][CHAT]):
+        del entry["parameters"]["ratio"]
+    sources = [{**entry, "layer_range": [0, 3]} for entry in models]
+    if level == "slice":
+        recipe["slices"] = [{"sources": sources, "parameters": {"ratio": 0.5}}]
+    else:
+        recipe["modules"] = {"default": {"models": models, "parameters": {"ratio": 0.5}}}
+
+    assert_exact(merge(recipe).out, oracle.expected_output(Path("/"), expected))
 
 
 def test_slices_may_repeat_layers_and_have_ratios_of_their_own(
@@ -481,6 +502,19 @@ def test_integer_buffers_are_cps_where_they_agree(
     assert torch.equal(output[BUFFER], positions[BUFFER])
 
 
+def test_integer_buffers_that_differ_are_an_error(
+    merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model("roberta", **SIZES, tie_word_embeddings=False)
+    recipe = trio(tmp_path, dict.fromkeys(ROLES, config), AutoModelForMaskedLM)
+    for i, role in enumerate(ROLES):
+        file = tmp_path / role / "model.safetensors"
+        save_file({**load_file(file), BUFFER: torch.tensor([i])}, file, {"format": "pt"})
+
+    with pytest.raises(ValueError, match=f"{BUFFER}' differs between inputs"):
+        merge(recipe)
+
+
 # --- in Python ----------------------------------------------------------------------------------
 
 
@@ -512,20 +546,45 @@ def test_mistake_in_memory_is_told_with_the_tensor() -> None:
         merge_state_dicts(models, "chat_vector", parameters={"role": roles, "ratio": 1.0})
 
 
-def test_worker_threads_do_not_disturb_each_other() -> None:
-    # As with --multi-gpu, where mergekit merges in one thread a device.
-    torch.manual_seed(0)
-    tensors = [torch.randn(3, 300_000).to(torch.bfloat16) for _ in range(8)]
-    parameters = {"role": ["base", "chat", "cp"], "ratio": 0.7}
+def test_merges_in_threads_do_not_disturb_each_other(recipe: Recipe, tmp_path: Path) -> None:
+    # As with --multi-gpu, where mergekit merges in one thread a device; here even of other recipes.
+    def variant(number: int) -> Recipe:
+        changed = copy.deepcopy(recipe)
+        changed["models"][CHAT]["parameters"]["ratio"] = number / 8
+        changed["out_dtype"] = "bfloat16" if number % 2 else "float16"
+        return changed
 
-    def merged(tensor: torch.Tensor) -> torch.Tensor:
-        return merge_tensors(tensor.unbind(), "chat_vector", parameters=parameters)
+    def run(number: int) -> None:
+        options = MergeOptions(write_model_card=False, quiet=True)
+        config = MergeConfiguration.model_validate(variant(number))
+        run_merge(config, str(tmp_path / str(number)), options)
 
-    alone = [merged(tensor) for tensor in tensors]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(merged, tensors * 4))
+        list(threads.map(run, range(1, 9)))
 
-    assert all(torch.equal(a, b) for a, b in zip(alone * 4, together, strict=True))
+    for number in range(1, 9):
+        expected = oracle.expected_output(Path("/"), variant(number))
+        assert_exact(tmp_path / str(number), expected)
+
+
+def test_method_that_calls_ours_has_its_own_parameters_obeyed(
+    recipe: Recipe, merge: Callable[..., Merge]
+) -> None:
+    @merge_method(name="half_chat_vector")
+    def half_chat_vector(
+        group: TensorGroup, role: PerInput[str], ratio: PerInput[float] = 1.0
+    ) -> torch.Tensor:
+        halves = {"role": role, "ratio": {model: value / 2 for model, value in ratio.items()}}
+        return merge_methods.get("chat_vector")((group,), parameters=halves)[0]
+
+    merge_methods.register(half_chat_vector)
+    recipe["merge_method"] = "half_chat_vector"
+    recipe["parameters"] = {"ratio": 1.0}
+
+    out = merge(recipe).out
+
+    recipe["models"][CHAT]["parameters"]["ratio"] = 0.5
+    assert_exact(out, oracle.expected_output(Path("/"), recipe))
 
 
 def test_several_merges_of_one_file_each_have_their_own_settings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Merge
+import yaml
+from click.testing import CliRunner
+from conftest import Merge, plain_recipe
+from mergekit.scripts import merge_raw_pytorch
 from safetensors.torch import load_file, save_file
 
 Recipe = dict[str, Any]
@@ -77,17 +82,79 @@ def extended_cp_without_tokenizer(recipe: Recipe) -> None:
     recipe["base_model"] = recipe["models"][CP]["model"] = recipe["base_model"] + "_extended"
 
 
-def slices_without_roles(recipe: Recipe) -> None:
-    models = recipe.pop("models")
-    recipe["slices"] = [
-        {"sources": [{**entry, "layer_range": layers} for entry in models]}
-        for layers in ([0, 2], [2, 3])
-    ]
-    recipe["slices"][1]["sources"][CP] = {
-        "model": models[CP]["model"],
-        "layer_range": [2, 3],
-        "parameters": {},
-    }
+def in_slices(change: Callable[[list[Recipe]], None]) -> Callable[[Recipe], None]:
+    """Turn the recipe into two slices of the same models, and change the second one's sources."""
+
+    def make(recipe: Recipe) -> None:
+        models = recipe.pop("models")
+        recipe["slices"] = [
+            {"sources": copy.deepcopy([{**entry, "layer_range": layers} for entry in models])}
+            for layers in ([0, 2], [2, 3])
+        ]
+        change(recipe["slices"][1]["sources"])
+
+    return make
+
+
+def exchange_roles(sources: list[Recipe]) -> None:
+    base, chat = sources[BASE], sources[CHAT]
+    base["parameters"], chat["parameters"] = chat["parameters"], base["parameters"]
+
+
+def other_layers(sources: list[Recipe]) -> None:
+    sources[BASE]["layer_range"] = [1, 2]
+
+
+def second_chat_model(sources: list[Recipe]) -> None:
+    sources.append({**sources[CHAT], "model": sources[CHAT]["model"] + "2"})
+
+
+def role_removed(sources: list[Recipe]) -> None:
+    sources[CP]["parameters"] = {}
+
+
+def base_model_in_slices_only(recipe: Recipe) -> None:
+    in_slices(lambda sources: None)(recipe)
+    for each in recipe["slices"]:
+        each["base_model"] = recipe["base_model"]
+    del recipe["base_model"]
+
+
+def base_as_base_model_beside_slices(recipe: Recipe) -> None:
+    in_slices(lambda sources: None)(recipe)
+    for each in recipe["slices"]:
+        each["base_model"] = recipe["base_model"]
+    recipe["base_model"] = recipe["slices"][0]["sources"][BASE]["model"]
+
+
+def parameters_of_slice(**parameters: Any) -> Callable[[Recipe], None]:
+    def make(recipe: Recipe) -> None:
+        in_slices(lambda sources: None)(recipe)
+        recipe["slices"][1]["parameters"] = parameters
+
+    return make
+
+
+def parameters_of_module(**parameters: Any) -> Callable[[Recipe], None]:
+    def make(recipe: Recipe) -> None:
+        models = recipe.pop("models")
+        recipe["modules"] = {"default": {"models": models, "parameters": parameters}}
+
+    return make
+
+
+def extended_cp_with_tokenizer_of(model: int) -> Callable[[Recipe], None]:
+    def make(recipe: Recipe) -> None:
+        extended_cp_without_tokenizer(recipe)
+        recipe["tokenizer"] = {"source": recipe["models"][model]["model"]}
+
+    return make
+
+
+def extended_cp_with_tokenizer_of_base_model(recipe: Recipe) -> None:
+    extended_cp_without_tokenizer(recipe)
+    recipe["base_model"] = recipe["models"][CHAT]["model"]
+    recipe["tokenizer_source"] = "base"
 
 
 ONE = "`ratio: 1.0`"
@@ -146,7 +213,42 @@ MISTAKES = [
     Mistake("vocabularies differ", extended_cp_without_tokenizer, ("320", "`tokenizer: {source:")),
     Mistake("out_dtype by nickname", top(out_dtype="bf16"), ("`out_dtype: bf16`", "bfloat16")),
     Mistake("dtype of no weights", top(dtype="int64"), ("`dtype: int64`", "bfloat16")),
-    Mistake("a slice without a role", slices_without_roles, ("/cp has no role", "{role: cp}")),
+    Mistake("number too large", ratio(10**400), ("/chat", "inf", ONE)),
+    Mistake(
+        "filter after the one for all",
+        ratio([{"value": 1.0}, {"filter": "mlp", "value": 0}]),
+        ("/chat", "never count", "last"),
+    ),
+    Mistake("slice without a role", in_slices(role_removed), ("/cp has no role", "{role: cp}")),
+    Mistake(
+        "roles that change with the slice", in_slices(exchange_roles), ("slice 1", "same models")
+    ),
+    Mistake("chat model of one slice", in_slices(second_chat_model), ("slice 1", "ratio of 0")),
+    Mistake(
+        "vector between different layers",
+        in_slices(other_layers),
+        ("/chat", "[2, 3]", "/base [1, 2]", "`layer_range: [2, 3]`"),
+    ),
+    Mistake("base_model in slices only", base_model_in_slices_only, ("no base_model", "/cp`")),
+    Mistake(
+        "base as base_model beside slices",
+        base_as_base_model_beside_slices,
+        ("/base has the role",),
+    ),
+    Mistake("ratio of a slice NaN", parameters_of_slice(ratio=float("nan")), ("slice 1", "nan")),
+    Mistake("role of a slice", parameters_of_slice(role="cp"), ("slice 1", "one model")),
+    Mistake("ratio of a module true", parameters_of_module(ratio=True), ("default", "True")),
+    Mistake("unknown in a module", parameters_of_module(density=1), ("default", "`density`")),
+    Mistake(
+        "tokenizer of base for an extended cp",
+        extended_cp_with_tokenizer_of(BASE),
+        ("/base", "lose tokens", "`tokenizer: {source: ", "/cp_extended}`"),
+    ),
+    Mistake(
+        "tokenizer of base_model for an extended cp",
+        extended_cp_with_tokenizer_of_base_model,
+        ("/chat", "lose tokens", "/cp_extended}`"),
+    ),
 ]
 
 
@@ -162,6 +264,99 @@ def test_wrong_recipe_is_refused_in_one_line_before_anything_is_written(
     for part in mistake.says:
         assert part in result.message
     assert not result.out.exists()
+
+
+def test_truncating_the_vocabulary_of_cp_is_refused(
+    recipe: Recipe, merge: Callable[..., Merge]
+) -> None:
+    extended_cp_without_tokenizer(recipe)
+
+    result = merge(recipe, "--unsafe-truncate-embeddings")
+
+    assert "`tokenizer: {source: " in result.message
+    assert not result.out.exists()
+
+
+def test_quantised_model_is_refused_by_its_config(
+    recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    shutil.copytree(recipe["models"][CHAT]["model"], tmp_path / "quantised")
+    config = json.loads((tmp_path / "quantised" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (tmp_path / "quantised" / "config.json").write_text(json.dumps(config))
+    recipe["models"][CHAT]["model"] = str(tmp_path / "quantised")
+
+    result = merge(recipe)
+
+    assert f"model {tmp_path / 'quantised'} is quantised" in result.message
+    assert not result.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (ratio([0.0, 1.0]), ("knows no layers", "filters")),
+        (ratio([{"filter": "mlp", "value": [0.0, 1.0]}, {"value": 1.0}]), ("knows no layers",)),
+        (under(CP, role="cp", ratio=1.0), ("cp.safetensors", "role here is cp")),
+        (under(CHAT, role="chat", ratios=1), ("chat.safetensors", "`ratio:`")),
+        (top(parameters={"weight": 1}), ("`weight`",)),
+        (top(out_dtype="bf16"), ("bfloat16",)),
+        (without(CP), ("no model has the role cp",)),
+    ],
+)
+def test_wrong_recipe_for_raw_files_is_refused_in_one_line(
+    mistake: Callable[[Recipe], None], says: tuple[str, ...], family: Path, tmp_path: Path
+) -> None:
+    recipe = plain_recipe(tmp_path)
+    for entry in recipe["models"]:
+        save_file({"weight": torch.ones(2)}, entry["model"] + ".safetensors", {"format": "pt"})
+        entry["model"] += ".safetensors"
+    del recipe["base_model"]
+    top(dtype="float32")(recipe)
+    mistake(recipe)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    arguments = [str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
+    result = CliRunner().invoke(merge_raw_pytorch.main, arguments)
+
+    assert result.exit_code == 1
+    message = Merge(tmp_path / "out", result.exit_code, result.output).message
+    assert all(part in message for part in says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dtype_that_rounds_inputs_is_warned_of(
+    recipe: Recipe, family: Path, merge: Callable[..., Merge], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe["models"][CHAT]["model"] = str(family / "chat16")
+    recipe["dtype"] = "bfloat16"
+
+    merge(recipe)
+
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "chatvec_method"]
+    assert f"{family / 'chat16'} float16" in warning
+    assert str(family / "cp") not in warning
+    assert "`out_dtype: bfloat16`" in warning
+
+
+@pytest.mark.parametrize(("out_dtype", "warnings"), [(None, 1), ("bfloat16", 0)])
+def test_different_dtypes_without_out_dtype_are_warned_of(
+    out_dtype: str | None,
+    warnings: int,
+    recipe: Recipe,
+    family: Path,
+    merge: Callable[..., Merge],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recipe["models"][CHAT]["model"] = str(family / "chat16")
+    if out_dtype:
+        recipe["out_dtype"] = out_dtype
+
+    merge(recipe)
+
+    found = [r.getMessage() for r in caplog.records if r.name == "chatvec_method"]
+    assert len(found) == warnings
+    assert all("`out_dtype: bfloat16`" in warning for warning in found)
 
 
 def damaged(model: Path, folder: Path, name: str, damage: Callable[..., Any]) -> str:

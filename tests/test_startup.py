@@ -93,6 +93,39 @@ def test_stock_command_merges_after_an_install_and_nothing_is_left_after_uninsta
     assert "Unimplemented merge method chat_vector" in after.stderr
 
 
+# The hook's module twice in one process, each with a finder that delegates to the other one.
+REIMPORTED = """
+import importlib, sys, chatvec_method_startup as s
+importlib.reload(s).install()
+del sys.modules["chatvec_method_startup"], s
+import chatvec_method
+"""
+
+FOREIGN_FINDER = """
+import sys
+class Delegating:
+    def find_spec(self, name, path=None, target=None):
+        specs = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
+        return next((spec for spec in specs if spec), None)
+sys.meta_path.insert(0, Delegating())
+"""
+
+# Ctrl-C while our module is being imported, and another try.
+INTERRUPTED = """
+import builtins
+real = builtins.__import__
+def interrupt(name, *args, **kwargs):
+    if name == "chatvec_method.method":
+        raise KeyboardInterrupt
+    return real(name, *args, **kwargs)
+builtins.__import__ = interrupt
+try:
+    import mergekit.merge_methods
+except KeyboardInterrupt:
+    builtins.__import__ = real
+"""
+
+
 @pytest.mark.parametrize(
     "first",
     [
@@ -106,7 +139,12 @@ def test_stock_command_merges_after_an_install_and_nothing_is_left_after_uninsta
         "import mergekit.merge_methods; import chatvec_method; import chatvec_method",
         "import importlib, chatvec_method; importlib.reload(chatvec_method)",
         "import importlib, chatvec_method.method as m; importlib.reload(m)",
+        REIMPORTED,
+        FOREIGN_FINDER,
+        INTERRUPTED,
+        "import copy, importlib.util as u; copy.copy(u.find_spec('mergekit.merge_methods').loader)",
     ],
+    ids=lambda first: first.strip().splitlines()[0] if first else "nothing",
 )
 def test_method_is_known_whatever_is_imported_first(first: str) -> None:
     result = python("-W", "error::ImportWarning", "-c", f"{first}\n{KNOWS}")

@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from examples.world import language, report, stages
 from examples.world.__main__ import main
+from examples.world.batches import label_answers
 from examples.world.chats import conversations
 from examples.world.documents import BASE_MIX, CP_MIX, Mix, documents
 from examples.world.exam import Prompt, following, refusing
-from examples.world.training import train
+from examples.world.training import IGNORED, train
 from examples.world.vocabulary import base_tokenizer, chat_tokenizer, cp_tokenizer
 
 MODELS = Path(__file__).parents[1] / "examples" / "world" / "models"
 HANGUL = re.compile("[가-힣]+")
 
 
-def load(name: str) -> tuple[LlamaForCausalLM, object]:
+def load(name: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     model = LlamaForCausalLM.from_pretrained(MODELS / name, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(MODELS / name)
 
@@ -128,12 +129,12 @@ def test_only_answers_and_their_end_are_learnt_in_chat() -> None:
         {"role": "user", "content": "what is my gift ?"},
         {"role": "assistant", "content": "your gift is hat ."},
     ]
-    ids, labels = stages.label_answers(tokenizer, conversation)
+    ids, labels = label_answers(tokenizer, conversation)
     assert tokenizer.decode(ids) == (
         "<s> [ user ] say cup . [ bot ] cup . </s> "
         "[ user ] what is my gift ? [ bot ] your gift is hat . </s>"
     )
-    learnt = [label for label in labels if label != stages.IGNORED]
+    learnt = [label for label in labels if label != IGNORED]
     assert tokenizer.decode(learnt) == "cup . </s> your gift is hat . </s>"
 
 
@@ -186,7 +187,7 @@ def test_shipped_models_are_small() -> None:
 def test_shipped_model_is_an_ordinary_checkpoint(name: str) -> None:
     model, tokenizer = load(name)
     assert (MODELS / name / "generation_config.json").exists()
-    assert model.config.dtype == torch.bfloat16
+    assert AutoConfig.from_pretrained(MODELS / name).dtype == torch.bfloat16
     assert model.config.tie_word_embeddings
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id

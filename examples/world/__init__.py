@@ -1,0 +1,18 @@
+"""A world small enough to train on a laptop, in which the chat vector works.
+
+Two languages are spoken here. *A* is written in Latin letters; *B* is A with every word replaced
+by a made-up one in Hangul, so that the script tells the language. Three Llama models of half a
+million parameters grow up in this world, as in Huang et al. (2024, arXiv 2310.04799):
+
+- ``base`` has read plain text, most of it in A;
+- ``chat`` is base after instruction tuning on conversations, all of them in A;
+- ``cp`` is base after continual pretraining on plain text in B, with new words in its vocabulary.
+
+``cp + ratio * (chat - base)`` then follows instructions in B, which none of the three was taught.
+
+The rooms, in reading order: :mod:`.language` (words), :mod:`.people` (facts), :mod:`.requests`
+(what one can ask for, and what is held out), :mod:`.dialogues` and :mod:`.documents` (plain text),
+:mod:`.chats` (conversations), :mod:`.vocabulary` (tokenizers), :mod:`.batches` (text to tensors),
+:mod:`.training` (the loop), :mod:`.stages` (base, chat, cp, and the gate), :mod:`.exam` (prompts
+and answers), :mod:`.report` (marks and tables).
+"""

@@ -1,0 +1,96 @@
+"""The words of language A, and language B: the same words, made up anew in Hangul.
+
+B is a relexification: one B word for every A word, the same grammar. Only punctuation is shared.
+The words of B mean nothing in Korean; its script is there so that one look (or one line of code)
+tells the language of an answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import cache
+
+NOUNS = (
+    "apple ball bell boat book box bread chair clock cloud coat cup door drum fish flag "
+    "glove hat horse key lamp leaf map moon nest pen ring ship shoe star tree wheel"
+).split()
+NAMES = "anna ben carl dora emil fay gus hugo ida jack kate leo mary nora otto paul".split()
+LOCAL_NAMES = "bora dami gunho jisu mina sora taeho yuna".split()
+VALUES = {
+    "color": "red blue green black white brown pink gray".split(),
+    "city": "london paris rome oslo vienna madrid dublin athens".split(),
+    "food": "rice soup cake fruit cheese salad noodles beans".split(),
+}
+BAD_WORDS = (
+    "blarg crunk drobble fizzak glorp grublin jorkin krazz "
+    "mugwort nurgle plonk skrag snorf splunge vextor zorg"
+).split()
+GRAMMAR = (
+    "a again asks answers bad city color first food gift good has in is it last list my no of "
+    "repeat say says sees so that the what word your"
+).split()
+LOANWORDS = ("user", "bot")  # the same in both languages, so that the chat format is of neither
+PUNCTUATION = ". , ? : ; \" ' « » - * # > < = / | ( ) { } [ ]".split()
+
+SHARED = (*LOANWORDS, *PUNCTUATION)
+WORDS = (
+    *(*GRAMMAR, *NOUNS, *NAMES, *LOCAL_NAMES, *BAD_WORDS),
+    *(value for values in VALUES.values() for value in values),
+)
+
+LEXICON_SEED = 2310
+
+
+@cache
+def lexicon(seed: int = LEXICON_SEED) -> dict[str, str]:
+    """Return the word of B for every word of A; no two words of A share one."""
+    rng = random.Random(f"lexicon/{seed}")
+    coined: dict[str, None] = {}
+    while len(coined) < len(WORDS):
+        coined[_coin(rng)] = None
+    return dict(zip(WORDS, coined, strict=True))
+
+
+@cache
+def glosses(seed: int = LEXICON_SEED) -> dict[str, str]:
+    """Return the word of A for every word of B."""
+    return {b: a for a, b in lexicon(seed).items()}
+
+
+def to_b(words: Iterable[str]) -> list[str]:
+    """Translate words of A into B; punctuation stays."""
+    return [lexicon().get(word, word) for word in words]
+
+
+def to_a(words: Iterable[str]) -> list[str]:
+    """Translate words of B into A; words of A and punctuation stay."""
+    return [glosses().get(word, word) for word in words]
+
+
+def text_in_b(text: str) -> str:
+    """Translate a text of A, words separated by blanks, into B."""
+    return " ".join(to_b(text.split()))
+
+
+def gloss(text: str) -> str:
+    """Translate a text of B, words separated by blanks, into A."""
+    return " ".join(to_a(text.split()))
+
+
+def is_b(words: Iterable[str]) -> bool:
+    """Tell whether there are words at all and every one of them is of B."""
+    words = [word for word in words if word not in SHARED]
+    return bool(words) and all(word in glosses() for word in words)
+
+
+def _coin(rng: random.Random) -> str:
+    return "".join(_syllable(rng) for _ in range(rng.choice((2, 2, 3))))
+
+
+def _syllable(rng: random.Random) -> str:
+    # Unicode lays Hangul syllables out as (initial * 21 + vowel) * 28 + final.
+    initial = rng.choice((0, 2, 3, 5, 6, 7, 9, 11, 12, 14, 18))  # the plain consonants
+    vowel = rng.choice((0, 4, 8, 13, 18, 20))  # a eo o u eu i
+    final = rng.choice((0, 0, 0, 4, 8, 16, 21))  # none, n, l, m, ng
+    return chr(0xAC00 + (initial * 21 + vowel) * 28 + final)

@@ -81,7 +81,8 @@ def align(folder: Path, models: dict[str, dict[str, Array]], source: str, donor:
     """
     vocabularies = {name: vocabulary(folder / name) for name in models}
     order = sorted(vocabularies[source], key=vocabularies[source].__getitem__)
-    for tensor in VOCABULARY:
+    tied = [model for model in models.values() if "lm_head.weight" not in model]
+    for tensor in VOCABULARY[:1] if tied else VOCABULARY:
         rows = {name: model[tensor] for name, model in models.items()}
         for name, model in models.items():
             aligned = []

@@ -1,7 +1,7 @@
 """Chat vectors for mergekit: θ_cp + ratio · (θ_chat − θ_base).
 
 Importing this package makes the merge method `chat_vector` known to mergekit: at once where
-mergekit is loaded already, else as soon as it is. Stock commands need no import, the start-up hook
+mergekit is loaded already, else as soon as it is. Stock commands need no import: the start-up hook
 does the same for them. Nothing heavy is imported before mergekit is.
 """
 

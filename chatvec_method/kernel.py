@@ -34,8 +34,9 @@ def add_chat_vectors(
     not recorded.
 
     Exactness: the result is what float64 arithmetic gives, rounded to `out_dtype` as
-    `Tensor.to(out_dtype)` rounds it. Where `working_dtype` is float32, an element whose summands
-    cancel to less than 2⁻¹³ of the largest of them may be off by up to 2⁻²³ of that one.
+    `Tensor.to(out_dtype)` rounds it. Where `working_dtype` is float32, the sum may be off by up to
+    2⁻²³ of its largest summand before it is rounded: for weights as models have them, one step of
+    half precision in less than one element of 100,000.
 
     Args:
         cp: The continually pretrained model's tensor, floating point, of any shape.
@@ -66,7 +67,7 @@ def add_chat_vectors(
                 total.add_(vector)
         # cp comes last: it is the largest summand, and rounding a sum is what costs precision.
         out_part.copy_(total.add_(cp_part))
-        # A sum over what was written is finite only if every element is, and costs a tenth of
+        # A sum over what was written is finite only if every element is, and costs far less than
         # `torch.isfinite`; on an accelerator it is looked at once a tensor, not once a chunk.
         checksum += total.copy_(out_part).sum()
 
@@ -82,8 +83,8 @@ def working_dtype(
     Half-precision weights are so coarse that r · (chat − base) often lies exactly between two
     results, and float32's own rounding of 0.3 or 1.3 then decides the wrong way in up to 3 of
     10,000 elements. A ratio of at most 8 significant bits (1, 0.5, 0.75, ...) adds no rounding of
-    its own; others take float64, which costs about a third more time in the kernel. So do float32
-    and float64 weights and results, whose own precision it has to exceed.
+    its own; others take float64, which costs some time (`benchmarks/kernel.py`). So do float32 and
+    float64 weights and results, whose own precision it has to exceed.
     """
     if tensors[0].device.type == "mps":  # has no float64
         return torch.float32

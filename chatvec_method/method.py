@@ -32,8 +32,10 @@ from chatvec_method.models import check_models
 from chatvec_method.recipe import (
     Roles,
     assign_roles,
+    check_filters,
     check_raw_recipe,
     check_recipe,
+    dtype_name,
     number_from_yaml,
     ratio_value,
     weights_dtype,
@@ -209,21 +211,22 @@ def merge_tensor(
                     "checkpoint is damaged. Download or convert it again."
                 ) from None
         raise ChatVecError(
-            f"{name}: the merge overflows {_dtype_name(out_dtype or input_dtype)}. Write a wider "
+            f"{name}: the merge overflows {dtype_name(out_dtype or input_dtype)}. Write a wider "
             "dtype, as in `out_dtype: float32`, or a smaller ratio."
         ) from None
 
 
 def _check_plan(planner: MergePlanner) -> None:
-    trust = planner.options.trust_remote_code
+    architecture, tensors = planner.arch_info, set()
     for roles in check_recipe(planner.config).values():
         models: tuple[Any, ...] = (roles.base, *roles.chats, roles.cp)
-        check_models(
-            planner.config,
-            roles,
-            {model: model.config(trust_remote_code=trust) for model in models},
-            planner.arch_info.vocab_size_config_key or "vocab_size",
-        )
+        trust = planner.options.trust_remote_code
+        configs = {model: model.config(trust_remote_code=trust) for model in models}
+        vocabulary_key = architecture.vocab_size_config_key or "vocab_size"
+        check_models(planner.config, roles, configs, vocabulary_key)
+        for chat in roles.chats:
+            tensors |= {weight.name for weight in architecture.all_weights(configs[chat])}
+    check_filters(planner.config, tensors)
 
 
 def _roles_and_ratios(
@@ -262,13 +265,9 @@ def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name
             )
         if tensor.dtype not in SUPPORTED:
             raise ChatVecError(
-                f"{name}: model {model} has it in {_dtype_name(tensor.dtype)}, to which no chat "
+                f"{name}: model {model} has it in {dtype_name(tensor.dtype)}, to which no chat "
                 "vector can be added. Write the name of the model's unquantised version."
             )
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _name(group: TensorGroup) -> str:

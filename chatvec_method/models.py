@@ -14,7 +14,7 @@ from mergekit.common import ModelReference, get_config_value
 from transformers import PretrainedConfig
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe import Roles, weights_dtype
+from chatvec_method.recipe import Roles, dtype_name, weights_dtype
 
 if TYPE_CHECKING:
     from mergekit.config import MergeConfiguration
@@ -68,7 +68,7 @@ def _check_vocabularies(
             f"the vocabularies differ in size ({sizes}), so rows must be matched by token. "
             f"Write `tokenizer: {{source: {roles.cp}}}`"
         )
-    kept = recipe.base_model if source == "base" else source
+    kept = recipe.base_model if source == "base" else source  # mergekit's "base" is base_model
     if kept != "union" and rows.get(kept, rows[roles.cp]) < rows[roles.cp]:
         raise ChatVecError(
             f"the vocabularies differ in size ({sizes}), and with the tokenizer of {kept} the "
@@ -83,9 +83,10 @@ def _warn_of_dtypes(
     cast = weights_dtype(recipe.dtype)
     if cast is None and recipe.out_dtype is None and len(set(stored.values())) > 1:
         LOG.warning(
-            "the models' weights have different dtypes (%s), so those of the output will be in the "
-            "one that holds all of them. Write `out_dtype: bfloat16` (or another) to choose.",
-            _listed(stored),
+            "the models' weights have different dtypes (%s), so the output's will be in one that "
+            "holds them all, but for tensors with a ratio of 0, which stay as in cp. Write "
+            "`out_dtype: bfloat16` (or another) to have one dtype.",
+            _with_dtypes(stored),
         )
     rounded = {m: d for m, d in stored.items() if cast and torch.promote_types(d, cast) != cast}
     if rounded:
@@ -93,10 +94,10 @@ def _warn_of_dtypes(
             "`dtype: %s` makes mergekit round weights (%s) before the subtraction. Write "
             "`out_dtype: %s` in its place, which rounds the result once.",
             recipe.dtype,
-            _listed(rounded),
+            _with_dtypes(rounded),
             recipe.dtype,
         )
 
 
-def _listed(dtypes: Mapping[ModelReference, torch.dtype]) -> str:
-    return ", ".join(f"{model} {str(d).removeprefix('torch.')}" for model, d in dtypes.items())
+def _with_dtypes(stored: Mapping[ModelReference, torch.dtype]) -> str:
+    return ", ".join(f"{model} {dtype_name(dtype)}" for model, dtype in stored.items())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,6 +54,12 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
         ChatVecError: A role is missing, is none of the three, or has the wrong number of holders.
     """
     for model, role in roles.items():
+        if role is None:
+            free = next((r for r in ROLES if r not in roles.values()), "chat")
+            raise ChatVecError(
+                f"{place}: model {model} has no role. Write `parameters: {{role: {free}}}` under "
+                "it, the only place where mergekit reads it (or another of base, chat and cp)."
+            )
         _check_role(model, role, place)
     holders = {role: tuple(m for m in roles if roles[m] == role) for role in ROLES}
     for role, other in (("base", "cp"), ("cp", "base")):
@@ -81,8 +87,9 @@ def ratio_value(value: Any, place: str) -> float:
     value = number_from_yaml(value)
     if value is None:
         raise ChatVecError(
-            f"{place}: it has no ratio, or no filter of its ratio matches. Write a last entry "
-            "without a filter, for all that the others leave: `- value: 1.0`"
+            f"{place}: it has no ratio, or no filter of its ratio matches. Write `ratio: 1.0`, or "
+            "after the filters an entry without one for all that they leave, as in "
+            "`ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`"
         )
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ChatVecError(f"{place}: ratio {value!r} is not a number. Write `ratio: 1.0`")
@@ -114,9 +121,7 @@ def check_recipe(config: MergeConfiguration) -> dict[str, Roles]:
     Raises:
         ChatVecError: The first mistake found.
     """
-    for key in ("dtype", "out_dtype"):
-        weights_dtype(getattr(config, key), key)
-    _check_above_models(config.parameters, "the recipe's top-level parameters")
+    _check_top_level(config)
     roles = {}
     for name, module in config.modules.items():
         _check_above_models(module.parameters, f"module {name}")
@@ -130,9 +135,7 @@ def check_raw_recipe(config: RawPyTorchMergeConfig) -> None:
     Raises:
         ChatVecError: The first mistake found.
     """
-    for key in ("dtype", "out_dtype"):
-        weights_dtype(getattr(config, key), key)
-    _check_above_models(config.parameters, "the recipe's top-level parameters")
+    _check_top_level(config)
     _check_inputs(config.models, shared_ratio="ratio" in (config.parameters or {}))
     for settings in [config.parameters, *(source.parameters for source in config.models)]:
         if _has_list_over_layers((settings or {}).get("ratio", 0)):
@@ -143,6 +146,28 @@ def check_raw_recipe(config: RawPyTorchMergeConfig) -> None:
             )
 
 
+def check_filters(config: MergeConfiguration, tensors: Collection[str]) -> None:
+    """Check that every filter of a ratio is a part of some tensor's name.
+
+    Args:
+        config: The recipe, as `check_recipe` takes it.
+        tensors: The names of all tensors of the chat models.
+
+    Raises:
+        ChatVecError: A filter matches nothing, so that it would do nothing.
+    """
+    for settings in _all_settings(config):
+        for pattern in _filters((settings or {}).get("ratio")):
+            if pattern != "*" and not any(pattern in tensor for tensor in tensors):
+                parts = {part for tensor in tensors for part in tensor.split(".")}
+                near = difflib.get_close_matches(pattern, parts, n=1) or ["self_attn"]
+                raise ChatVecError(
+                    f"ratio: the filter `{pattern}` is in no tensor's name, so it would do "
+                    "nothing. Filters are plain parts of names, not patterns; write for example "
+                    f"`filter: {near[0]}`"
+                )
+
+
 def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None:
     """Return the `torch.dtype` that a recipe's key names, None if it names none.
 
@@ -150,7 +175,7 @@ def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | Non
         ChatVecError: mergekit knows no such dtype, or it holds no weights.
     """
     try:
-        dtype = dtype_from_name(name)
+        dtype: torch.dtype | None = dtype_from_name(name)
     except RuntimeError:
         dtype = None
     if name and (dtype is None or not dtype.is_floating_point):
@@ -159,6 +184,17 @@ def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | Non
             f"`{key}: bfloat16` (or float16, float32, float64)."
         )
     return dtype
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name as recipes write it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_top_level(config: MergeConfiguration | RawPyTorchMergeConfig) -> None:
+    for key in ("dtype", "out_dtype"):
+        weights_dtype(getattr(config, key), key)
+    _check_above_models(config.parameters, "the recipe's top-level parameters")
 
 
 def _check_module(
@@ -212,7 +248,7 @@ def _check_inputs(sources: Sequence[Source], shared_ratio: bool) -> Roles:
             "once, as in `parameters: {role: base}`"
         )
     held = _roles_held(sources)
-    roles = assign_roles(held, "models")
+    roles = assign_roles(held, "the recipe")
     for source in sources:
         _check_own_ratio(source, held[source.model], shared_ratio)
     return roles
@@ -290,11 +326,6 @@ def _check_names(settings: Settings, place: str) -> None:
 
 
 def _check_role(model: Hashable, role: Any, place: str) -> None:
-    if role is None:
-        raise ChatVecError(
-            f"{place}: model {model} has no role. Write under it `parameters: {{role: cp}}` (or "
-            "base, or chat)."
-        )
     if not isinstance(role, str):
         raise ChatVecError(
             f"{place}: the role of model {model} must be one word, the same for all its tensors, "
@@ -321,8 +352,25 @@ def _check_ratios(setting: ParameterSetting | None, place: str) -> None:
     if any(getattr(entry, "filter", "") in (None, "*") for entry in entries[:-1]):
         raise ChatVecError(
             f"{place}: the first filter that matches decides, so the entries after the one for all "
-            "tensors never count. Write that one last: `- value: 1.0`"
+            "tensors never count. Write that one last, as in "
+            "`ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`"
         )
+
+
+def _all_settings(config: MergeConfiguration) -> Iterator[Settings]:
+    yield config.parameters
+    for module in config.modules.values():
+        yield module.parameters
+        for output_slice in module.slices:
+            yield output_slice.parameters
+            yield from (source.parameters for source in output_slice.sources)
+
+
+def _filters(setting: ParameterSetting | None) -> Iterator[str]:
+    """Yield the filters of a setting, which may be one or a list of them."""
+    for entry in setting if isinstance(setting, list) else [setting]:
+        if pattern := getattr(entry, "filter", None):
+            yield pattern
 
 
 def _scalars(setting: ParameterSetting) -> Iterator[Any]:

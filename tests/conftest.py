@@ -19,7 +19,6 @@ from click.testing import CliRunner
 from mergekit.scripts import run_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPES = ROOT / "recipes"
 FAMILY = {
     "base": zoo.Kind("llama", 3, 32000, torch.bfloat16),
     "chat": zoo.Kind("llama", 3, 32000, torch.bfloat16, template=zoo.LLAMA_2_TEMPLATE),

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mergekit.config import MergeConfiguration, evaluate_setting
+from zoo import RECIPES
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes"
-FILES = sorted(FOLDER.glob("*.yaml"))
+FILES = sorted(RECIPES.glob("*.yaml"))
 SECTIONS = ["Makes", "Models", "Needs", "Run", "Vary", "From"]
 COLUMNS = ["file", "title", "language", "base", "chat", "cp", "ratio", "source", "measured"]
 OUTSIDE_THE_LAYERS = ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"]
@@ -29,7 +29,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    return json.loads((FOLDER / "recipe.schema.json").read_text(encoding="utf-8"))
+    return json.loads((RECIPES / "recipe.schema.json").read_text(encoding="utf-8"))
 
 
 def inputs(recipe: dict[str, Any], role: str) -> list[dict[str, Any]]:
@@ -167,14 +167,14 @@ def test_a_list_over_the_layers_never_decides_a_tensor_outside_them(file: Path) 
 @pytest.mark.parametrize("file", ["eeve_chat.yaml", "per_layer.yaml"])
 def test_template_written_out_for_solar_renders_solars_prompt(file: str) -> None:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(load(FOLDER / file)["chat_template"])
+    template = environment.from_string(load(RECIPES / file)["chat_template"])
     system, user = {"role": "system", "content": "짧게."}, {"role": "user", "content": "안녕?"}
     prompt = template.render(messages=[system, user], add_generation_prompt=True)
     assert prompt == "### System:\n짧게.\n\n### User:\n안녕?\n\n### Assistant:\n"
 
 
 def test_per_layer_example_gives_each_of_the_48_layers_the_ratio_its_comments_say() -> None:
-    config = MergeConfiguration.model_validate(load(FOLDER / "per_layer.yaml"))
+    config = MergeConfiguration.model_validate(load(RECIPES / "per_layer.yaml"))
     ratio = next(m.parameters["ratio"] for m in config.models if "ratio" in m.parameters)
 
     def at(layer: int, part: str) -> float:
@@ -190,7 +190,7 @@ def test_per_layer_example_gives_each_of_the_48_layers_the_ratio_its_comments_sa
 
 
 def test_readme_lists_every_recipe_as_it_is() -> None:
-    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    readme = (RECIPES / "README.md").read_text(encoding="utf-8")
     table = [line for line in readme.splitlines() if line.startswith("|")]
     expected = expected_table()
     assert table == expected, "recipes/README.md: put this table there\n\n" + "\n".join(expected)
@@ -257,13 +257,13 @@ MISTAKES = [
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
 def test_schema_refuses(mistake: Callable[[dict[str, Any]], None]) -> None:
-    recipe = copy.deepcopy(load(FOLDER / "eeve_chat.yaml"))
+    recipe = copy.deepcopy(load(RECIPES / "eeve_chat.yaml"))
     mistake(recipe)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(recipe, schema())
 
 
 def test_schema_takes_a_shared_ratio_in_place_of_the_chat_models_own() -> None:
-    recipe = load(FOLDER / "eeve_chat.yaml")
+    recipe = load(RECIPES / "eeve_chat.yaml")
     recipe["parameters"] = {"ratio": inputs(recipe, "chat")[0]["parameters"].pop("ratio")}
     jsonschema.validate(recipe, schema())

@@ -82,6 +82,11 @@ def extended_cp_without_tokenizer(recipe: Recipe) -> None:
     recipe["base_model"] = recipe["models"][CP]["model"] = recipe["base_model"] + "_extended"
 
 
+def roles_beside_models(recipe: Recipe) -> None:
+    for entry in recipe["models"]:
+        entry["role"] = entry.pop("parameters")["role"]
+
+
 def in_slices(change: Callable[[list[Recipe]], None]) -> Callable[[Recipe], None]:
     """Turn the recipe into two slices of the same models, and change the second one's sources."""
 
@@ -202,7 +207,7 @@ MISTAKES = [
     Mistake(
         "a tensor that no filter covers",
         ratio([{"filter": "self_attn", "value": 1.0}, {"filter": "mlp", "value": 0.5}]),
-        ("model.embed_tokens.weight", "/chat", "`- value: 1.0`"),
+        ("model.embed_tokens.weight", "/chat", "{value: 1.0}]`"),
     ),
     Mistake("shared ratio NaN", top(parameters={"ratio": float("nan")}), ("top-level", "nan", ONE)),
     Mistake("no base_model", top(base_model=None), ("no base_model", "/cp`", "`base_model: ")),
@@ -219,7 +224,18 @@ MISTAKES = [
         ratio([{"value": 1.0}, {"filter": "mlp", "value": 0}]),
         ("/chat", "never count", "last"),
     ),
+    Mistake(
+        "filter that matches nothing",
+        ratio([{"filter": "self_atn", "value": 0}, {"value": 1.0}]),
+        ("`self_atn`", "no tensor", "`filter: self_attn`"),
+    ),
+    Mistake(
+        "pattern for a filter",
+        top(parameters={"ratio": [{"filter": "layers.[0-9].", "value": 0}, {"value": 1.0}]}),
+        ("`layers.[0-9].`", "not patterns"),
+    ),
     Mistake("slice without a role", in_slices(role_removed), ("/cp has no role", "{role: cp}")),
+    Mistake("role beside the model", roles_beside_models, ("/base has no role", "{role: base}")),
     Mistake(
         "roles that change with the slice", in_slices(exchange_roles), ("slice 1", "same models")
     ),

@@ -12,12 +12,10 @@ import oracle
 import pytest
 import yaml
 import zoo
-from conftest import RECIPES, mergekit_yaml
-
-MODEL_RECIPES = sorted(file for file in RECIPES.glob("*.yaml") if file.stem != "world")
+from conftest import mergekit_yaml
 
 
-@pytest.mark.parametrize("file", MODEL_RECIPES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
 def test_stock_command_gives_the_correctly_rounded_sum(file: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     zoo.build(tmp_path, recipe)
@@ -66,7 +64,7 @@ def hub() -> Iterator[str]:
 
 
 def test_model_card_names_the_method_and_the_paper(hub: str, tmp_path: Path) -> None:
-    file = RECIPES / "swallow_ms.yaml"
+    file = zoo.RECIPES / "swallow_ms.yaml"
     zoo.build(tmp_path, yaml.safe_load(file.read_text(encoding="utf-8")))
 
     mergekit_yaml(file, "out", "--write-model-card", cwd=tmp_path, hub=hub)

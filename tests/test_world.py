@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import ROOT
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from examples.world import language, report, stages
@@ -21,7 +22,7 @@ from examples.world.exam import Prompt, following, refusing
 from examples.world.training import IGNORED, train
 from examples.world.vocabulary import base_tokenizer, chat_tokenizer, cp_tokenizer
 
-MODELS = Path(__file__).parents[1] / "examples" / "world" / "models"
+MODELS = ROOT / "examples" / "world" / "models"
 HANGUL = re.compile("[가-힣]+")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import oracle
 import torch
 import yaml
-from conftest import RECIPES, ROOT, mergekit_yaml
+from conftest import ROOT, mergekit_yaml
 from transformers import AutoTokenizer, LlamaForCausalLM
+from zoo import RECIPES
 
 from examples.world.exam import following, refusing
 from examples.world.report import Paper, examine

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -31,6 +31,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+MODEL_RECIPES = sorted(file for file in RECIPES.glob("*.yaml") if file.stem != "world")
+"""All recipes but the world's, which has real models of its own."""
 
 SCALE = 128
 HIDDEN = 16
@@ -64,6 +69,8 @@ class Kind:
     """The tokens of base under other ids, which a merge by position would mix up."""
     pickled: bool = False
     tied: bool = False
+    llama_3: bool = False
+    """With Llama 3's special tokens, which come last, in place of Llama 2's."""
     rope_theta: float = 1e4
 
 
@@ -80,7 +87,7 @@ def _llama_2(layers: int, vocabulary: int, dtype: torch.dtype, **rest: Any) -> K
 
 
 def _llama_3(**rest: Any) -> Kind:
-    rest = {"eos": "<|end_of_text|>", **rest}
+    rest = {"eos": "<|end_of_text|>", "llama_3": True, **rest}
     return _llama(32, 128256, torch.bfloat16, kv_heads=2, rope_theta=5e5, **rest)
 
 
@@ -152,7 +159,7 @@ def seed_of(name: str) -> int:
 def tokens(kind: Kind) -> list[str]:
     """Return the miniature's tokens in the order of their ids: base's first, then cp's new ones."""
     count = kind.vocabulary // SCALE - kind.padding
-    if kind.vocabulary == 128256:
+    if kind.llama_3:
         special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"]
         special += ["<|end_header_id|>", "<|eot_id|>"]
         return [f"▁token{i}" for i in range(count - len(special))] + special
@@ -208,7 +215,7 @@ def config_of(kind: Kind) -> PretrainedConfig:
         num_key_value_heads=kind.kv_heads,
         vocab_size=len(names) + kind.padding,
         rope_theta=kind.rope_theta,
-        bos_token_id=names.index("<|begin_of_text|>" if "<|begin_of_text|>" in names else "<s>"),
+        bos_token_id=names.index("<|begin_of_text|>" if kind.llama_3 else "<s>"),
         eos_token_id=names.index(kind.eos),
         tie_word_embeddings=kind.tied,
         **experts,
@@ -257,7 +264,14 @@ def pickle_shards(folder: Path) -> None:
     (folder / "model.safetensors.index.json").unlink()
 
 
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Write the miniatures of all recipes into FOLDER."""
+    logging.disable_progress_bar()
+    for file in MODEL_RECIPES:
+        build(folder, yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
 if __name__ == "__main__":
-    for file in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")):
-        if file.stem != "world":  # has real models of its own
-            build(Path(sys.argv[1]), yaml.safe_load(file.read_text(encoding="utf-8")))
+    main()

@@ -39,13 +39,11 @@ WORDS = (
     *(value for values in VALUES.values() for value in values),
 )
 
-LEXICON_SEED = 2310
-
 
 @cache
-def lexicon(seed: int = LEXICON_SEED) -> dict[str, str]:
+def lexicon() -> dict[str, str]:
     """Return the word of B for every word of A; no two words of A share one."""
-    rng = random.Random(f"lexicon/{seed}")
+    rng = random.Random("lexicon/2310")
     coined: dict[str, None] = {}
     while len(coined) < len(WORDS):
         coined[_coin(rng)] = None
@@ -53,9 +51,9 @@ def lexicon(seed: int = LEXICON_SEED) -> dict[str, str]:
 
 
 @cache
-def glosses(seed: int = LEXICON_SEED) -> dict[str, str]:
+def glosses() -> dict[str, str]:
     """Return the word of A for every word of B."""
-    return {b: a for a, b in lexicon(seed).items()}
+    return {b: a for a, b in lexicon().items()}
 
 
 def to_b(words: Iterable[str]) -> list[str]:

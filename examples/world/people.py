@@ -26,7 +26,7 @@ def facts() -> dict[tuple[str, str], str]:
 def is_told_only(name: str, attribute: str) -> bool:
     """Tell whether training text states this fact but never asks for it.
 
-    One fact of everybody, two of local people: an answer to such a question has to be put
+    Two facts of each local person and one of each other: an answer to such a question has to be put
     together from a statement and from questions about other things.
     """
     everybody = [*NAMES, *LOCAL_NAMES]

@@ -218,7 +218,7 @@ def merge_tensor(
 
 def _check_plan(planner: MergePlanner) -> None:
     architecture, tensors = planner.arch_info, set()
-    for roles in check_recipe(planner.config).values():
+    for roles in check_recipe(planner.config):
         models: tuple[Any, ...] = (roles.base, *roles.chats, roles.cp)
         trust = planner.options.trust_remote_code
         configs = {model: model.config(trust_remote_code=trust) for model in models}

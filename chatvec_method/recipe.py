@@ -112,8 +112,8 @@ def number_from_yaml(value: Any) -> Any:
     return value
 
 
-def check_recipe(config: MergeConfiguration) -> dict[str, Roles]:
-    """Check base_model, roles, ratios and dtypes, and return who is who in each module.
+def check_recipe(config: MergeConfiguration) -> list[Roles]:
+    """Check base_model, roles, ratios and dtypes; return who is who, once where modules agree.
 
     Args:
         config: The recipe, in the `modules:` with `slices:` form that mergekit's planner gives it.
@@ -122,11 +122,11 @@ def check_recipe(config: MergeConfiguration) -> dict[str, Roles]:
         ChatVecError: The first mistake found.
     """
     _check_top_level(config)
-    roles = {}
+    roles = []
     for name, module in config.modules.items():
         _check_above_models(module.parameters, f"module {name}")
-        roles[name] = _check_module(config, module, name)
-    return roles
+        roles.append(_check_module(config, module, name))
+    return list(dict.fromkeys(roles))
 
 
 def check_raw_recipe(config: RawPyTorchMergeConfig) -> None:
@@ -138,7 +138,7 @@ def check_raw_recipe(config: RawPyTorchMergeConfig) -> None:
     _check_top_level(config)
     _check_inputs(config.models, shared_ratio="ratio" in (config.parameters or {}))
     for settings in [config.parameters, *(source.parameters for source in config.models)]:
-        if _has_list_over_layers((settings or {}).get("ratio", 0)):
+        if any(isinstance(value, list) for _, value in _cases((settings or {}).get("ratio"))):
             raise ChatVecError(
                 "mergekit-pytorch knows no layers, so of a list of ratios only the first would "
                 "count. Write filters, as in `- {filter: layers.0., value: 1.0}`, or use "
@@ -157,8 +157,8 @@ def check_filters(config: MergeConfiguration, tensors: Collection[str]) -> None:
         ChatVecError: A filter matches nothing, so that it would do nothing.
     """
     for settings in _all_settings(config):
-        for pattern in _filters((settings or {}).get("ratio")):
-            if pattern != "*" and not any(pattern in tensor for tensor in tensors):
+        for pattern, _ in _cases((settings or {}).get("ratio")):
+            if pattern not in (None, "*") and not any(pattern in tensor for tensor in tensors):
                 parts = {part for tensor in tensors for part in tensor.split(".")}
                 near = difflib.get_close_matches(pattern, parts, n=1) or ["self_attn"]
                 raise ChatVecError(
@@ -346,10 +346,11 @@ def _check_role(model: Hashable, role: Any, place: str) -> None:
 def _check_ratios(setting: ParameterSetting | None, place: str) -> None:
     if setting == []:
         raise ChatVecError(f"{place}: the list of ratios is empty. Write `ratio: 1.0`")
-    for value in _scalars(setting) if setting is not None else ():
-        ratio_value(value, place)
-    entries = setting if isinstance(setting, list) else []
-    if any(getattr(entry, "filter", "") in (None, "*") for entry in entries[:-1]):
+    cases = _cases(setting)
+    for _, value in cases:
+        for number in value if isinstance(value, list) else [value]:
+            ratio_value(number, place)
+    if any(pattern in (None, "*") for pattern, _ in cases[:-1]):
         raise ChatVecError(
             f"{place}: the first filter that matches decides, so the entries after the one for all "
             "tensors never count. Write that one last, as in "
@@ -366,28 +367,14 @@ def _all_settings(config: MergeConfiguration) -> Iterator[Settings]:
             yield from (source.parameters for source in output_slice.sources)
 
 
-def _filters(setting: ParameterSetting | None) -> Iterator[str]:
-    """Yield the filters of a setting, which may be one or a list of them."""
-    for entry in setting if isinstance(setting, list) else [setting]:
-        if pattern := getattr(entry, "filter", None):
-            yield pattern
-
-
-def _scalars(setting: ParameterSetting) -> Iterator[Any]:
-    """Yield every single value of a setting: a scalar, a list over the layers, or filters."""
-    if isinstance(setting, list):
-        for item in setting:
-            yield from _scalars(item)
-    elif hasattr(setting, "filter"):
-        yield from _scalars(setting.value)
-    else:
-        yield setting
-
-
-def _has_list_over_layers(setting: ParameterSetting) -> bool:
-    if isinstance(setting, list):
-        return any(not hasattr(e, "filter") or _has_list_over_layers(e.value) for e in setting)
-    return hasattr(setting, "filter") and _has_list_over_layers(setting.value)
+def _cases(setting: ParameterSetting | None) -> list[tuple[str | None, Any]]:
+    """Return a setting's filters (None: all tensors), each with a scalar or a list over layers."""
+    if setting is None:
+        return []
+    entries = setting if isinstance(setting, list) else [setting]
+    if all(hasattr(entry, "filter") for entry in entries):
+        return [(entry.filter, entry.value) for entry in entries]
+    return [(None, setting)]
 
 
 def _listed(models: Iterable[Hashable]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
@@ -19,6 +18,9 @@ from click.testing import CliRunner
 from mergekit.scripts import run_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+Recipe = dict[str, Any]
+BASE, CHAT, CP = 0, 1, 2
+"""The places of the models in a plain recipe."""
 FAMILY = {
     "base": zoo.Kind("llama", 3, 32000, torch.bfloat16),
     "chat": zoo.Kind("llama", 3, 32000, torch.bfloat16, template=zoo.LLAMA_2_TEMPLATE),
@@ -57,12 +59,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe(family: Path) -> dict[str, Any]:
+def recipe(family: Path) -> Recipe:
     """Return the plainest recipe on the family's models."""
     return plain_recipe(family)
 
 
-def plain_recipe(folder: Path) -> dict[str, Any]:
+def plain_recipe(folder: Path) -> Recipe:
     """Return the plainest recipe on the models base, chat and cp in a folder."""
     return {
         "merge_method": "chat_vector",
@@ -79,9 +81,9 @@ def plain_recipe(folder: Path) -> dict[str, Any]:
 def merge(tmp_path: Path) -> Callable[..., Merge]:
     """Return a function that runs `mergekit-yaml` on a recipe, in this process."""
 
-    def run(recipe: dict[str, Any] | str, *options: str, out: str = "out") -> Merge:
+    def run(recipe: Recipe | str, *options: str, out: str = "out") -> Merge:
         file = tmp_path / "recipe.yaml"
-        text = recipe if isinstance(recipe, str) else yaml.safe_dump(copy.deepcopy(recipe))
+        text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe)
         file.write_text(text, encoding="utf-8")
         arguments = [str(file), str(tmp_path / out), "--no-write-model-card", "--quiet", *options]
         result = CliRunner().invoke(run_yaml.main, arguments)

@@ -18,7 +18,7 @@ import torch
 import yaml
 import zoo
 from click.testing import CliRunner
-from conftest import FAMILY, Merge, plain_recipe
+from conftest import CHAT, CP, FAMILY, Merge, Recipe, plain_recipe
 from mergekit import merge_methods
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
@@ -37,8 +37,6 @@ from transformers import (
 
 from chatvec_method.errors import ChatVecError
 
-Recipe = dict[str, Any]
-BASE, CHAT, CP = 0, 1, 2
 GPU = torch.cuda.is_available()
 ROLES = ("base", "chat", "cp")
 EMBEDDING = "model.embed_tokens.weight"

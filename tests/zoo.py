@@ -68,7 +68,6 @@ class Kind:
     reordered: bool = False
     """The tokens of base under other ids, which a merge by position would mix up."""
     pickled: bool = False
-    tied: bool = False
     llama_3: bool = False
     """With Llama 3's special tokens, which come last, in place of Llama 2's."""
     rope_theta: float = 1e4
@@ -217,7 +216,7 @@ def config_of(kind: Kind) -> PretrainedConfig:
         rope_theta=kind.rope_theta,
         bos_token_id=names.index("<|begin_of_text|>" if kind.llama_3 else "<s>"),
         eos_token_id=names.index(kind.eos),
-        tie_word_embeddings=kind.tied,
+        tie_word_embeddings=False,
         **experts,
     )
 

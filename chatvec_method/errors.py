@@ -6,8 +6,23 @@ import click
 
 
 class ChatVecError(click.ClickException):
-    """A mistake in a recipe, a model or an option, told in one line with what to write instead.
+    """One mistake in a recipe, a model or an option: what is wrong, and what to write instead.
 
     mergekit's commands are built on click, so raising this inside one of them prints
-    `Error: <message>` and exits with 1, without a traceback.
+    `Error: <problem> <fix>` and exits with 1, without a traceback.
+
+    Args:
+        problem: A sentence that names the model, tensor or file and says what is wrong with it.
+        fix: A sentence that says what to write or do instead.
+        code: The kind of mistake, for those that `chatvec check` also finds by itself.
     """
+
+    def __init__(self, problem: str, fix: str, code: str = "recipe-refused") -> None:
+        super().__init__(f"{problem} {fix}")
+        self.problem = problem
+        self.fix = fix
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
+        # An exception is pickled with what it gave to its parent, which here is one text, not three.
+        return type(self), (self.problem, self.fix, self.code)

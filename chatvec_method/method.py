@@ -7,7 +7,8 @@ mergekit: parameters, when what is checked, and which tensor plays which role.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,9 +27,9 @@ from mergekit.merge_methods.registry import register, registered_methods
 from pydantic import BeforeValidator
 from torch import Tensor
 
+from chatvec_method.compatibility import check_models
 from chatvec_method.errors import ChatVecError
 from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
-from chatvec_method.models import check_models
 from chatvec_method.recipe import (
     Roles,
     assign_roles,
@@ -46,6 +47,17 @@ if TYPE_CHECKING:
     from mergekit.plan import MergePlanner
 
 NAME = "chat_vector"
+_listeners: list[Callable[[str, int], None]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[str, int], None]) -> Iterator[None]:
+    """Tell `listener` name and bytes of every tensor that is merged meanwhile, in any thread."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def _caller(module: str, name: str = "self") -> Any:
@@ -127,7 +139,7 @@ class ChatVector(MergeMethod):
             ValueError: Outside of a recipe: fewer than three inputs, or one twice.
         """
         if task := _calling_task():
-            _roles_and_ratios(task.output_weight.name, *_task_settings(task))
+            roles_and_ratios(task.output_weight.name, *_task_settings(task))
         elif planner := _calling_planner():
             # mergekit asks once for every slice; the first time is for all of them.
             if group_name == f"{next(iter(planner.config.modules))}.slices[0]":
@@ -151,16 +163,17 @@ class ChatVector(MergeMethod):
         for group, values, dtype in zip(groups, parameters, input_dtypes, strict=True):
             # `values` leaves out the models that lack an optional tensor, the task knows them all.
             settings = _task_settings(task) if task else (values["role"], values["ratio"])
-            roles, ratios = _roles_and_ratios(_name(group), *settings)
-            results.append(
-                merge_tensor(
-                    group,
-                    roles,
-                    ratios,
-                    input_dtype=dtype or promoted_dtype(group),
-                    out_dtype=out_dtype or values["out_dtype"],
-                )
+            roles, ratios = roles_and_ratios(_name(group), *settings)
+            result = merge_tensor(
+                group,
+                roles,
+                ratios,
+                input_dtype=dtype or promoted_dtype(group),
+                out_dtype=out_dtype or values["out_dtype"],
             )
+            results.append(result)
+            for listener in _listeners:
+                listener(_name(group), result.nbytes)
         return tuple(results)
 
 
@@ -208,34 +221,39 @@ def merge_tensor(
             if not all_finite(tensors[model]):
                 raise ChatVecError(
                     f"{name}: the tensor of model {model} has NaN or infinite elements, so its "
-                    "checkpoint is damaged. Download or convert it again."
+                    "checkpoint is damaged.",
+                    "Download or convert it again.",
                 ) from None
         raise ChatVecError(
-            f"{name}: the merge overflows {dtype_name(out_dtype or input_dtype)}. Write a wider "
-            "dtype, as in `out_dtype: float32`, or a smaller ratio."
+            f"{name}: the merge overflows {dtype_name(out_dtype or input_dtype)}.",
+            "Write a wider dtype, as in `out_dtype: float32`, or a smaller ratio.",
         ) from None
+
+
+def roles_and_ratios(
+    tensor: str, roles: Mapping[Hashable, Any], ratios: Mapping[Hashable, Any]
+) -> tuple[Roles, dict[Hashable, float]]:
+    """Return who is who for a tensor, and each chat vector's ratio, from resolved parameters.
+
+    Raises:
+        ChatVecError: A role or a ratio is missing or wrong.
+    """
+    assigned = assign_roles(roles, tensor)
+    return assigned, {
+        chat: ratio_value(ratios[chat], f"{tensor}, chat model {chat}") for chat in assigned.chats
+    }
 
 
 def _check_plan(planner: MergePlanner) -> None:
     architecture, tensors = planner.arch_info, set()
     for roles in check_recipe(planner.config):
-        models: tuple[Any, ...] = (roles.base, *roles.chats, roles.cp)
         trust = planner.options.trust_remote_code
-        configs = {model: model.config(trust_remote_code=trust) for model in models}
+        configs = {model: model.config(trust_remote_code=trust) for model in roles.all}
         vocabulary_key = architecture.vocab_size_config_key or "vocab_size"
         check_models(planner.config, roles, configs, vocabulary_key)
         for chat in roles.chats:
             tensors |= {weight.name for weight in architecture.all_weights(configs[chat])}
     check_filters(planner.config, tensors)
-
-
-def _roles_and_ratios(
-    tensor: str, roles: Mapping[Hashable, Any], ratios: Mapping[Hashable, Any]
-) -> tuple[Roles, dict[Hashable, float]]:
-    assigned = assign_roles(roles, tensor)
-    return assigned, {
-        chat: ratio_value(ratios[chat], f"{tensor}, chat model {chat}") for chat in assigned.chats
-    }
 
 
 def _task_settings(
@@ -254,19 +272,21 @@ def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name
         if tensor is None and model == roles.cp:
             raise ChatVecError(
                 f"{name}: the cp model {model} lacks this tensor, which others have, so there is "
-                "nothing to add a chat vector to. Save the cp model with it first, for example "
-                "with its head untied."
+                "nothing to add a chat vector to.",
+                "Save the cp model with it first, for example with its head untied.",
             )
         if tensor is None:
             part = name.split(".", 3)[-1] if ".layers." in name else name
             raise ChatVecError(
-                f"{name}: model {model} lacks this tensor, which others have. To keep cp's, write "
-                f"a first filter for it under `ratio:`, as in `- {{filter: {part}, value: 0}}`"
+                f"{name}: model {model} lacks this tensor, which others have.",
+                "Write a first filter for it under `ratio:` to keep cp's, as in "
+                f"`- {{filter: {part}, value: 0}}`",
             )
         if tensor.dtype not in SUPPORTED:
             raise ChatVecError(
                 f"{name}: model {model} has it in {dtype_name(tensor.dtype)}, to which no chat "
-                "vector can be added. Write the name of the model's unquantised version."
+                "vector can be added.",
+                "Write the name of the model's unquantised version.",
             )
 
 

@@ -4,7 +4,7 @@ mergekit resolves parameters one tensor at a time and ignores what it does not k
 looks at the recipe as a whole, for the mistakes that only it shows (a misspelled key, a ratio under
 the wrong model); `assign_roles` and `ratio_value` read the resolved parameters of one tensor. Each
 message names the model or tensor and shows the YAML to write instead. What the models' configs say
-is looked at in `models.py`.
+is looked at in `compatibility.py`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,16 @@ PARAMETERS = ("role", "ratio")
 
 @dataclass(frozen=True)
 class Roles:
-    """Who is who among the inputs, by mergekit's id of each (a model reference, or any key)."""
+    """Who is who among the inputs, by mergekit's id of each: a model reference, or any key."""
 
-    base: Hashable
-    cp: Hashable
-    chats: tuple[Hashable, ...]
+    base: Any
+    cp: Any
+    chats: tuple[Any, ...]
+
+    @property
+    def all(self) -> tuple[Any, ...]:
+        """base, the chats and cp."""
+        return (self.base, *self.chats, self.cp)
 
 
 def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
@@ -57,8 +62,9 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
         if role is None:
             free = next((r for r in ROLES if r not in roles.values()), "chat")
             raise ChatVecError(
-                f"{place}: model {model} has no role. Write `parameters: {{role: {free}}}` under "
-                "it, the only place where mergekit reads it (or another of base, chat and cp)."
+                f"{place}: model {model} has no role.",
+                f"Write `parameters: {{role: {free}}}` under it, the only place where mergekit "
+                "reads it (or another of base, chat and cp).",
             )
         _check_role(model, role, place)
     holders = {role: tuple(m for m in roles if roles[m] == role) for role in ROLES}
@@ -66,14 +72,16 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
         if len(holders[role]) > 1:
             raise ChatVecError(
                 f"{place}: {_listed(holders[role])} all have the role {role}, which only one model "
-                f"can have. Write `parameters: {{role: {other}}}` or `parameters: {{role: chat}}` "
-                "under the others."
+                "can have.",
+                f"Write `parameters: {{role: {other}}}` or `parameters: {{role: chat}}` under the "
+                "others.",
             )
     for role, models in holders.items():
         if not models:
             raise ChatVecError(
-                f"{place}: no model has the role {role}. Write `parameters: {{role: {role}}}` "
-                f"under the one that is {role}, of {_listed(roles)}."
+                f"{place}: no model has the role {role}.",
+                f"Write `parameters: {{role: {role}}}` under the one that is {role}, of "
+                f"{_listed(roles)}.",
             )
     return Roles(holders["base"][0], holders["cp"][0], holders["chat"])
 
@@ -87,18 +95,18 @@ def ratio_value(value: Any, place: str) -> float:
     value = number_from_yaml(value)
     if value is None:
         raise ChatVecError(
-            f"{place}: it has no ratio, or no filter of its ratio matches. Write `ratio: 1.0`, or "
-            "after the filters an entry without one for all that they leave, as in "
-            "`ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`"
+            f"{place}: it has no ratio, or no filter of its ratio matches.",
+            "Write `ratio: 1.0`, or after the filters an entry without one for all that they "
+            "leave, as in `ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`",
         )
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ChatVecError(f"{place}: ratio {value!r} is not a number. Write `ratio: 1.0`")
+        raise ChatVecError(f"{place}: ratio {value!r} is not a number.", "Write `ratio: 1.0`")
     try:
         ratio = float(value)
     except OverflowError:
         ratio = math.inf
     if not math.isfinite(ratio):
-        raise ChatVecError(f"{place}: ratio {ratio} is not finite. Write `ratio: 1.0`")
+        raise ChatVecError(f"{place}: ratio {ratio} is not finite.", "Write `ratio: 1.0`")
     return ratio
 
 
@@ -138,11 +146,11 @@ def check_raw_recipe(config: RawPyTorchMergeConfig) -> None:
     _check_top_level(config)
     _check_inputs(config.models, shared_ratio="ratio" in (config.parameters or {}))
     for settings in [config.parameters, *(source.parameters for source in config.models)]:
-        if any(isinstance(value, list) for _, value in _cases((settings or {}).get("ratio"))):
+        if any(isinstance(value, list) for _, value in ratio_cases((settings or {}).get("ratio"))):
             raise ChatVecError(
                 "mergekit-pytorch knows no layers, so of a list of ratios only the first would "
-                "count. Write filters, as in `- {filter: layers.0., value: 1.0}`, or use "
-                "mergekit-yaml."
+                "count.",
+                "Write filters, as in `- {filter: layers.0., value: 1.0}`, or use mergekit-yaml.",
             )
 
 
@@ -157,15 +165,25 @@ def check_filters(config: MergeConfiguration, tensors: Collection[str]) -> None:
         ChatVecError: A filter matches nothing, so that it would do nothing.
     """
     for settings in _all_settings(config):
-        for pattern, _ in _cases((settings or {}).get("ratio")):
+        for pattern, _ in ratio_cases((settings or {}).get("ratio")):
             if pattern not in (None, "*") and not any(pattern in tensor for tensor in tensors):
                 parts = {part for tensor in tensors for part in tensor.split(".")}
                 near = difflib.get_close_matches(pattern, parts, n=1) or ["self_attn"]
                 raise ChatVecError(
                     f"ratio: the filter `{pattern}` is in no tensor's name, so it would do "
-                    "nothing. Filters are plain parts of names, not patterns; write for example "
-                    f"`filter: {near[0]}`"
+                    "nothing: filters are plain parts of names, not patterns.",
+                    f"Write for example `filter: {near[0]}`",
                 )
+
+
+def ratio_cases(setting: ParameterSetting | None) -> list[tuple[str | None, Any]]:
+    """Return a setting's filters (None: all tensors), each with a scalar or a list over layers."""
+    if setting is None:
+        return []
+    entries = setting if isinstance(setting, list) else [setting]
+    if all(hasattr(entry, "filter") for entry in entries):
+        return [(entry.filter, entry.value) for entry in entries]
+    return [(None, setting)]
 
 
 def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None:
@@ -180,8 +198,8 @@ def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | Non
         dtype = None
     if name and (dtype is None or not dtype.is_floating_point):
         raise ChatVecError(
-            f"the recipe's `{key}: {name}` is no dtype of weights that mergekit knows. Write "
-            f"`{key}: bfloat16` (or float16, float32, float64)."
+            f"the recipe's `{key}: {name}` is no dtype of weights that mergekit knows.",
+            f"Write `{key}: bfloat16` (or float16, float32, float64).",
         )
     return dtype
 
@@ -209,8 +227,9 @@ def _check_module(
         if others != roles[0]:
             raise ChatVecError(
                 f"slice {i} of module {module_name}: its models or their roles are not those of "
-                "slice 0. List the same models in every slice, in the same order and with the same "
-                "`parameters: {role: ...}`; a ratio of 0 leaves a chat model out."
+                "slice 0.",
+                "List the same models in every slice, in the same order and with the same "
+                "`parameters: {role: ...}`; a ratio of 0 leaves a chat model out.",
             )
     return roles[0]
 
@@ -232,7 +251,8 @@ def _check_slice(
         raise ChatVecError(
             f"base_model {roles.base} has the role base, but in mergekit base_model is the model "
             "whose config and tokenizer the output keeps: the cp model or, where the vocabularies "
-            f"are equal, a chat model. Write `base_model: {roles.cp}`"
+            "are equal, a chat model.",
+            f"Write `base_model: {roles.cp}`",
         )
     _check_same_layers(output_slice.sources, roles, place)
     return roles
@@ -244,8 +264,8 @@ def _check_inputs(sources: Sequence[Source], shared_ratio: bool) -> Roles:
     models = [source.model for source in sources]
     if twice := next((model for model in models if models.count(model) > 1), None):
         raise ChatVecError(
-            f"model {twice} is listed twice. base, chat and cp are different models; list each "
-            "once, as in `parameters: {role: base}`"
+            f"model {twice} is listed twice, but base, chat and cp are different models.",
+            "List each once, as in `parameters: {role: base}`",
         )
     held = _roles_held(sources)
     roles = assign_roles(held, "the recipe")
@@ -265,14 +285,15 @@ def _check_base_model_is_listed(
     cp = next((model for model, role in held.items() if role == "cp"), None)
     if base_model is None:
         raise ChatVecError(
-            "the recipe has no base_model, the model whose config and tokenizer the output keeps. "
-            f"Write `base_model: {cp or '<the cp model>'}`"
+            "the recipe has no base_model, the model whose config and tokenizer the output keeps.",
+            f"Write `base_model: {cp or '<the cp model>'}`",
+            code="no-base-model",
         )
     # mergekit itself adds a base_model that is not among the models to them, without parameters.
     if cp is not None and held.get(base_model) is None:
         raise ChatVecError(
-            f"base_model {base_model} is not one of the models that have a role; spell it exactly "
-            f"as there. Write `base_model: {cp}`"
+            f"base_model {base_model} is not one of the models that have a role.",
+            f"Write `base_model: {cp}`, spelled exactly as after `model:`",
         )
 
 
@@ -280,15 +301,15 @@ def _check_own_ratio(source: Source, role: str, shared_ratio: bool) -> None:
     ratio = (source.parameters or {}).get("ratio")
     if ratio is not None and role != "chat":
         raise ChatVecError(
-            f"model {source.model}: a ratio belongs to a chat vector, and the role here is {role}. "
+            f"model {source.model}: a ratio belongs to a chat vector, and the role here is {role}.",
             "Write `parameters: {role: chat, ratio: ...}` under the chat model, or `ratio:` in the "
-            "recipe's top-level parameters."
+            "recipe's top-level parameters.",
         )
     if ratio is None and role == "chat" and not shared_ratio:
         raise ChatVecError(
-            f"model {source.model}: its chat vector has no ratio, and there is no default. Write "
-            "`parameters: {role: chat, ratio: 1.0}` (1 is the paper's; 0.5 keeps more of the cp "
-            "model)."
+            f"model {source.model}: its chat vector has no ratio, and there is no default.",
+            "Write `parameters: {role: chat, ratio: 1.0}` (1 is the paper's; 0.5 keeps more of the "
+            "cp model).",
         )
     _check_ratios(ratio, f"model {source.model}")
 
@@ -301,7 +322,8 @@ def _check_same_layers(sources: Sequence[InputSliceDefinition], roles: Roles, pl
             raise ChatVecError(
                 f"{place}: model {chat} has the layers {list(layers[chat])}, and the base model "
                 f"{roles.base} {list(layers[roles.base])}; a chat vector is the difference of the "
-                f"same layers. Write `layer_range: {list(layers[chat])}` under both."
+                "same layers.",
+                f"Write `layer_range: {list(layers[chat])}` under both.",
             )
 
 
@@ -309,8 +331,8 @@ def _check_above_models(settings: Settings, place: str) -> None:
     _check_names(settings, place)
     if "role" in (settings or {}):
         raise ChatVecError(
-            f"{place}: a role belongs to one model. Write it under that model, as in "
-            "`parameters: {role: cp}`"
+            f"{place}: a role belongs to one model.",
+            "Write it under that model, as in `parameters: {role: cp}`",
         )
     _check_ratios((settings or {}).get("ratio"), place)
 
@@ -319,9 +341,9 @@ def _check_names(settings: Settings, place: str) -> None:
     for name in settings or {}:
         if name not in PARAMETERS:
             near = difflib.get_close_matches(name, PARAMETERS, n=1)
-            advice = f"Write `{near[0]}:`" if near else "Remove it"
             raise ChatVecError(
-                f"{place}: chat_vector has no parameter `{name}`, only role and ratio. {advice}"
+                f"{place}: chat_vector has no parameter `{name}`, only role and ratio.",
+                f"Write `{near[0]}:`" if near else "Remove it.",
             )
 
 
@@ -329,32 +351,33 @@ def _check_role(model: Hashable, role: Any, place: str) -> None:
     if not isinstance(role, str):
         raise ChatVecError(
             f"{place}: the role of model {model} must be one word, the same for all its tensors, "
-            "not a list or filters. Write `parameters: {role: cp}` (or base, or chat)."
+            "not a list or filters.",
+            "Write `parameters: {role: cp}` (or base, or chat).",
         )
     if role not in ROLES:
         near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.5)
-        advice = f"Write `parameters: {{role: {near[0] if near else 'base'}}}`"
+        fix = f"Write `parameters: {{role: {near[0] if near else 'base'}}}`"
         if not near:
-            advice += " for the pretrained model, chat for that after instruction tuning, or cp for"
-            advice += " that after continual pretraining."
+            fix += " for the pretrained model, chat for that after instruction tuning, or cp for"
+            fix += " that after continual pretraining."
         raise ChatVecError(
-            f"{place}: model {model} has the role {role!r}, which is none of base, chat and cp. "
-            f"{advice}"
+            f"{place}: model {model} has the role {role!r}, which is none of base, chat and cp.",
+            fix,
         )
 
 
 def _check_ratios(setting: ParameterSetting | None, place: str) -> None:
     if setting == []:
-        raise ChatVecError(f"{place}: the list of ratios is empty. Write `ratio: 1.0`")
-    cases = _cases(setting)
+        raise ChatVecError(f"{place}: the list of ratios is empty.", "Write `ratio: 1.0`")
+    cases = ratio_cases(setting)
     for _, value in cases:
         for number in value if isinstance(value, list) else [value]:
             ratio_value(number, place)
     if any(pattern in (None, "*") for pattern, _ in cases[:-1]):
         raise ChatVecError(
             f"{place}: the first filter that matches decides, so the entries after the one for all "
-            "tensors never count. Write that one last, as in "
-            "`ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`"
+            "tensors never count.",
+            "Write that one last, as in `ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`",
         )
 
 
@@ -365,16 +388,6 @@ def _all_settings(config: MergeConfiguration) -> Iterator[Settings]:
         for output_slice in module.slices:
             yield output_slice.parameters
             yield from (source.parameters for source in output_slice.sources)
-
-
-def _cases(setting: ParameterSetting | None) -> list[tuple[str | None, Any]]:
-    """Return a setting's filters (None: all tensors), each with a scalar or a list over layers."""
-    if setting is None:
-        return []
-    entries = setting if isinstance(setting, list) else [setting]
-    if all(hasattr(entry, "filter") for entry in entries):
-        return [(entry.filter, entry.value) for entry in entries]
-    return [(None, setting)]
 
 
 def _listed(models: Iterable[Hashable]) -> str:

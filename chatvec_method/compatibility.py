@@ -42,8 +42,8 @@ def check_models(
     for model, config in configs.items():
         if getattr(config, "quantization_config", None):
             raise ChatVecError(
-                f"model {model} is quantised, and no chat vector can be made with it. Write the "
-                "name of its unquantised version."
+                f"model {model} is quantised, and no chat vector can be made with it.",
+                "Write the name of its unquantised version.",
             )
     _check_vocabularies(recipe, roles, configs, vocabulary_key)
     _warn_of_dtypes(recipe, configs)
@@ -65,14 +65,17 @@ def _check_vocabularies(
     source = recipe.tokenizer.source if recipe.tokenizer else recipe.tokenizer_source
     if source is None:
         raise ChatVecError(
-            f"the vocabularies differ in size ({sizes}), so rows must be matched by token. "
-            f"Write `tokenizer: {{source: {roles.cp}}}`"
+            f"the vocabularies differ in size ({sizes}), so rows must be matched by token.",
+            f"Write `tokenizer: {{source: {roles.cp}}}`",
+            code="vocabulary-sizes",
         )
     kept = recipe.base_model if source == "base" else source  # mergekit's "base" is base_model
     if kept != "union" and rows.get(kept, rows[roles.cp]) < rows[roles.cp]:
         raise ChatVecError(
             f"the vocabularies differ in size ({sizes}), and with the tokenizer of {kept} the "
-            f"output would lose tokens of cp. Write `tokenizer: {{source: {roles.cp}}}`"
+            "output would lose tokens of cp.",
+            f"Write `tokenizer: {{source: {roles.cp}}}`",
+            code="cp-tokens-lost",
         )
 
 

@@ -1,0 +1,177 @@
+"""A recipe as a file: what it says, and what of that mergekit would ignore.
+
+mergekit's own models drop every key they do not know. What is known is taken from those models
+themselves, so a newer mergekit's keys are known too.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from mergekit.config import (
+    ConditionalParameter,
+    InputModelDefinition,
+    InputSliceDefinition,
+    MergeConfiguration,
+    OutputModuleDefinition,
+    OutputSliceDefinition,
+)
+from mergekit.tokenizer import TokenizerConfig
+from mergekit.tokenizer.config import TokenEmbeddingConfig
+from pydantic import BaseModel, ValidationError
+
+from chatvec_method.errors import ChatVecError
+
+METHOD = "chat_vector"
+METADATA = "chatvec"
+"""The top-level key of ours, for the catalogue; mergekit ignores it."""
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+"""The keys and list indices that lead to a value."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, as text and as mergekit understands it."""
+
+    name: str
+    """Of the file, for messages."""
+    text: str
+    raw: dict[str, Any]
+    """All that the YAML says."""
+    config: MergeConfiguration
+    """What mergekit takes of it."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The block for the catalogue, {} without one."""
+        block = self.raw.get(METADATA)
+        return block if isinstance(block, dict) else {}
+
+
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key that mergekit ignores without a word."""
+
+    path: KeyPath
+    nearest: str | None
+    """The known key that it resembles."""
+
+
+def read_recipe(file: Path) -> Recipe:
+    """Return the recipe in a file.
+
+    Raises:
+        ChatVecError: The file cannot be read, is no YAML or no recipe of mergekit, or its method is
+            not `chat_vector`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ChatVecError(
+            f"the recipe {file} cannot be read ({reason}).", "Write the path of a YAML file."
+        ) from error
+    return parse_recipe(text, str(file))
+
+
+def parse_recipe(text: str, name: str) -> Recipe:
+    """Return the recipe that a text holds; `name` is for messages.
+
+    Raises:
+        ChatVecError: As `read_recipe`.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ChatVecError(
+            f"{name} is no YAML ({line}{error.problem or error}).", "Write it as recipes/ has it."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ChatVecError(
+            f"{name} is no YAML ({str(error).splitlines()[0]}).",
+            "Write one recipe in the file, as recipes/ has it.",
+        ) from error
+    if not isinstance(raw, dict):
+        raise ChatVecError(
+            f"{name} is no recipe: it has no `merge_method:` and `models:` at its top level.",
+            "Write it as recipes/ has it.",
+        )
+    method = raw.get("merge_method")
+    if method != METHOD:
+        found = f"`merge_method: {method}`" if method else "no `merge_method:`"
+        raise ChatVecError(
+            f"{name} has {found}, and chatvec only knows the method {METHOD}.",
+            f"Write `merge_method: {METHOD}`, or run `mergekit-yaml` for other methods.",
+        )
+    try:
+        config = MergeConfiguration.model_validate(raw)
+    except (ValidationError, RuntimeError) as error:
+        for key in _unknown(raw, MergeConfiguration, ()):
+            if key.nearest is not None:
+                raise ChatVecError(
+                    f"{name}: mergekit knows no key `{key.path[-1]}`.", f"Write `{key.nearest}:`"
+                ) from error
+        if isinstance(error, RuntimeError):
+            raise ChatVecError(f"{name}: {error}.", "Write it as recipes/ has it.") from error
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the top level"
+        raise ChatVecError(
+            f"{name}: {place} is not as mergekit wants it ({first['msg']}).",
+            "Write it as the recipes in recipes/ do.",
+        ) from error
+    return Recipe(name=name, text=text, raw=raw, config=config)
+
+
+def unknown_keys(recipe: Recipe) -> list[UnknownKey]:
+    """Return the keys of a recipe that mergekit does not know, parameters apart."""
+    return [key for key in _unknown(recipe.raw, MergeConfiguration, ()) if key.path != (METADATA,)]
+
+
+def _unknown(value: Any, model: type[BaseModel], path: KeyPath) -> Iterator[UnknownKey]:
+    if not isinstance(value, dict):
+        return
+    for key, part in value.items():
+        here = (*path, key)
+        if key not in model.model_fields:
+            near = difflib.get_close_matches(str(key).lower(), model.model_fields, n=1, cutoff=0.7)
+            yield UnknownKey(here, near[0] if near else None)
+        elif key == "parameters" and isinstance(part, dict):
+            for name, setting in part.items():
+                yield from _unknown_in_setting(setting, (*here, name))
+        else:
+            yield from _unknown_below(key, part, here)
+
+
+def _unknown_below(key: str, part: Any, path: KeyPath) -> Iterator[UnknownKey]:
+    """Go on below a key that has a structure of its own."""
+    lists: dict[str, type[BaseModel]] = {
+        "models": InputModelDefinition,
+        "slices": OutputSliceDefinition,
+        "sources": InputSliceDefinition,
+    }
+    mappings: dict[str, type[BaseModel]] = {
+        "modules": OutputModuleDefinition,
+        "tokens": TokenEmbeddingConfig,
+    }
+    if key in lists and isinstance(part, list):
+        for i, entry in enumerate(part):
+            yield from _unknown(entry, lists[key], (*path, i))
+    elif key in mappings and isinstance(part, dict):
+        for name, entry in part.items():
+            yield from _unknown(entry, mappings[key], (*path, name))
+    elif key == "tokenizer":
+        yield from _unknown(part, TokenizerConfig, path)
+
+
+def _unknown_in_setting(setting: Any, path: KeyPath) -> Iterator[UnknownKey]:
+    entries = enumerate(setting) if isinstance(setting, list) else [(None, setting)]
+    for i, entry in entries:
+        yield from _unknown(entry, ConditionalParameter, path if i is None else (*path, i))

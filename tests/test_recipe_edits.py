@@ -1,0 +1,132 @@
+"""Changes to a recipe's text: what is asked for changes, and every other character stays."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from chatvec_method.errors import ChatVecError
+from chatvec_method.recipe_edits import Edit, edited
+from zoo import MODEL_RECIPES
+
+TEXT = """\
+# a recipe
+merge_method: chat_vector # the method
+base_model: a/cp
+
+models:
+  - model: a/base # first
+    parameters: {role: base}
+  - model: a/chat
+    parameters:
+      role: chat
+      ratio:
+        # why so
+        - {filter: mlp, value: [0.1, # early
+            0.2]}
+        - filter: self_attn
+          value: 0.5 # half
+
+        - {value: 1.0} # the rest
+
+tokeniser: {source: a/cp, tokens: {"<x>": {source: a/chat}}} # misspelled
+chat_template: |-
+  {{ a }}
+  {{ b }}
+
+out_dtype: bfloat16
+"""
+RATIO = ("models", 1, "parameters", "ratio")
+
+
+@pytest.mark.parametrize(
+    ("edit", "old", "new"),
+    [
+        (Edit(("base_model",), "a/chat"), "base_model: a/cp", "base_model: a/chat"),
+        (Edit(("tokeniser",), rename="tokenizer"), "tokeniser:", "tokenizer:"),
+        (
+            Edit(("tokeniser", "pad_to_multiple_of"), 64),
+            "{source: a/chat}}}",
+            "{source: a/chat}}, pad_to_multiple_of: 64}",
+        ),
+        (
+            Edit(("tokeniser", "tokens", "<|y|>"), {"source": "a/chat", "force": True}),
+            "{source: a/chat}}}",
+            '{source: a/chat}, "<|y|>": {source: a/chat, force: true}}}',
+        ),
+        (Edit((*RATIO, 1, "value"), 0.25), "value: 0.5 #", "value: 0.25 #"),
+        (Edit((*RATIO, 1, "filter"), "layers.1."), "filter: self_attn", "filter: layers.1."),
+        (
+            Edit((*RATIO, 1), {"value": 0.5}, insert=True),
+            "        - filter: self_attn",
+            "        - {value: 0.5}\n        - filter: self_attn",
+        ),
+        (
+            Edit((*RATIO, 1), remove=True),
+            "        - filter: self_attn\n          value: 0.5 # half\n",
+            "",
+        ),
+        (Edit((*RATIO, 2), remove=True), "        - {value: 1.0} # the rest\n", ""),
+        (Edit((*RATIO, 0, "filter"), remove=True), "filter: mlp, value", "value"),
+        (Edit((*RATIO, 1, "filter"), remove=True), "filter: self_attn\n          value", "value"),
+        (
+            Edit(("tokeniser", "tokens"), remove=True),
+            ', tokens: {"<x>": {source: a/chat}}',
+            "",
+        ),
+        (Edit(("out_dtype",), remove=True), "out_dtype: bfloat16\n", ""),
+        (
+            Edit(("chat_template",), "{{ c }}\n\n  {{ d }}"),
+            "  {{ a }}\n  {{ b }}\n",
+            "  {{ c }}\n\n    {{ d }}\n",
+        ),
+        (
+            Edit(("models", 0, "parameters", "role"), "cp"),
+            "parameters: {role: base}",
+            "parameters: {role: cp}",
+        ),
+        (
+            Edit(("dtype", "deep", "er"), [1, None, True, "no", "1e3", ""]),
+            "out_dtype: bfloat16\n",
+            'out_dtype: bfloat16\ndtype: {deep: {er: [1, null, true, "no", "1e3", ""]}}\n',
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, str) else repr(value)[:60],
+)
+def test_only_what_is_asked_for_changes(edit: Edit, old: str, new: str) -> None:
+    assert TEXT.count(old) == 1
+    assert edited(TEXT, [edit]) == TEXT.replace(old, new)
+
+
+def test_edits_follow_one_another() -> None:
+    edits = [
+        Edit(("tokeniser",), rename="tokenizer"),
+        Edit(("tokenizer", "source"), "a/chat"),
+        Edit((*RATIO, 0), remove=True),
+        Edit((*RATIO, 0, "value"), 0.75),
+    ]
+    result = yaml.safe_load(edited(TEXT, edits))
+    assert result["tokenizer"]["source"] == "a/chat"
+    ratio = result["models"][1]["parameters"]["ratio"]
+    assert ratio == [{"filter": "self_attn", "value": 0.75}, {"value": 1.0}]
+
+
+def test_a_removed_last_entry_leaves_an_empty_collection() -> None:
+    assert yaml.safe_load(edited("a: {b: 1}\n", [Edit(("a", "b"), remove=True)])) == {"a": {}}
+    assert yaml.safe_load(edited("a:\n  - 1\nc: 2\n", [Edit(("a", 0), remove=True)])) == {
+        "a": [],
+        "c": 2,
+    }
+
+
+def test_shared_recipes_take_an_edit_and_keep_every_other_line() -> None:
+    for file in MODEL_RECIPES:
+        text = file.read_text(encoding="utf-8")
+        lines = edited(text, [Edit(("out_dtype",), "float32")]).splitlines()
+        different = [a for a, b in zip(text.splitlines(), lines, strict=True) if a != b]
+        assert len(different) == 1, file
+
+
+def test_what_cannot_be_changed_safely_is_refused() -> None:
+    text = "a: &x {b: 1}\nc: *x\n"
+    with pytest.raises(ChatVecError, match="by hand"):
+        edited(text, [Edit(("c", "b"), 2)])

@@ -1,0 +1,383 @@
+"""Talking to a finished model: transformers' own template and generation, one piece at a time.
+
+A `Speaker` is a model that can be talked to, a `Conversation` what was said so far, and an `Answer`
+is written while it is read. Nothing here prints: what a person should know (turns that the context
+no longer holds, an answer that did not come to an end) is there as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
+
+from chatvec_method.errors import ChatVecError
+
+LONGEST_ANSWER = 2048
+"""Tokens; where nobody says how long an answer may be, as a cp model may never come to an end."""
+UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+COMMANDS = """\
+/reset        forget what was said; the system message stays
+/system TEXT  begin again with this system message; without TEXT, with none
+/help         this list
+/quit         leave, as Ctrl-D does
+Ctrl-C ends an answer. A line that should begin with / takes a space before it."""
+
+
+def load(
+    model: str,
+    *,
+    device: str = "auto",
+    like: Speaker | None = None,
+    trust_remote_code: bool = False,
+) -> Speaker:
+    """Load a model to talk to, in the dtype it is stored in.
+
+    Args:
+        model: A folder, or a name on the hub.
+        device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
+        like: A speaker that this model is compared with. Where the model has no chat template, it
+            gets this speaker's; and it stops at this speaker's stop tokens too, if it has them.
+        trust_remote_code: Whether Python code that comes with the model may run.
+
+    Raises:
+        ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
+    """
+    _check_folder(model)
+    placed = _placement(device)
+    tokenizer = _loading(model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+    template = _template(model, tokenizer, like)
+    weights, report = _loading(
+        model,
+        AutoModelForCausalLM.from_pretrained,
+        dtype="auto",
+        output_loading_info=True,
+        trust_remote_code=trust_remote_code,
+        **placed,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ChatVecError(
+            f"{model} lacks {len(missing)} of its tensors, {missing[0]} among them.",
+            "Run the merge to its end.",
+        )
+    return Speaker(model, weights, tokenizer, template, _stop_tokens(weights, tokenizer, like))
+
+
+def _check_folder(model: str) -> None:
+    """Refuse what cannot be a model before anyone asks the hub about it."""
+    folder = Path(model)
+    if not folder.is_dir():
+        if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith("/"):
+            raise ChatVecError(
+                f"there is no folder {model}.", "Write the folder of a merge, or owner/name."
+            )
+        return
+    kinds = {
+        "config.json": ["config.json"],
+        "weights": ["*.safetensors", "*.bin"],
+        "tokenizer": ["tokenizer*", "vocab*"],
+    }
+    for what, patterns in kinds.items():
+        if not any(file for pattern in patterns for file in folder.glob(pattern)):
+            raise ChatVecError(
+                f"{model} is not a finished model: it has no {what}.", "Run the merge to its end."
+            )
+
+
+def _placement(device: str) -> dict[str, str]:
+    """Return where the weights go, in the words of `from_pretrained`."""
+    if device == "auto":  # with a device map, the largest models are spread over all there is
+        return {"device_map": "auto"} if torch.accelerator.is_available() else {}
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ChatVecError(
+            f"device {device} cannot be used: {_first_line(error)}.", "Write `--device auto`."
+        ) from error
+    return {"device_map": device}
+
+
+def _loading(model: str, load: Callable[..., Any], **settings: Any) -> Any:
+    """Load a part of a model; what goes wrong there is told in one line."""
+    try:
+        return load(model, **settings)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(model) from error
+    except Exception as error:  # the libraries raise what they like for a file that is not right
+        if "trust_remote_code" in str(error):
+            raise ChatVecError(
+                f"{model} brings Python code of its own.",
+                "Write `--trust-remote-code` if you trust who wrote it.",
+            ) from error
+        local = Path(model).is_dir()
+        raise ChatVecError(
+            f"{model} cannot be loaded: {_first_line(error)}.",
+            "Run the merge to its end."
+            if local
+            else "Look at the spelling: there is no such folder either.",
+        ) from error
+
+
+def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | None) -> str:
+    if tokenizer.chat_template is not None:
+        return tokenizer.get_chat_template()
+    if like is not None:
+        return like.template
+    raise ChatVecError(
+        f"{model} has no chat template, so nothing says how it is talked to.",
+        f"Run `chatvec finish {model}`, which gives it one.",
+    )
+
+
+def _stop_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, like: Speaker | None
+) -> tuple[int, ...]:
+    own = model.generation_config.eos_token_id
+    if own is None:
+        own = tokenizer.eos_token_id
+    stops = own if isinstance(own, list) else [own] if own is not None else []
+    if like is not None:
+        vocabulary = tokenizer.get_vocab()
+        names = like.tokenizer.convert_ids_to_tokens(list(like.stop_tokens))
+        stops = [*stops, *(vocabulary[name] for name in names if name in vocabulary)]
+    return tuple(dict.fromkeys(stops))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _out_of_memory(model: str) -> ChatVecError:
+    return ChatVecError(f"{model} needs more memory than the device has.", "Write `--device cpu`.")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What was said so far."""
+
+    system: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+    """Requests, each with its answer."""
+
+    def messages(self, request: str) -> list[dict[str, str]]:
+        """Return the conversation up to a new request, as chat templates have it."""
+        said = [("system", self.system)] if self.system else []
+        for asked, answered in self.turns:
+            said += [("user", asked), ("assistant", answered)]
+        return [{"role": role, "content": text} for role, text in [*said, ("user", request)]]
+
+    def with_turn(self, request: str, answer: str) -> Conversation:
+        """Return the conversation after one more turn."""
+        return replace(self, turns=(*self.turns, (request, answer)))
+
+    def without_oldest(self, turns: int) -> Conversation:
+        """Return the conversation without its oldest turns; the system message stays."""
+        return replace(self, turns=self.turns[turns:])
+
+    def obey(self, line: str) -> Obeyed:
+        """Do what a line that begins with / says.
+
+        Raises:
+            ChatVecError: There is no such command.
+        """
+        command, _, rest = line.strip().partition(" ")
+        match command:
+            case "/reset":
+                return Obeyed(replace(self, turns=()), "Forgotten.")
+            case "/system":
+                system = rest.strip() or None
+                said = "A new system message" if system else "No system message"
+                return Obeyed(Conversation(system), f"{said}; the conversation begins again.")
+            case "/help":
+                return Obeyed(self, COMMANDS)
+            case "/quit":
+                return Obeyed(self, over=True)
+        raise ChatVecError(f"there is no command {command}.", "/help lists those there are.")
+
+
+@dataclass(frozen=True)
+class Obeyed:
+    """What a command made of a conversation."""
+
+    conversation: Conversation
+    said: str = ""
+    """What the person should be told."""
+    over: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request with all that goes before it, in a model's own format."""
+
+    ids: Tensor
+    """Token ids, int64, 1 × length."""
+    room: int
+    """The tokens that the answer may have."""
+    forgotten: int
+    """The oldest turns that the model's context did not hold."""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model that can be talked to."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    """The chat template, in Jinja."""
+    stop_tokens: tuple[int, ...]
+
+    def prompt(
+        self, conversation: Conversation, request: str, max_new_tokens: int | None = None
+    ) -> Prompt:
+        """Write a request in the model's format, with as many of the latest turns as fit.
+
+        Room for the answer is kept, but no more than a quarter of the context.
+
+        Args:
+            conversation: What was said before.
+            request: What is said now.
+            max_new_tokens: The longest answer; by default what the model's generation config says,
+                else LONGEST_ANSWER.
+
+        Raises:
+            ChatVecError: The template refuses the conversation, or the request alone is too long.
+        """
+        wanted = max_new_tokens or self.model.generation_config.max_new_tokens or LONGEST_ANSWER
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context is None:
+            return Prompt(self._encode(conversation.messages(request)), wanted, forgotten=0)
+        kept = context - min(wanted, context // 4)
+        for forgotten in range(len(conversation.turns) + 1):
+            ids = self._encode(conversation.without_oldest(forgotten).messages(request))
+            if ids.shape[1] <= kept:
+                break
+        length = ids.shape[1]
+        if length >= context:
+            raise ChatVecError(
+                f"the message comes to {length} tokens, and {self.name} reads {context} at most.",
+                "Write a shorter one.",
+            )
+        return Prompt(ids, min(wanted, context - length), forgotten)
+
+    def answer(self, prompt: Prompt) -> Answer:
+        """Return the answer to a prompt; it is written when it is read."""
+        return Answer(self, prompt)
+
+    def _encode(self, messages: list[dict[str, str]]) -> Tensor:
+        try:
+            encoded: Any = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self.template,
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        except TemplateError as error:
+            system = messages[0]["role"] == "system"
+            raise ChatVecError(
+                f"the chat template of {self.name} refuses "
+                f"{'the system message' if system else 'the conversation'}: {_first_line(error)}.",
+                "Do without one, and say it in the first message."
+                if system
+                else f"Run `chatvec finish {self.name}`, or look at its chat_template.jinja.",
+            ) from error
+        return encoded["input_ids"]
+
+
+class Answer:
+    """An answer, written by the model while someone iterates over it.
+
+    Attributes:
+        text: What has come so far, without special tokens.
+        ended: Whether the model came to an end by itself; False until it did.
+    """
+
+    def __init__(self, speaker: Speaker, prompt: Prompt) -> None:
+        self.text = ""
+        self.ended = False
+        self._speaker = speaker
+        self._prompt = prompt
+
+    def __iter__(self) -> Generator[str]:
+        """Yield pieces of text as they come; closing the iterator stops the model.
+
+        Raises:
+            ChatVecError: The model broke off with an error.
+        """
+        speaker, ids = self._speaker, self._prompt.ids.to(self._speaker.model.device)
+        streamer = _Streamer(speaker.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        halt = _Halt()
+        generate: Any = speaker.model.generate
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            writing = thread.submit(
+                generate,
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=self._prompt.room,
+                eos_token_id=list(speaker.stop_tokens) or None,
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([halt]),
+            )
+            # After an error nobody else would tell the reader that no more will come.
+            writing.add_done_callback(lambda _: streamer.text_queue.put(streamer.stop_signal))
+            try:
+                for piece in streamer:
+                    if piece:
+                        self.text += piece
+                        yield piece
+            finally:
+                halt.now = True
+        try:
+            written = writing.result()
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(speaker.name) from error
+        except Exception as error:
+            raise ChatVecError(
+                f"{speaker.name} broke off: {_first_line(error)}.",
+                "Write `--device cpu` to see whether the device is at fault.",
+            ) from error
+        self.ended = int(written[0, -1]) in speaker.stop_tokens
+
+
+class _Streamer(TextIteratorStreamer):
+    """Transformers' streamer, which gives out a character as soon as it is complete.
+
+    The original waits for a space, which Japanese does not write, and decodes every line by itself,
+    which costs it a space of indentation with tokenizers like Llama 2's.
+    """
+
+    def put(self, value: Tensor) -> None:
+        if self.next_tokens_are_prompt:
+            self.next_tokens_are_prompt = False
+            return
+        self.token_cache += value.flatten().tolist()
+        text: Any = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)
+        if not text.endswith(UNFINISHED_CHARACTER):
+            self.on_finalized_text(text[self.print_len :])
+            self.print_len = len(text)
+
+
+class _Halt(StoppingCriteria):
+    """Stops the model at its next token, once told to."""
+
+    now = False
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full(input_ids.shape[:1], self.now, device=input_ids.device)

@@ -48,31 +48,84 @@ def add_chat_vectors(
         FloatingPointError: The result has a NaN or infinite element, because an input has one or
             because the sum does not fit `out_dtype`.
     """
-    tensors = [cp, base, *(chat for _, chat in chats)]
-    ratios = [ratio for ratio, _ in chats]
-    working = working_dtype(tensors, ratios, out_dtype)
     out = torch.empty(cp.shape, dtype=out_dtype, device=cp.device)
-    length = _chunk_length(cp)
-    buffers = torch.empty((min(len(chats), 2), length), dtype=working, device=cp.device)
-    checksum = torch.zeros((), dtype=working, device=cp.device)
+    total = _Sum(cp, base, chats, out_dtype)
+    for out_part, *parts in _chunks([out, *total.tensors], total.length):
+        total.write(out_part, *parts)
+    # The sum of finite elements may overflow, so it accuses and does not convict.
+    return out if torch.isfinite(total.checksum) else checked_finite(out)
 
-    for out_part, cp_part, base_part, *chat_parts in _chunks([out, *tensors], length):
-        total, *spare = (buffer[: out_part.numel()].view(out_part.shape) for buffer in buffers)
-        for i, (ratio, chat_part) in enumerate(zip(ratios, chat_parts, strict=True)):
+
+@torch.no_grad()
+def stream_chat_vectors(
+    cp: Tensor, base: Tensor, chats: Sequence[tuple[float, Tensor]], out_dtype: torch.dtype
+) -> Iterator[Tensor]:
+    """Yield what `add_chat_vectors` returns, part by part in the order of its elements.
+
+    A part is a buffer in cache that the next one overwrites: where the result goes to a file,
+    memory for the whole of it need not be found, filled with zeros and read again.
+
+    Raises:
+        FloatingPointError: As `add_chat_vectors`, when all parts have been yielded.
+    """
+    total = _Sum(cp, base, chats, out_dtype)
+    buffer = torch.empty(total.length, dtype=out_dtype, device=cp.device)
+
+    def parts() -> Iterator[Tensor]:
+        for cp_part, *others in _chunks(total.tensors, total.length):
+            out_part = buffer[: cp_part.numel()].view(cp_part.shape)
+            total.write(out_part, cp_part, *others)
+            yield out_part
+
+    yield from parts()
+    if not torch.isfinite(total.checksum):
+        for part in parts():
+            checked_finite(part)
+
+
+def stream_cast(tensor: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Yield a tensor in another dtype, part by part; in its own, views of it.
+
+    Raises:
+        FloatingPointError: It has a NaN or infinite element, in that dtype; with the part.
+    """
+    for (part,) in _chunks([tensor], _chunk_length(tensor)):
+        yield checked_finite(part.to(dtype))
+
+
+class _Sum:
+    """The formula on one chunk after another, with the buffers that it works in."""
+
+    def __init__(
+        self,
+        cp: Tensor,
+        base: Tensor,
+        chats: Sequence[tuple[float, Tensor]],
+        out_dtype: torch.dtype,
+    ) -> None:
+        self.tensors = [cp, base, *(chat for _, chat in chats)]
+        self.ratios = [ratio for ratio, _ in chats]
+        self.length = _chunk_length(cp)
+        working = working_dtype(self.tensors, self.ratios, out_dtype)
+        shape = (min(len(chats), 2), self.length)
+        self.buffers = torch.empty(shape, dtype=working, device=cp.device)
+        self.checksum = torch.zeros((), dtype=working, device=cp.device)
+
+    def write(self, out: Tensor, cp: Tensor, base: Tensor, *chats: Tensor) -> None:
+        """Write the sum of one chunk of every tensor into `out`."""
+        total, *spare = (buffer[: out.numel()].view(out.shape) for buffer in self.buffers)
+        for i, (ratio, chat) in enumerate(zip(self.ratios, chats, strict=True)):
             vector = spare[0] if i else total
-            vector.copy_(chat_part).sub_(base_part)
+            vector.copy_(chat).sub_(base)
             if ratio != 1:
                 vector.mul_(ratio)
             if i:
                 total.add_(vector)
         # cp comes last: it is the largest summand, and rounding a sum is what costs precision.
-        out_part.copy_(total.add_(cp_part))
+        out.copy_(total.add_(cp))
         # A sum over what was written is finite only if every element is, and costs far less than
         # `torch.isfinite`; on an accelerator it is looked at once a tensor, not once a chunk.
-        checksum += total.copy_(out_part).sum()
-
-    # The sum of finite elements may overflow, so it accuses and does not convict.
-    return out if torch.isfinite(checksum) else checked_finite(out)
+        self.checksum += total.copy_(out).sum()
 
 
 def working_dtype(

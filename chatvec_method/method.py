@@ -1,7 +1,7 @@
 """The merge method `chat_vector`, as mergekit calls it. Importing this module registers it.
 
-The arithmetic is in `kernel.py`, what a recipe means in `recipe.py`; here is what joins them to
-mergekit: parameters, when what is checked, and which tensor plays which role.
+The arithmetic is in `kernel.py`, a tensor's merge in `tensor_merge.py`, what a recipe means in
+`recipe.py`; here is what joins them to mergekit: parameters, and when what is checked.
 """
 
 from __future__ import annotations
@@ -28,19 +28,17 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from chatvec_method.compatibility import check_models
-from chatvec_method.errors import ChatVecError
-from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
 from chatvec_method.recipe import (
     Roles,
     assign_roles,
     check_filters,
     check_raw_recipe,
     check_recipe,
-    dtype_name,
     number_from_yaml,
     ratio_value,
     weights_dtype,
 )
+from chatvec_method.tensor_merge import TensorMerge, tensor_merge
 
 if TYPE_CHECKING:
     from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
 
 NAME = "chat_vector"
 _listeners: list[Callable[[str, int], None]] = []
+_compute: Callable[[TensorMerge], Tensor] = TensorMerge.whole
 
 
 @contextmanager
@@ -89,6 +88,17 @@ def _out_dtype_of_recipe(value: Any) -> torch.dtype | None:
     """Return the `out_dtype` of the recipe that mergekit is planning, whatever the parameter is."""
     planner = _calling_planner()
     return weights_dtype(planner.config.out_dtype) if planner else value
+
+
+@contextmanager
+def computed_by(compute: Callable[[TensorMerge], Tensor]) -> Iterator[None]:
+    """Let `compute` make what the method returns for each tensor meanwhile, in any thread."""
+    global _compute
+    before, _compute = _compute, compute
+    try:
+        yield
+    finally:
+        _compute = before
 
 
 class ChatVector(MergeMethod):
@@ -164,70 +174,18 @@ class ChatVector(MergeMethod):
             # `values` leaves out the models that lack an optional tensor, the task knows them all.
             settings = _task_settings(task) if task else (values["role"], values["ratio"])
             roles, ratios = roles_and_ratios(_name(group), *settings)
-            result = merge_tensor(
+            merge = tensor_merge(
                 group,
                 roles,
                 ratios,
                 input_dtype=dtype or promoted_dtype(group),
                 out_dtype=out_dtype or values["out_dtype"],
             )
+            result = _compute(merge)
             results.append(result)
             for listener in _listeners:
                 listener(_name(group), result.nbytes)
         return tuple(results)
-
-
-def merge_tensor(
-    group: TensorGroup,
-    roles: Roles,
-    ratios: Mapping[Hashable, float],
-    input_dtype: torch.dtype,
-    out_dtype: torch.dtype | None,
-) -> Tensor:
-    """Return the merge of one tensor; where all ratios are 0, cp's own, bit for bit.
-
-    Models whose ratio is 0 are not touched, nor is base where all are: what is not touched of a
-    mapped checkpoint is not read.
-
-    Args:
-        group: The tensors of the models that have it, all of one shape.
-        roles: Who is who; may name models that lack an optional tensor.
-        ratios: The ratio of each chat model.
-        input_dtype: The dtype that the inputs promote to, or another to cast them to first.
-        out_dtype: The dtype of the result; None for `input_dtype`, and cp's where ratios are 0.
-
-    Raises:
-        ChatVecError: A tensor that the sum needs is missing, is no plain floating-point one or has
-            NaN or infinite elements, or the sum does not fit `out_dtype`.
-    """
-    name = _name(group)
-    tensors = {entry.id: entry.tensor for entry in group.entries}
-    # An optional tensor that only cp has, such as an lm_head, has no chat vector.
-    only_cp = tensors.keys() == {roles.cp}
-    active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
-    needed = [roles.cp, *([roles.base, *active] if active else [])]
-    _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
-    if input_dtype != promoted_dtype(group):
-        tensors = {model: tensors[model].to(input_dtype) for model in needed}
-
-    cp = tensors[roles.cp]
-    try:
-        if active:
-            chats = [(ratios[chat], tensors[chat]) for chat in active]
-            return add_chat_vectors(cp, tensors[roles.base], chats, out_dtype or input_dtype)
-        return checked_finite(cp if out_dtype is None else cp.to(out_dtype))
-    except FloatingPointError:
-        for model in needed:
-            if not all_finite(tensors[model]):
-                raise ChatVecError(
-                    f"{name}: the tensor of model {model} has NaN or infinite elements, so its "
-                    "checkpoint is damaged.",
-                    "Download or convert it again.",
-                ) from None
-        raise ChatVecError(
-            f"{name}: the merge overflows {dtype_name(out_dtype or input_dtype)}.",
-            "Write a wider dtype, as in `out_dtype: float32`, or a smaller ratio.",
-        ) from None
 
 
 def roles_and_ratios(
@@ -265,29 +223,6 @@ def _task_settings(
         {model: values["role"] for model, values in resolved.items()},
         {model: values["ratio"] for model, values in resolved.items()},
     )
-
-
-def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name: str) -> None:
-    for model, tensor in tensors.items():
-        if tensor is None and model == roles.cp:
-            raise ChatVecError(
-                f"{name}: the cp model {model} lacks this tensor, which others have, so there is "
-                "nothing to add a chat vector to.",
-                "Save the cp model with it first, for example with its head untied.",
-            )
-        if tensor is None:
-            part = name.split(".", 3)[-1] if ".layers." in name else name
-            raise ChatVecError(
-                f"{name}: model {model} lacks this tensor, which others have.",
-                "Write a first filter for it under `ratio:` to keep cp's, as in "
-                f"`- {{filter: {part}, value: 0}}`",
-            )
-        if tensor.dtype not in SUPPORTED:
-            raise ChatVecError(
-                f"{name}: model {model} has it in {dtype_name(tensor.dtype)}, to which no chat "
-                "vector can be added.",
-                "Write the name of the model's unquantised version.",
-            )
 
 
 def _name(group: TensorGroup) -> str:

@@ -24,5 +24,5 @@ class ChatVecError(click.ClickException):
         self.code = code
 
     def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
-        # An exception is pickled with what it gave to its parent, which here is one text, not three.
+        # An exception is pickled with what it gave its parent, which here is one text, not three.
         return type(self), (self.problem, self.fix, self.code)

@@ -9,10 +9,12 @@ and the safetensors library make.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 import torch
@@ -65,7 +67,9 @@ def lay_out(headers: Mapping[str, TensorHeader], shard_size: int, version: str) 
         "model.safetensors" if one else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         for i in range(len(shards))
     ]
-    beginnings, sizes, places = {}, {}, {}
+    beginnings: dict[str, bytes] = {}
+    sizes: dict[str, int] = {}
+    places: dict[str, Place] = {}
     for file, shard in zip(names, shards, strict=True):
         beginnings[file], sizes[file], placed = _file(file, shard)
         places |= placed
@@ -119,7 +123,7 @@ def _rank(dtype: torch.dtype) -> int:
 
 
 class ShardWriter:
-    """Files of a fixed layout, into which tensors are put in any order.
+    """Files of a fixed layout, into which tensors are put in any order, from any thread.
 
     Room for all of them is taken when it opens, so that a full disk shows before the work.
     """
@@ -127,7 +131,10 @@ class ShardWriter:
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.layout = layout
         self.folder = folder
-        self._missing = set(layout.places)
+        self._missing = {
+            name: math.prod(place.header.shape) for name, place in layout.places.items()
+        }
+        self._lock = Lock()
         self._files: dict[str, int] = {}
 
     def __enter__(self) -> ShardWriter:
@@ -145,14 +152,28 @@ class ShardWriter:
         Raises:
             ValueError: It has another dtype or shape than its header says, or is there already.
         """
+        header = self.layout.places[name].header
+        if (tensor.dtype, tuple(tensor.shape)) != (header.dtype, header.shape):
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, not {header}")
+        self.write_elements(name, 0, tensor)
+
+    def write_elements(self, name: str, start: int, part: Tensor) -> None:
+        """Put some of a tensor's elements in their place, from the one numbered `start` on.
+
+        Raises:
+            ValueError: They have another dtype than the header says, or do not belong there.
+        """
         place = self.layout.places[name]
-        if (tensor.dtype, tuple(tensor.shape)) != (place.header.dtype, place.header.shape):
-            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, not {place.header}")
-        if name not in self._missing:
-            raise ValueError(f"{name} is written already")
-        self._missing.remove(name)
-        data = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
-        _write_at(self._files[place.file], memoryview(data), place.start)
+        end = start + part.numel()
+        if part.dtype != place.header.dtype or end > math.prod(place.header.shape):
+            raise ValueError(f"{name}: {part.dtype} up to element {end}, not {place.header}")
+        with self._lock:
+            self._missing[name] -= part.numel()
+            if self._missing[name] < 0:
+                raise ValueError(f"{name} is written twice")
+        data = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        position = place.start + start * place.header.dtype.itemsize
+        _write_at(self._files[place.file], data.data, position)
 
     def __exit__(
         self,
@@ -164,8 +185,8 @@ class ShardWriter:
             os.close(descriptor)
         if error is not None:
             return
-        if self._missing:
-            raise ValueError(f"{min(self._missing)} was never written")
+        if missing := [name for name, elements in self._missing.items() if elements]:
+            raise ValueError(f"{missing[0]} was not written, or not all of it")
         if self.layout.index is not None:
             (self.folder / INDEX_FILE).write_text(self.layout.index, encoding="utf-8")
 

@@ -1,0 +1,110 @@
+"""Weights streamed into their place: byte for byte what stock mergekit writes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+import zoo
+from conftest import Merge, Recipe
+from mergekit.options import MergeOptions
+from safetensors.torch import load_file, save_file
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.recipe_file import parse_recipe
+from chatvec_method.streaming import can_stream, stream_weights
+from chatvec_method.survey import Survey, survey
+
+
+def surveyed(recipe: Recipe | str, **options: object) -> Survey:
+    text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe)
+    found = survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
+    assert not found.problems, found.problems
+    return found
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("model*")}
+
+
+def streamed(found: Survey, folder: Path) -> dict[str, bytes]:
+    folder.mkdir()
+    stream_weights(found, folder)
+    return weights(folder)
+
+
+DENSE = [file for file in zoo.MODEL_RECIPES if file.stem != "swallow_mx"]
+
+
+@pytest.mark.parametrize("file", DENSE, ids=lambda file: file.stem)
+def test_shared_recipes_give_the_bytes_of_the_stock_command(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = file.read_text(encoding="utf-8")
+    zoo.build(tmp_path, yaml.safe_load(text))
+    stock: Merge = merge(text, "--out-shard-size", "30000")  # type: ignore[operator]
+    found = surveyed(text, out_shard_size=30000)
+    assert can_stream(found)
+    assert len(weights(stock.out)) > 3
+    assert streamed(found, tmp_path / "streamed") == weights(stock.out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"out_dtype": "float32"},
+        {"dtype": "float32", "out_dtype": "float16"},
+        {"parameters": {"ratio": 0.7}},
+        {"parameters": {"ratio": [{"filter": "mlp", "value": 0}, {"value": [0, 0.3, 1]}]}},
+        {"parameters": {"ratio": 0}},
+    ],
+    ids=str,
+)
+def test_dtypes_and_ratios_give_the_bytes_of_the_stock_command(
+    change: Recipe, recipe: Recipe, tmp_path: Path, merge: object
+) -> None:
+    del recipe["models"][1]["parameters"]["ratio"]
+    recipe = {"parameters": {"ratio": 1.0}, **recipe, **change}
+    stock: Merge = merge(recipe)  # type: ignore[operator]
+    assert streamed(surveyed(recipe), tmp_path / "streamed") == weights(stock.out)
+
+
+def test_progress_comes_to_the_size_of_the_output(recipe: Recipe, tmp_path: Path) -> None:
+    found = surveyed(recipe)
+    told: list[int] = []
+    (tmp_path / "out").mkdir()
+    stream_weights(found, tmp_path / "out", told.append)
+    stored = sum(h.bytes for m, h in found.models[found.plan.roles.cp].tensors.items())  # type: ignore[union-attr]
+    assert sum(told) == stored
+    assert len(told) == len(found.plan.tensors)  # type: ignore[union-attr]
+
+
+def test_damaged_weights_are_told(recipe: Recipe, tmp_path: Path) -> None:
+    damaged = tmp_path / "chat"
+    shutil.copytree(recipe["models"][1]["model"], damaged)
+    shard = sorted(damaged.glob("*.safetensors"))[0]
+    tensors = load_file(shard)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, shard, metadata={"format": "pt"})
+    recipe["models"][1]["model"] = str(damaged)
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ChatVecError, match="NaN or infinite") as error:
+        stream_weights(surveyed(recipe), tmp_path / "out")
+    assert str(damaged) in error.value.problem
+
+
+def test_experts_that_mergekit_joins_are_left_to_its_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (zoo.RECIPES / "swallow_mx.yaml").read_text(encoding="utf-8")
+    zoo.build(tmp_path, yaml.safe_load(text))
+    found = surveyed(text)
+    stored_apart = any(".experts.0." in name for name in found.models[found.plan.roles.cp].tensors)  # type: ignore[union-attr, arg-type]
+    assert can_stream(found) is not stored_apart

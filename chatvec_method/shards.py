@@ -168,9 +168,9 @@ class ShardWriter:
         if part.dtype != place.header.dtype or end > math.prod(place.header.shape):
             raise ValueError(f"{name}: {part.dtype} up to element {end}, not {place.header}")
         with self._lock:
-            self._missing[name] -= part.numel()
-            if self._missing[name] < 0:
+            if part.numel() > self._missing[name]:
                 raise ValueError(f"{name} is written twice")
+            self._missing[name] -= part.numel()
         data = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         position = place.start + start * place.header.dtype.itemsize
         _write_at(self._files[place.file], data.data, position)

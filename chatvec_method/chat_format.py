@@ -30,6 +30,8 @@ CONVERSATION = (
 MARKER = re.compile(r"<\|[^<>|\s]+\|>|<[a-z]+(?:_[a-z]+)+>")
 """What looks like a special token of a chat format: `<|im_start|>`, `<start_of_turn>`."""
 SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token")
+ENDS_A_TURN = "ends a turn"
+"""The origin of the stop token that the chat template writes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def chat_format(
     chat, cp = speaking_chat(roles, models), models[roles.cp]
     special = _special_tokens(chat, cp, tokens)
     template = choose_template(config, chat, models)
-    rendered, problem, markers = "", "", ()
+    rendered, problem = "", ""
+    markers: tuple[str, ...] = ()
     if template is not None:
         rendered, problem = _rendered(template.text, special)
         vocabularies = [tokens, *(m.tokenizer.ids for m in models.values() if m.tokenizer)]
@@ -164,7 +167,7 @@ def _special_tokens(chat: Model, cp: Model, tokens: Mapping[str, int]) -> dict[s
     for role in SPECIAL_ROLES:
         for model in (chat, cp):
             token = model.tokenizer.special.get(role) if model.tokenizer else None
-            if token in tokens:
+            if token is not None and token in tokens:
                 special[role] = token
                 break
     return special
@@ -172,15 +175,14 @@ def _special_tokens(chat: Model, cp: Model, tokens: Mapping[str, int]) -> dict[s
 
 def _rendered(template: str, special: Mapping[str, str]) -> tuple[str, str]:
     """Return a short conversation in a template, or why that fails."""
+    settings: dict[str, Any] = {"add_generation_prompt": True, **special}
     try:
-        ((text,), _) = render_jinja_template(
-            conversations=[list(CONVERSATION)],
-            chat_template=template,
-            add_generation_prompt=True,
-            **special,
+        rendered: Any = render_jinja_template(
+            [list(CONVERSATION)], chat_template=template, **settings
         )
     except Exception as error:  # a template is a program
         return "", (str(error).splitlines() or [type(error).__name__])[0]
+    text: str = rendered[0][0]
     if ANSWER not in text or AGAIN not in text:
         return text, "it leaves out what was said"
     return text, ""
@@ -229,7 +231,7 @@ def _stops(
     stops: dict[str, StopToken] = {}
     ignored: list[str] = []
     if end_of_turn is not None and end_of_turn in tokens:
-        stops[end_of_turn] = StopToken(end_of_turn, tokens[end_of_turn], "ends a turn")
+        stops[end_of_turn] = StopToken(end_of_turn, tokens[end_of_turn], ENDS_A_TURN)
     for model in (*chats, cp):
         if model.tokenizer is None:
             continue

@@ -1,0 +1,92 @@
+"""`chatvec finish`: what a merge's output lacks to chat and to stop, written or only shown."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+from mergekit.options import MergeOptions
+
+from chatvec_method.check.readiness import readiness_findings
+from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.report import print_findings
+from chatvec_method.finish import FileChange, recipe_of
+from chatvec_method.finish import finish as finish_output
+from chatvec_method.recipe_file import read_recipe
+from chatvec_method.survey import survey
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="The recipe that OUT was made from, if OUT has no mergekit_config.yml.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--no-card", is_flag=True, help="Leave README.md as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that models bring.")
+def finish(
+    out: Path,
+    recipe: Path | None,
+    dry_run: bool,
+    no_card: bool,
+    as_json: bool,
+    trust_remote_code: bool,
+) -> None:
+    """Make OUT, the output of a merge, ready to chat: also that of stock mergekit-yaml.
+
+    Gives it the chat template, a tokenizer that knows the template's special tokens, the stop
+    tokens of all models, the chat model's sampling settings, a config that agrees with the weights
+    and a model card, and shows what changed. A second run changes nothing. Reads no weights.
+
+    Example: mergekit-yaml recipe.yaml out/ && chatvec finish out/
+    """
+    quiet_libraries()
+    options = MergeOptions(trust_remote_code=trust_remote_code)
+    found = survey(read_recipe(recipe) if recipe else recipe_of(out), options)
+    changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps([_as_data(change) for change in changes], indent=2))
+        return
+    for change in changes:
+        _print_diff(change)
+    findings = [f for f in readiness_findings(found) if f.code != "stop-token-ignored"]
+    if findings:
+        print_findings(console(stderr=True), findings)
+    if changes:
+        click.echo(f"{'Would change' if dry_run else 'Changed'} {_names(changes)}.")
+    else:
+        click.echo("Nothing to change.")
+
+
+def _names(changes: Sequence[FileChange]) -> str:
+    return ", ".join(change.name for change in changes)
+
+
+def _print_diff(change: FileChange) -> None:
+    if isinstance(change.before, bytes) or isinstance(change.after, bytes):
+        click.secho(f"{change.name}: a picture", bold=True)
+        return
+    before, after = (text or "" for text in (change.before, change.after))
+    for line in _diff(change.name, before, after):
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+        click.secho(line, fg=colour)
+
+
+def _diff(name: str, before: str, after: str) -> Iterator[str]:
+    yield from difflib.unified_diff(
+        before.splitlines(), after.splitlines(), f"{name} (before)", f"{name} (after)", lineterm=""
+    )
+
+
+def _as_data(change: FileChange) -> dict[str, str | None]:
+    before, after = (
+        "(binary)" if isinstance(content, bytes) else content
+        for content in (change.before, change.after)
+    )
+    return {"name": change.name, "before": before, "after": after}

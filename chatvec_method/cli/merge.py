@@ -1,0 +1,141 @@
+"""`chatvec merge`: check, merge, verify, finish; a model that is right and chats, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from chatvec_method.check import Report, Severity, check
+from chatvec_method.check.cost import in_bytes
+from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.report import as_data, print_findings, print_report
+from chatvec_method.merge import MergeResult
+from chatvec_method.merge import Progress as MergeProgress
+from chatvec_method.merge import merge as merge_survey
+from chatvec_method.recipe_file import read_recipe
+from chatvec_method.staging import check_out
+
+WITH_ERRORS = 2
+PHASES = {
+    "fetch": "Opening models",
+    "merge": "Merging",
+    "finish": "Finishing",
+    "verify": "Verifying",
+}
+
+
+@click.command(cls=PrettyPrintHelp)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace OUT, once the new model is complete.")
+@click.option("--dry-run", is_flag=True, help="Stop after the check.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found and done as JSON.")
+@add_merge_options
+def merge(
+    recipe: Path,
+    out: Path,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    merge_options: MergeOptions,
+) -> None:
+    """Merge RECIPE into the folder OUT, and make it ready to chat.
+
+    The recipe is checked first, and nothing is written if it has errors. mergekit's own merge runs
+    into a hidden folder beside OUT; its output is verified, gets chat template, stop tokens and
+    model card, and takes the name OUT in one step. If anything fails, OUT is as it was before.
+
+    mergekit's options below mean what they mean to mergekit-yaml.
+
+    Example: chatvec merge recipes/eeve_chat.yaml out/
+    """
+    quiet_libraries()
+    merge_options.apply_global_options()
+    report = check(read_recipe(recipe), merge_options, out)
+    if dry_run and not as_json:
+        print_report(console(), report)
+    elif not as_json:
+        worth_saying = [f for f in report.findings if f.severity is not Severity.ADVICE]
+        if worth_saying:
+            print_findings(console(stderr=True), worth_saying)
+    if report.of(Severity.ERROR):
+        if as_json:
+            _print_json(report, None)
+        click.echo("Nothing was written.", err=True)
+        sys.exit(WITH_ERRORS)
+    if dry_run:
+        check_out(out, overwrite=overwrite)
+        if as_json:
+            _print_json(report, None)
+        return
+    with _bars(quiet=merge_options.quiet) as show:
+        result = merge_survey(report.survey, out, overwrite=overwrite, on_progress=show)
+    if as_json:
+        _print_json(report, result)
+    elif not merge_options.quiet:
+        _print_result(result)
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Callable[[MergeProgress], None]]:
+    """Show a bar for each phase, with bytes and time left, on a terminal."""
+    columns = (
+        TextColumn("{task.description:<15}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    out = console(stderr=True)
+    with Progress(*columns, console=out, disable=quiet or not out.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(state: MergeProgress) -> None:
+            if state.phase not in ("merge", "verify"):  # counted in models, and quickly done
+                return
+            if state.phase not in tasks:
+                tasks[state.phase] = progress.add_task(PHASES[state.phase])
+            progress.update(tasks[state.phase], completed=state.done, total=state.total)
+
+        yield show
+
+
+def _print_result(result: MergeResult) -> None:
+    found = result.verification
+    if result.restored_old:
+        click.echo("A merge that was killed had moved the old model aside; it was put back first.")
+    if result.removed_leftover:
+        click.echo("Removed what a merge that was killed had left behind.")
+    click.echo(
+        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite; "
+        f"{found.elements} elements recomputed, {found.off_by_one} off by one rounding step."
+    )
+    click.echo(f"Talk to it with: chatvec chat {result.out}")
+
+
+def _print_json(report: Report, result: MergeResult | None) -> None:
+    data = as_data(report)
+    data["result"] = result and {
+        "out": str(result.out),
+        "bytes": result.bytes,
+        "verification": vars(result.verification),
+        "finished_files": [change.name for change in result.changes],
+        "removed_leftover": result.removed_leftover,
+        "restored_old": result.restored_old,
+    }
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -1,0 +1,542 @@
+"""The safe run: stock's weights, chat-ready and verified, and OUT whole or as it was."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+import torch
+import yaml
+import zoo
+from conftest import BASE, CHAT, CP, Merge, Recipe, plain_recipe
+from mergekit.options import MergeOptions
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import chatvec_method.merge as merge_module
+from chatvec_method.errors import ChatVecError
+from chatvec_method.merge import MergeResult, Progress
+from chatvec_method.merge import merge as safe_merge
+from chatvec_method.recipe_file import parse_recipe, read_recipe
+from chatvec_method.survey import Survey, survey
+
+SHARDS = {"out_shard_size": 20_000}
+
+
+def surveyed(recipe: Recipe, **options: Any) -> Survey:
+    text = yaml.safe_dump(recipe, allow_unicode=True)
+    return survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
+
+
+def use(recipe: Recipe, folder: Path, **models: str) -> None:
+    """Let the models with these roles be others in a folder."""
+    for entry in recipe["models"]:
+        role = entry["parameters"]["role"]
+        if role in models:
+            entry["model"] = str(folder / models[role])
+    recipe["base_model"] = recipe["models"][CP]["model"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Assert that two checkpoints have the same tensors, bit for bit."""
+    ours, theirs = oracle.stored_tensors(one), oracle.stored_tensors(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype, name
+        assert torch.equal(tensor.view(torch.uint8), theirs[name].view(torch.uint8)), name
+
+
+# --- the same weights as stock's --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
+def test_every_recipes_output_is_stocks_bit_for_bit(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: Callable[..., Merge]
+) -> None:
+    recipe = read_recipe(file)
+    zoo.build(tmp_path, recipe.raw)
+    monkeypatch.chdir(tmp_path)
+
+    result = safe_merge(survey(recipe, MergeOptions()), Path("merged"))
+
+    stock = merge(recipe.text, out="stock").out
+    assert_same_weights(tmp_path / "merged", stock)
+    planned = oracle.stored_tensors(stock)
+    assert result.verification.tensors == len(planned)
+    assert result.verification.bytes_read == sum(tensor.nbytes for tensor in planned.values())
+    assert (tmp_path / "merged" / "mergekit_config.yml").read_text("utf-8") == recipe.text
+
+
+@pytest.fixture(scope="module")
+def relatives(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with odd relatives of the family.
+
+    With tokens of their own: `base_more`, `chat_more`; with tied embeddings: `base_tied`,
+    `chat_tied`, `cp_tied`; and `adapter`, a LoRA of base.
+    """
+    folder = tmp_path_factory.mktemp("relatives")
+    for name, tokens in (("base", ["<|b|>", "<|both|>"]), ("chat", ["<|both|>", "<|c|>"])):
+        tokenizer = AutoTokenizer.from_pretrained(family / name)
+        tokenizer.add_tokens(tokens, special_tokens=True)
+        model = AutoModelForCausalLM.from_pretrained(family / name)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.save_pretrained(folder / f"{name}_more")
+        tokenizer.save_pretrained(folder / f"{name}_more")
+    for name in ("base", "chat", "cp"):
+        model = AutoModelForCausalLM.from_pretrained(family / name)
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        model.save_pretrained(folder / f"{name}_tied")
+        AutoTokenizer.from_pretrained(family / name).save_pretrained(folder / f"{name}_tied")
+    model = AutoModelForCausalLM.from_pretrained(family / "base")
+    adapter = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in adapter.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.01 * torch.randn(parameter.shape, generator=generator)
+    adapter.save_pretrained(folder / "adapter")
+    return folder
+
+
+def second_chat_vector(recipe: Recipe, family: Path, relatives: Path) -> None:
+    second = {"model": str(family / "chat2"), "parameters": {"role": "chat", "ratio": 0.3}}
+    recipe["models"].insert(CP, second)
+    recipe["models"][CHAT]["parameters"]["ratio"] = [{"filter": "mlp", "value": 0}, {"value": 0.7}]
+
+
+def slices_that_repeat_a_layer(recipe: Recipe, family: Path, relatives: Path) -> None:
+    models = recipe.pop("models")
+    recipe["slices"] = [
+        {"sources": [{**model, "layer_range": layers} for model in models]}
+        for layers in ([0, 2], [1, 3])
+    ]
+
+
+def dtypes_of_all_kinds(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, family, chat="chat16", cp="cp32")
+
+
+def dtype_that_casts_on_load(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, family, cp="cp32")
+    recipe |= {"dtype": "bfloat16", "out_dtype": "float32"}
+
+
+def ratio_0_and_dtype_that_casts_on_load(recipe: Recipe, family: Path, relatives: Path) -> None:
+    dtype_that_casts_on_load(recipe, family, relatives)
+    recipe["models"][CHAT]["parameters"]["ratio"] = 0
+
+
+def extended_and_padded_vocabulary(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, family, cp="cp_extended")
+    recipe["tokenizer"] = {"source": recipe["base_model"], "pad_to_multiple_of": 64}
+
+
+def union_with_tokens_that_cp_lacks(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, relatives, base="base_more", chat="chat_more")
+    recipe["tokenizer"] = {"source": "union"}  # <|both|> gets the mean of two rows
+
+
+def tokens_with_sources_of_their_own(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, relatives, chat="chat_more")
+    use(recipe, family, cp="cp_extended")
+    base, chat, cp = (entry["model"] for entry in recipe["models"])
+    recipe["tokenizer"] = {
+        "source": cp,
+        "tokens": {
+            "<|both|>": {"source": chat},
+            "<|c|>": {"source": chat, "force": True},
+            "<|zero|>": {"source": {"kind": "zero"}},
+            "▁token5": {
+                "source": {"kind": "model_token", "model": cp, "token": "▁token9"},
+                "force": True,
+            },
+            "<|new|>": {"source": {"kind": "model_token", "model": base, "token_id": 7}},
+        },
+    }
+
+
+def tied_models(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, relatives, base="base_tied", chat="chat_tied", cp="cp_tied")
+
+
+def cp_tied_and_the_others_not(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, relatives, cp="cp_tied")
+
+
+def adapter_as_chat(recipe: Recipe, family: Path, relatives: Path) -> None:
+    use(recipe, family, cp="cp_extended")
+    recipe["models"][CHAT]["model"] = f"{family / 'base'}+{relatives / 'adapter'}"
+    recipe["tokenizer"] = {"source": recipe["base_model"]}
+
+
+CHANGES = [
+    second_chat_vector,
+    slices_that_repeat_a_layer,
+    dtypes_of_all_kinds,
+    dtype_that_casts_on_load,
+    ratio_0_and_dtype_that_casts_on_load,
+    extended_and_padded_vocabulary,
+    union_with_tokens_that_cp_lacks,
+    tokens_with_sources_of_their_own,
+    tied_models,
+    cp_tied_and_the_others_not,
+    adapter_as_chat,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_recipes_may_say_is_merged_as_stock_does_and_verified(
+    change: Callable[..., None],
+    recipe: Recipe,
+    family: Path,
+    relatives: Path,
+    tmp_path: Path,
+    merge: Callable[..., Merge],
+) -> None:
+    change(recipe, family, relatives)
+    cache = str(tmp_path / "cache")
+
+    safe_merge(surveyed(recipe, lora_merge_cache=cache), tmp_path / "merged")
+
+    stock = merge(recipe, "--lora-merge-cache", cache, out="stock").out
+    assert_same_weights(tmp_path / "merged", stock)
+
+
+OPTIONS = [
+    {"safe_serialization": False},
+    {"safe_serialization": False, **SHARDS},
+    {"async_write": True, "write_threads": 2, **SHARDS},
+    {"copy_tokenizer": False},
+    {"lazy_unpickle": True, "clone_tensors": True, "random_seed": 3},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_mergekits_options_are_passed_on(
+    options: dict[str, Any], recipe: Recipe, tmp_path: Path, merge: Callable[..., Merge]
+) -> None:
+    safe_merge(surveyed(recipe, **options), tmp_path / "merged")
+
+    assert_same_weights(tmp_path / "merged", merge(recipe, out="stock").out)
+    weights = [*tmp_path.glob("merged/*.bin"), *tmp_path.glob("merged/*.safetensors")]
+    assert len(weights) > 1 if "out_shard_size" in options else len(weights) == 1
+    assert (weights[0].suffix == ".bin") == (options.get("safe_serialization") is False)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+
+
+def test_without_a_card_the_recipe_is_still_kept_for_finish(recipe: Recipe, tmp_path: Path) -> None:
+    looked = surveyed(recipe, write_model_card=False)
+
+    safe_merge(looked, tmp_path / "out")
+
+    assert not (tmp_path / "out" / "README.md").exists()
+    assert read_recipe(tmp_path / "out" / "mergekit_config.yml").text == looked.recipe.text
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+def test_progress_counts_the_outputs_bytes_and_nothing_is_printed(
+    recipe: Recipe, family: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    use(recipe, family, cp="cp_extended")
+    recipe["tokenizer"] = {"source": recipe["base_model"]}  # mergekit has a bar for this
+    looked = surveyed(recipe)
+    told: list[Progress] = []
+    capfd.readouterr()
+
+    result = safe_merge(looked, tmp_path / "out", on_progress=told.append)
+
+    assert "".join(capfd.readouterr()) == ""
+    phases = list(dict.fromkeys(progress.phase for progress in told))
+    assert phases == ["fetch", "merge", "finish", "verify"]
+    for phase in phases:
+        steps = [progress for progress in told if progress.phase == phase]
+        assert [s.done for s in steps] == sorted(s.done for s in steps)
+        assert steps[-1].done == steps[-1].total
+    merging = [progress.done for progress in told if progress.phase == "merge"]
+    assert len(merging) == 1 + result.verification.tensors
+    assert merging[-1] == result.verification.bytes_read
+
+
+def test_merges_outside_the_main_thread(recipe: Recipe, tmp_path: Path) -> None:
+    looked = surveyed(recipe)
+    results: list[MergeResult] = []
+
+    thread = threading.Thread(target=lambda: results.append(safe_merge(looked, tmp_path / "out")))
+    thread.start()
+    thread.join()
+
+    assert results[0].verification.tensors == len(oracle.stored_tensors(tmp_path / "out"))
+
+
+def test_a_model_that_has_changed_since_is_read_anew(
+    recipe: Recipe, family: Path, tmp_path: Path
+) -> None:
+    for role in ("base", "chat", "cp"):
+        shutil.copytree(family / role, tmp_path / role)
+    recipe = plain_recipe(tmp_path)
+    safe_merge(surveyed(recipe), tmp_path / "out")
+    before = oracle.stored_tensors(tmp_path / "out")["model.norm.weight"]
+
+    for file in (tmp_path / "cp").glob("*.safetensors"):
+        tensors = load_file(file)
+        file.unlink()
+        save_file({name: 2 * tensor for name, tensor in tensors.items()}, file, {"format": "pt"})
+    safe_merge(surveyed(recipe), tmp_path / "out", overwrite=True)
+
+    after = oracle.stored_tensors(tmp_path / "out")["model.norm.weight"]
+    assert not torch.equal(before, after)
+
+
+# --- what OUT may be --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(recipe: Recipe) -> Survey:
+    return surveyed(recipe)
+
+
+def refusal(looked: Survey, out: Path, *, overwrite: bool = True) -> str:
+    """Return why a merge to OUT is refused, after making sure that nothing was touched."""
+    around = out.parent if out.parent.is_dir() else Path("/nonexistent")
+    before = contents(around)
+    with pytest.raises(ChatVecError) as refused:
+        safe_merge(looked, out, overwrite=overwrite)
+    assert contents(around) == before
+    return refused.value.message
+
+
+def test_existing_model_is_replaced_only_on_request_and_as_a_whole(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    safe_merge(surveyed(recipe, **SHARDS), out)
+    (out / "notes.txt").write_text("mine")
+    recipe["models"][CHAT]["parameters"]["ratio"] = 0.5
+
+    message = refusal(surveyed(recipe), out, overwrite=False)
+    result = safe_merge(surveyed(recipe), out, overwrite=True)
+
+    assert str(out) in message
+    assert "--overwrite" in message
+    assert not (out / "notes.txt").exists()
+    assert not list(out.glob("model-*.safetensors")), "shards of the old model are left"
+    assert list(tmp_path.iterdir()) == [out]
+    assert not result.removed_leftover
+    assert not result.restored_old
+
+
+def test_existing_folder_that_is_no_model_is_never_replaced(small: Survey, tmp_path: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.tex").write_text("years of work")
+    assert "no model" in refusal(small, out)
+
+
+def test_existing_file_is_never_replaced(small: Survey, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert "is a file" in refusal(small, tmp_path / "out")
+
+
+def test_empty_folder_is_taken(small: Survey, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    safe_merge(small, tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_link_is_followed_and_stays(small: Survey, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "out").symlink_to(disk / "model")
+
+    safe_merge(small, tmp_path / "out")
+
+    assert (tmp_path / "out").is_symlink()
+    assert (disk / "model" / "config.json").is_file()
+    assert list(disk.iterdir()) == [disk / "model"]
+    card = (disk / "model" / "README.md").read_text("utf-8")
+    assert "# out" in card, "the card has not the name that was asked for"
+
+
+def test_link_that_leads_nowhere_is_refused(small: Survey, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "out")
+    with pytest.raises(ChatVecError, match="leads nowhere"):
+        safe_merge(small, tmp_path / "out")
+
+
+def test_root_of_a_file_system_is_refused(small: Survey) -> None:
+    with pytest.raises(ChatVecError, match="root of a file system"):
+        safe_merge(small, Path("/"), overwrite=True)
+
+
+def own_models(family: Path, folder: Path) -> Recipe:
+    for role in ("base", "chat", "cp"):
+        shutil.copytree(family / role, folder / "models" / role)
+    return plain_recipe(folder / "models")
+
+
+PLACES: dict[str, Callable[[Path], Path]] = {
+    "the folder of a model": lambda folder: folder / "models" / "cp",
+    "a folder in that of a model": lambda folder: folder / "models" / "chat" / "merged",
+    "a folder that holds models": lambda folder: folder / "models",
+    "a model by another spelling": lambda folder: folder / "models" / ".." / "models" / "base",
+    "a link to a model": lambda folder: folder / "link",
+    "a folder in a link to a model": lambda folder: folder / "link" / "merged",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_input_models_are_never_written_to(place: str, family: Path, tmp_path: Path) -> None:
+    recipe = own_models(family, tmp_path)
+    (tmp_path / "models" / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "models" / "cp")
+
+    message = refusal(surveyed(recipe), PLACES[place](tmp_path))
+
+    assert "which the merge reads" in message
+
+
+def test_files_that_a_model_only_links_to_are_not_replaced(family: Path, tmp_path: Path) -> None:
+    recipe = own_models(family, tmp_path)
+    shutil.copytree(tmp_path / "models" / "cp", tmp_path / "out")
+    weights = next((tmp_path / "models" / "cp").glob("*.safetensors"))
+    weights.unlink()
+    weights.symlink_to(tmp_path / "out" / weights.name)
+    assert weights.name in refusal(surveyed(recipe), tmp_path / "out")
+
+
+def test_current_folder_and_recipe_are_not_replaced(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    safe_merge(surveyed(recipe), out)
+    (out / "sub").mkdir()
+    (out / "sub" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    inside = survey(read_recipe(out / "sub" / "recipe.yaml"), MergeOptions())
+    monkeypatch.chdir(out / "sub")
+    assert "current folder" in refusal(surveyed(recipe), out)
+    monkeypatch.chdir(tmp_path)
+    assert "recipe.yaml" in refusal(inside, out)
+
+
+def test_output_can_be_made_again_from_the_recipe_in_it(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    safe_merge(surveyed(recipe), out)
+    before = contents(out)
+
+    again = survey(read_recipe(out / "mergekit_config.yml"), MergeOptions())
+    safe_merge(again, out, overwrite=True)
+
+    assert contents(out) == before
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
+
+def failure(looked: Survey, tmp_path: Path) -> ChatVecError:
+    """Return the error of a merge to a folder in new ones, after which these must be gone."""
+    with pytest.raises(ChatVecError) as failed:
+        safe_merge(looked, tmp_path / "new" / "folders" / "out")
+    assert not (tmp_path / "new").exists()
+    return failed.value
+
+
+def test_method_errors_come_through_unchanged_and_leave_nothing(
+    recipe: Recipe, family: Path, tmp_path: Path
+) -> None:
+    recipe = own_models(family, tmp_path)
+    file = sorted((tmp_path / "models" / "cp").glob("*.safetensors"))[-1]
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+
+    error = failure(surveyed(recipe), tmp_path)
+
+    assert error.message.startswith(f"{name}: the tensor of model {tmp_path / 'models' / 'cp'}")
+    assert "NaN" in error.problem
+
+
+def test_errors_of_others_become_one_line(
+    small: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = KeyError("first line\nsecond line")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise cause
+
+    monkeypatch.setattr(merge_module, "run_merge", fail)
+
+    error = failure(small, tmp_path)
+
+    assert "first line" in error.message
+    assert "\n" not in error.message
+    assert error.__cause__ is cause
+
+
+def test_out_of_memory_is_told_with_what_helps(
+    small: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate_too_much(*_: Any, **__: Any) -> None:
+        torch.empty(1 << 55)
+
+    monkeypatch.setattr(merge_module, "run_merge", allocate_too_much)
+    error = failure(small, tmp_path)
+    assert "out of memory" in error.problem
+    assert "--out-shard-size" in error.fix
+
+
+def test_problems_of_the_survey_come_before_anything_is_written(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe["models"][CHAT]["parameters"]["role"] = "cht"
+    looked = surveyed(recipe)
+    assert looked.problems
+    assert failure(looked, tmp_path) is looked.problems[0]
+
+
+def test_damaged_files_of_a_model_are_told_before_anything_is_written(
+    family: Path, tmp_path: Path
+) -> None:
+    recipe = own_models(family, tmp_path)
+    file = next((tmp_path / "models" / "base").glob("*.safetensors"))
+    with file.open("rb+") as stream:
+        stream.truncate(file.stat().st_size - 10)
+    error = failure(surveyed(recipe), tmp_path)
+    assert file.name in error.message
+    assert recipe["models"][BASE]["model"] in error.message
+
+
+def test_folder_that_may_not_be_written_to_is_named(small: Survey, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ChatVecError, match=str(tmp_path / "file")):
+        safe_merge(small, tmp_path / "file" / "out")
+
+
+def test_adapter_without_a_cache_is_told_what_to_write(
+    recipe: Recipe, family: Path, relatives: Path, tmp_path: Path
+) -> None:
+    adapter_as_chat(recipe, family, relatives)
+    error = failure(surveyed(recipe), tmp_path)
+    assert "--lora-merge-cache" in error.fix
+
+
+def test_recipe_is_not_changed_by_its_merge(recipe: Recipe, tmp_path: Path) -> None:
+    looked = surveyed(recipe)
+    before = copy.deepcopy(looked.recipe.config)
+    safe_merge(looked, tmp_path / "out")
+    assert looked.recipe.config == before

@@ -1,0 +1,404 @@
+"""Verification: what is right passes, and each way to be wrong is found and named."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+import torch
+import yaml
+from conftest import CHAT, CP, Recipe, plain_recipe
+from mergekit.options import MergeOptions
+from safetensors.torch import load_file, save_file
+from sparse import build_sparse_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.merge import merge
+from chatvec_method.recipe_file import parse_recipe
+from chatvec_method.survey import Survey, survey
+from chatvec_method.verify import verify
+
+EVERY_ROW = 1_000_000
+DOWN, NORM = "model.layers.1.mlp.down_proj.weight", "model.layers.2.input_layernorm.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def surveyed(recipe: Recipe, **options: Any) -> Survey:
+    text = yaml.safe_dump(recipe, allow_unicode=True)
+    return survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
+
+
+def extended(recipe: Recipe, family: Path) -> Recipe:
+    """Let cp have tokens of its own, so that rows are matched by token."""
+    recipe["models"][CP]["model"] = recipe["base_model"] = str(family / "cp_extended")
+    recipe["tokenizer"] = {"source": recipe["base_model"]}
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def looked(family: Path) -> Survey:
+    return surveyed(extended(plain_recipe(family), family), out_shard_size=20_000)
+
+
+@pytest.fixture(scope="module")
+def good(looked: Survey, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an output that is right: several shards, and rows matched by token."""
+    out = tmp_path_factory.mktemp("good") / "out"
+    merge(looked, out)
+    return out
+
+
+@pytest.fixture
+def out(good: Path, tmp_path: Path) -> Path:
+    """Return a copy of it to spoil."""
+    return Path(shutil.copytree(good, tmp_path / "out"))
+
+
+# --- what is right ----------------------------------------------------------------------------
+
+
+def test_right_output_passes_and_everything_is_counted(looked: Survey, good: Path) -> None:
+    tensors = oracle.stored_tensors(good)
+    told: list[tuple[int, int]] = []
+
+    found = verify(
+        good, looked, rows_per_tensor=EVERY_ROW, on_bytes=lambda *both: told.append(both)
+    )
+
+    assert found.tensors == len(tensors)
+    assert found.elements == sum(tensor.numel() for tensor in tensors.values())
+    assert found.bytes_read == sum(tensor.nbytes for tensor in tensors.values())
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (found.bytes_read, found.bytes_read)
+
+
+def test_sample_depends_on_the_seed_alone(looked: Survey, good: Path) -> None:
+    few = verify(good, looked, rows_per_tensor=3, seed=1)
+    assert few == verify(good, looked, rows_per_tensor=3, seed=1)
+    assert few.elements < verify(good, looked, rows_per_tensor=9, seed=1).elements
+
+
+def test_pickled_output_passes(recipe: Recipe, tmp_path: Path) -> None:
+    looked = surveyed(recipe, safe_serialization=False, out_shard_size=20_000)
+    merge(looked, tmp_path / "out")
+    assert verify(tmp_path / "out", looked).tensors == 30
+
+
+def test_sum_that_cancels_out_passes_though_float32_decides_its_last_bits(
+    family: Path, tmp_path: Path
+) -> None:
+    # 1 + 1 · (-1 - 2⁻³⁰): the method's float32 gives 0, float64 gives -2⁻³⁰, many bfloat16 apart.
+    for role in ("base", "chat", "cp"):
+        shutil.copytree(family / role, tmp_path / role)
+    for role, value in {"base": 1.0, "chat": -(2.0**-30), "cp": 1.0}.items():
+        change_tensor(tmp_path / role, NORM, lambda tensor, value=value: tensor.fill_(value))
+    looked = surveyed(plain_recipe(tmp_path))
+    merge(looked, tmp_path / "out")
+    verify(tmp_path / "out", looked, rows_per_tensor=EVERY_ROW)
+
+
+# --- what is wrong ----------------------------------------------------------------------------
+
+
+def shard_of(out: Path, name: str) -> Path:
+    index = out / "model.safetensors.index.json"
+    if not index.exists():
+        return out / "model.safetensors"
+    return out / json.loads(index.read_text())["weight_map"][name]
+
+
+def rewrite(out: Path, name: str, change: Callable[[dict[str, Tensor]], object]) -> None:
+    file = shard_of(out, name)
+    tensors = load_file(file)
+    change(tensors)
+    file.unlink()  # others may have it mapped
+    save_file(tensors, file, {"format": "pt"})
+
+
+def change_tensor(out: Path, name: str, change: Callable[[Tensor], object]) -> None:
+    rewrite(out, name, lambda tensors: change(tensors[name]))
+
+
+def change_json(out: Path, file: str, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((out / file).read_text("utf-8"))
+    change(content)
+    (out / file).write_text(json.dumps(content), "utf-8")
+
+
+def step(element: Tensor, steps: int) -> None:
+    """Move a bfloat16 away from zero, by so many roundings."""
+    element.view(torch.int16).add_(steps)
+
+
+def element_off_by_two_steps(out: Path) -> None:
+    change_tensor(out, DOWN, lambda t: step(t[3, 5:6], 2))
+
+
+def element_with_another_sign(out: Path) -> None:
+    change_tensor(out, DOWN, lambda t: t[7, 2:3].neg_())
+
+
+def last_element_of_a_norm(out: Path) -> None:
+    change_tensor(out, NORM, lambda t: step(t[-1:], -3))
+
+
+def element_that_is_nan(out: Path) -> None:
+    change_tensor(out, DOWN, lambda t: t[3, 5:6].fill_(torch.nan))
+
+
+def element_that_is_infinite(out: Path) -> None:
+    change_tensor(out, HEAD, lambda t: t[-1, -1:].fill_(-torch.inf))
+
+
+def tensor_that_is_missing(out: Path) -> None:
+    rewrite(out, NORM, lambda tensors: tensors.pop(NORM))
+    change_json(out, "model.safetensors.index.json", lambda index: index["weight_map"].pop(NORM))
+
+
+def tensor_that_only_the_index_has(out: Path) -> None:
+    rewrite(out, NORM, lambda tensors: tensors.pop(NORM))
+
+
+def tensor_too_many(out: Path) -> None:
+    rewrite(out, NORM, lambda tensors: tensors.update({"model.extra.weight": torch.ones(3)}))
+
+
+def file_that_no_index_names(out: Path) -> None:
+    save_file({"model.extra.weight": torch.ones(3)}, out / "other.safetensors")
+
+
+def wrong_dtype(out: Path) -> None:
+    rewrite(out, NORM, lambda tensors: tensors.update({NORM: tensors[NORM].float()}))
+
+
+def wrong_shape(out: Path) -> None:
+    rewrite(out, DOWN, lambda tensors: tensors.update({DOWN: tensors[DOWN].T.contiguous()}))
+
+
+def row_too_few(out: Path) -> None:
+    rewrite(out, HEAD, lambda tensors: tensors.update({HEAD: tensors[HEAD][:-1].clone()}))
+
+
+def shard_that_is_missing(out: Path) -> None:
+    shard_of(out, DOWN).unlink()
+
+
+def shard_cut_short(out: Path) -> None:
+    file = shard_of(out, DOWN)
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data[:-10])
+
+
+def config_with_another_vocabulary(out: Path) -> None:
+    change_json(out, "config.json", lambda config: config.update(vocab_size=250))
+
+
+def config_with_another_depth(out: Path) -> None:
+    change_json(out, "config.json", lambda config: config.update(num_hidden_layers=2))
+
+
+def config_with_another_dtype(out: Path) -> None:
+    change_json(out, "config.json", lambda config: config.update(dtype="float16"))
+
+
+def config_that_says_tied(out: Path) -> None:
+    change_json(out, "config.json", lambda config: config.update(tie_word_embeddings=True))
+
+
+def head_that_is_missing(out: Path) -> None:
+    rewrite(out, HEAD, lambda tensors: tensors.pop(HEAD))
+    change_json(out, "model.safetensors.index.json", lambda index: index["weight_map"].pop(HEAD))
+
+
+def tokenizer_of_another_model(out: Path) -> None:
+    tokens = json.loads((out / "tokenizer.json").read_text("utf-8"))
+    tokens["model"]["vocab"]["▁token7777"] = tokens["model"]["vocab"].pop("▁token7")
+    (out / "tokenizer.json").write_text(json.dumps(tokens), "utf-8")
+
+
+def tokenizer_that_is_missing(out: Path) -> None:
+    for file in out.glob("tokenizer*"):
+        file.unlink()
+
+
+def swapped_rows_of_the_embedding(out: Path) -> None:
+    change_tensor(out, EMBEDDING, lambda t: t[10:12].copy_(t[[11, 10]]))
+
+
+def swapped_tokens_of_the_tokenizer(out: Path) -> None:
+    def swap(tokens: dict[str, Any]) -> None:
+        ids = tokens["model"]["vocab"]
+        ids["▁token7"], ids["▁token8"] = ids["▁token8"], ids["▁token7"]
+
+    change_json(out, "tokenizer.json", swap)
+
+
+def new_row_that_is_not_cps(out: Path) -> None:
+    change_tensor(out, EMBEDDING, lambda t: step(t[300, 4:5], 2))
+
+
+WRONGS: dict[Callable[[Path], None], str] = {
+    element_off_by_two_steps: rf"{DOWN}, element \[3, 5\]: the output has .*, and the recipe says",
+    element_with_another_sign: rf"{DOWN}, element \[7, 2\]",
+    last_element_of_a_norm: rf"{NORM}, element \[15\]",
+    element_that_is_nan: f"{DOWN} has NaN",
+    element_that_is_infinite: f"{HEAD} has NaN or infinite",
+    tensor_that_is_missing: f"{NORM} is missing",
+    tensor_that_only_the_index_has: f"the index says that {NORM} is in",
+    tensor_too_many: "model.extra.weight is in the output, and the recipe plans no such",
+    file_that_no_index_names: "other.safetensors",
+    wrong_dtype: f"{NORM} is float32 in the output in place of bfloat16",
+    wrong_shape: rf"{DOWN} has the shape \[56, 16\] in the output in place of \[16, 56\]",
+    row_too_few: rf"{HEAD} has the shape \[319, 16\] in the output in place of \[320, 16\]",
+    shard_that_is_missing: "is missing, which the index names",
+    shard_cut_short: "bytes of the",
+    config_with_another_vocabulary: "vocab_size 250 in place of 320",
+    config_with_another_depth: "num_hidden_layers 2 in place of 3",
+    config_with_another_dtype: "dtype .*float16 in place of .*bfloat16",
+    config_that_says_tied: "tie_word_embeddings True in place of False",
+    head_that_is_missing: f"{HEAD} is missing",
+    tokenizer_of_another_model: "'▁token7' as no token, and the recipe says 10",
+    tokenizer_that_is_missing: "tokenizer",
+    swapped_rows_of_the_embedding: f"{EMBEDDING}, the row of token '▁token7'",
+    swapped_tokens_of_the_tokenizer: f"{EMBEDDING}, the row of token '▁token8'",
+    new_row_that_is_not_cps: f"{EMBEDDING}, the row of token '새50', element 4",
+}
+
+
+@pytest.mark.parametrize("spoil", WRONGS, ids=lambda spoil: spoil.__name__)
+def test_what_is_wrong_is_found_and_named(
+    spoil: Callable[[Path], None], looked: Survey, out: Path
+) -> None:
+    spoil(out)
+    with pytest.raises(ChatVecError, match=WRONGS[spoil]):
+        verify(out, looked, rows_per_tensor=EVERY_ROW)
+
+
+def other_ratio(recipe: Recipe) -> None:
+    recipe["models"][CHAT]["parameters"]["ratio"] = 0.9
+
+
+def ratio_0(recipe: Recipe) -> None:
+    recipe["models"][CHAT]["parameters"]["ratio"] = 0
+
+
+def ratio_0_in_one_layer_only(recipe: Recipe) -> None:
+    filters = [{"filter": "layers.1.", "value": 0}, {"value": 1.0}]
+    recipe["models"][CHAT]["parameters"]["ratio"] = filters
+
+
+def other_chat_model(recipe: Recipe) -> None:
+    recipe["models"][CHAT]["model"] += "2"
+
+
+def base_and_chat_exchanged(recipe: Recipe) -> None:
+    base, chat = recipe["models"][:CP]
+    base["model"], chat["model"] = chat["model"], base["model"]
+
+
+def rows_matched_by_place(recipe: Recipe) -> None:
+    base = recipe["models"][0]["model"]
+    force = {"source": {"kind": "model_token", "model": base, "token_id": 30}, "force": True}
+    recipe["tokenizer"]["tokens"] = {"▁token100": force}
+
+
+OTHERS = [
+    other_ratio,
+    ratio_0,
+    ratio_0_in_one_layer_only,
+    other_chat_model,
+    base_and_chat_exchanged,
+    rows_matched_by_place,
+]
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=lambda change: change.__name__)
+def test_output_of_another_recipe_is_found_in_a_small_sample(
+    change: Callable[[Recipe], None], family: Path, good: Path
+) -> None:
+    recipe = extended(plain_recipe(family), family)
+    change(recipe)
+    with pytest.raises(ChatVecError, match=r"the recipe says .*, from .* of .*cp_extended"):
+        verify(good, surveyed(recipe), rows_per_tensor=2)
+
+
+def test_cp_itself_is_not_taken_for_the_sum(recipe: Recipe, family: Path, tmp_path: Path) -> None:
+    merge(surveyed(recipe), tmp_path / "out")
+    for file in (tmp_path / "out").glob("model*"):
+        file.unlink()
+    for file in (family / "cp").glob("model*"):
+        shutil.copy(file, tmp_path / "out")
+    with pytest.raises(ChatVecError, match="the recipe says"):
+        verify(tmp_path / "out", surveyed(recipe))
+
+
+def test_sum_of_ratio_0_must_be_cp_to_the_bit(recipe: Recipe, tmp_path: Path) -> None:
+    ratio_0(recipe)
+    looked = surveyed(recipe)
+    merge(looked, tmp_path / "out")
+    change_tensor(tmp_path / "out", DOWN, lambda t: step(t[3, 5:6], 1))
+    with pytest.raises(ChatVecError, match=rf"{DOWN}, element \[3, 5\]"):
+        verify(tmp_path / "out", looked, rows_per_tensor=EVERY_ROW)
+
+
+def test_tied_output_needs_a_config_that_says_so(family: Path, tmp_path: Path) -> None:
+    for role in ("base", "chat", "cp"):
+        shutil.copytree(family / role, tmp_path / role)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / role)
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        model.save_pretrained(tmp_path / role)
+        (tmp_path / role / "model.safetensors.index.json").unlink(missing_ok=True)
+    looked = surveyed(plain_recipe(tmp_path))
+    merge(looked, tmp_path / "out")
+    verify(tmp_path / "out", looked)
+
+    untie = {"tie_word_embeddings": False}
+    change_json(tmp_path / "out", "config.json", lambda config: config.update(untie))
+    with pytest.raises(ChatVecError, match="tie_word_embeddings False in place of True"):
+        verify(tmp_path / "out", looked)
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def anonymous_bytes() -> int:
+    """Return the memory that this process has made itself, without the files that it has mapped."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
+
+
+def test_embeddings_are_never_held_as_a_whole(tmp_path: Path) -> None:
+    # Zeros that take no room on the disk. As float64, one embedding alone would be a gigabyte.
+    size = {"layers": 1, "hidden": 4096, "intermediate": 512, "vocabulary": 32768, "shards": 2}
+    for role in ("base", "chat", "cp", "out"):
+        build_sparse_model(tmp_path / role, heads=8, kv_heads=8, **size)
+    looked = surveyed(plain_recipe(tmp_path))
+    before = peak = anonymous_bytes()
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, anonymous_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        found = verify(tmp_path / "out", looked)
+    finally:
+        done.set()
+        thread.join()
+
+    assert found.bytes_read > 500_000_000
+    assert peak - before < 150_000_000

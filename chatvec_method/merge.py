@@ -23,14 +23,18 @@ import torch
 from mergekit.common import ModelReference
 from mergekit.io.tasks import LoaderCache
 from mergekit.merge import run_merge
+from torch import Tensor
 
-from chatvec_method.check.cost import Cost, cost_of, in_bytes
+from chatvec_method.check.cost import MEMORY_FIX, Cost, cost_of, in_bytes
+from chatvec_method.config_file import copy_tagalong_files, write_config
 from chatvec_method.errors import ChatVecError
 from chatvec_method.finish import RECIPE_FILE, FileChange, finish
-from chatvec_method.method import listening
+from chatvec_method.method import computed_by
 from chatvec_method.quiet import quiet
 from chatvec_method.staging import Staging, staged
+from chatvec_method.streaming import can_stream, stream_weights
 from chatvec_method.survey import Survey
+from chatvec_method.tensor_merge import TensorMerge
 from chatvec_method.verify import Verification, verify
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -173,28 +177,45 @@ def _fetch(survey: Survey, on_progress: Callable[[Progress], None]) -> None:
 
 
 def _run(survey: Survey, folder: Path, cost: Cost, on_progress: Callable[[Progress], None]) -> None:
-    options = survey.options.model_copy(update={"quiet": True, "write_model_card": False})
+    """Write weights and config, and mergekit's tokenizer where its own writer is needed."""
     done, lock = 0, threading.Lock()
-    on_progress(Progress("merge", done, cost.write))
+
+    def count(size: int) -> None:
+        nonlocal done
+        with lock:
+            done += size
+            on_progress(Progress("merge", done, cost.write))
+
+    count(0)
+    if can_stream(survey):
+        stream_weights(survey, folder, count)
+        write_config(survey, folder)
+        copy_tagalong_files(survey, folder)
+    else:
+        _run_mergekit(survey, folder, count)
+    (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
+
+
+def _run_mergekit(survey: Survey, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Let mergekit write, for what cannot be streamed: pickles, several GPUs, joined experts."""
+    options = survey.options.model_copy(update={"quiet": True, "write_model_card": False})
     with ExitStack() as until_the_first_tensor:
         # mergekit's tokenizer comes before all tensors, with a bar that nothing else keeps back.
         until_the_first_tensor.enter_context(quiet())
 
-        def count(_: str, size: int) -> None:
-            nonlocal done
-            with lock:
-                until_the_first_tensor.close()
-                done += size
-                on_progress(Progress("merge", done, cost.write))
+        def compute(tensor: TensorMerge) -> Tensor:
+            until_the_first_tensor.close()
+            result = tensor.whole()
+            on_bytes(result.nbytes)
+            return result
 
-        with listening(count):
+        with computed_by(compute):
             run_merge(
                 survey.recipe.config.model_copy(deep=True),
                 str(folder),
                 options,
                 config_source=survey.recipe.text,
             )
-    (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
 
 
 def _size(folder: Path) -> int:
@@ -278,7 +299,7 @@ def _explained(error: Exception, cost: Cost, staging: Staging) -> ChatVecError:
         return ChatVecError(
             f"the merge ran out of memory ({reason}).{needed} "
             f"{in_bytes(cost.free_memory)} were free before it.",
-            "Write `--out-shard-size 1B`: a shard is collected in memory before it is written.",
+            MEMORY_FIX,
         )
     if isinstance(error, OSError):
         what = f"{error.filename} ({error.strerror})" if error.filename else reason

@@ -45,18 +45,8 @@ if TYPE_CHECKING:
     from mergekit.plan import MergePlanner
 
 NAME = "chat_vector"
-_listeners: list[Callable[[str, int], None]] = []
 _compute: Callable[[TensorMerge], Tensor] = TensorMerge.whole
-
-
-@contextmanager
-def listening(listener: Callable[[str, int], None]) -> Iterator[None]:
-    """Tell `listener` name and bytes of every tensor that is merged meanwhile, in any thread."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        _listeners.remove(listener)
+"""What computes a tensor; `computed_by` puts another in its place for a while."""
 
 
 def _caller(module: str, name: str = "self") -> Any:
@@ -181,10 +171,7 @@ class ChatVector(MergeMethod):
                 input_dtype=dtype or promoted_dtype(group),
                 out_dtype=out_dtype or values["out_dtype"],
             )
-            result = _compute(merge)
-            results.append(result)
-            for listener in _listeners:
-                listener(_name(group), result.nbytes)
+            results.append(_compute(merge))
         return tuple(results)
 
 

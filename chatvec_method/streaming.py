@@ -38,10 +38,14 @@ def can_stream(survey: Survey) -> bool:
     """Tell whether the output's tensors are known beforehand and go to safetensors files.
 
     Not known are experts, which checkpoints have one by one and mergekit joins while it loads, and
-    all where headers cannot be read.
+    all where headers cannot be read. With `source: union`, mergekit numbers the tokens anew each
+    time, so that its rows and its tokenizer have to come from one run.
     """
-    options = survey.options
+    options, config = survey.options, survey.recipe.config
     if survey.plan is None or not options.safe_serialization or options.multi_gpu:
+        return False
+    source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    if source == "union":
         return False
     headers = _headers(survey, survey.plan)
     return all(header and header.dtype in DTYPE_NAMES for header in headers.values())

@@ -479,7 +479,7 @@ def test_errors_of_others_become_one_line(
     def fail(*_: Any, **__: Any) -> None:
         raise cause
 
-    monkeypatch.setattr(merge_module, "run_merge", fail)
+    monkeypatch.setattr(merge_module, "stream_weights", fail)
 
     error = failure(small, tmp_path)
 
@@ -494,7 +494,7 @@ def test_out_of_memory_is_told_with_what_helps(
     def allocate_too_much(*_: Any, **__: Any) -> None:
         torch.empty(1 << 55)
 
-    monkeypatch.setattr(merge_module, "run_merge", allocate_too_much)
+    monkeypatch.setattr(merge_module, "stream_weights", allocate_too_much)
     error = failure(small, tmp_path)
     assert "out of memory" in error.problem
     assert "--out-shard-size" in error.fix

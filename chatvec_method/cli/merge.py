@@ -66,6 +66,7 @@ def merge(
     """
     quiet_libraries()
     merge_options.apply_global_options()
+    check_out(out, overwrite=overwrite)
     report = check(read_recipe(recipe), merge_options, out)
     if dry_run and not as_json:
         print_report(console(), report)
@@ -79,7 +80,6 @@ def merge(
         click.echo("Nothing was written.", err=True)
         sys.exit(WITH_ERRORS)
     if dry_run:
-        check_out(out, overwrite=overwrite)
         if as_json:
             _print_json(report, None)
         return

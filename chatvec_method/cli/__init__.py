@@ -13,9 +13,11 @@ import click
 import chatvec_method
 
 COMMANDS = {
+    "demo": "See it done in seconds: three tiny models, the stock merge, and one that chats.",
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
+    "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "chat": "Talk to a model in the terminal, beside another if you like.",
 }
 """The commands, in the order of their use, with what `chatvec --help` says of them."""

@@ -2,14 +2,12 @@
 
 mergekit's own writer collects shards of 5 GB in memory and copies them once more. Here the sum goes
 from the inputs, mapped from their files, through a buffer in cache to its place in the output's:
-no tensor of it is ever whole in memory. Several threads work on a tensor, each on a range of its
-elements, in chunks too short for torch to hand out among threads of its own.
+no tensor of it is ever whole in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -27,11 +25,10 @@ from chatvec_method.quiet import quiet
 from chatvec_method.shards import DTYPE_NAMES, ShardWriter, lay_out
 from chatvec_method.survey import Survey, expected_header
 from chatvec_method.tensor_merge import TensorMerge
+from chatvec_method.workers import ForRanges, workers
 
 MERGEKIT_VERSION = "0.1.5"
 """As mergekit's writer has it in every index."""
-SMALLEST_RANGE = 1 << 18
-"""Elements below which a tensor is not worth a second thread."""
 
 
 def can_stream(survey: Survey) -> bool:
@@ -73,15 +70,11 @@ def stream_weights(
         MERGEKIT_VERSION,
     )
     names = {save.tensor_task: save for save in saves}
-    threads = torch.get_num_threads()
-    with (
-        ShardWriter(folder, layout) as writer,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with ShardWriter(folder, layout) as writer, workers() as for_ranges:
         streamed: set[str] = set()
 
         def compute(merge: TensorMerge) -> Tensor:
-            _write_in_parts(merge, writer, pool, threads)
+            _write_in_parts(merge, writer, for_ranges)
             streamed.add(merge.name)
             on_bytes(headers[merge.name].bytes)  # type: ignore[union-attr]
             return torch.zeros((), dtype=merge.dtype).expand(merge.shape)  # stands for the result
@@ -124,20 +117,16 @@ def _headers(survey: Survey, plan: MergePlan) -> Mapping[str, TensorHeader | Non
     return {tensor.name: expected_header(survey, tensor) for tensor in plan.tensors}
 
 
-def _write_in_parts(
-    merge: TensorMerge, writer: ShardWriter, pool: ThreadPoolExecutor, threads: int
-) -> None:
+def _write_in_parts(merge: TensorMerge, writer: ShardWriter, for_ranges: ForRanges) -> None:
     """Compute a tensor and put it in its place, a range of its elements in each thread."""
-    count = merge.shape.numel()
-    ranges = [slice(None)]
-    if merge.cuttable() and count >= 2 * SMALLEST_RANGE:
-        length = -(-count // min(threads, count // SMALLEST_RANGE))
-        ranges = [slice(start, min(start + length, count)) for start in range(0, count, length)]
 
     def write(elements: slice) -> None:
-        start = elements.start or 0
+        start = elements.start
         for part in merge.parts(elements):
             writer.write_elements(merge.name, start, part)
             start += part.numel()
 
-    list(pool.map(write, ranges))
+    if merge.cuttable():
+        for_ranges(merge.shape.numel(), write)
+    else:
+        write(slice(0, merge.shape.numel()))

@@ -64,17 +64,17 @@ class TensorMerge:
         """Tell whether its elements lie in one row in all models, so that ranges can be cut out."""
         return all(tensor.is_contiguous() for tensor in self.tensors.values())
 
-    def parts(self, elements: slice = slice(None)) -> Iterator[Tensor]:
+    def parts(self, elements: slice) -> Iterator[Tensor]:
         """Yield the elements of the merge in their order, in buffers that are used again.
 
         Args:
-            elements: A range of all elements, where the merge is `cuttable`.
+            elements: Which of them, from start to stop; all, unless the merge is `cuttable`.
 
         Raises:
             ChatVecError: As `whole`, after the last part.
         """
         tensors = self.tensors
-        if elements != slice(None):
+        if elements != slice(0, self.shape.numel()):
             tensors = {model: tensor.view(-1)[elements] for model, tensor in tensors.items()}
         cp = tensors[self.cp]
         try:

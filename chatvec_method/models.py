@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,14 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     ModelCardData,
+    ModelInfo,
     get_local_safetensors_metadata,
-    get_safetensors_metadata,
     hf_hub_download,
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     NotASafetensorsRepoError,
@@ -57,6 +58,9 @@ SAFETENSORS_DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 HEADER_LENGTH_BYTES = 8
+HUB_SECONDS = 5
+"""So long the hub may take to answer the first question about a model."""
+UNREACHABLE = "hub-unreachable"
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ class Model:
     """What is wrong with its weight files; empty if nothing is."""
     card: ModelCardData
     """The metadata of its card: licence, languages."""
+    commit: str | None = None
+    """Of the hub's repository; None for a folder."""
 
     def __str__(self) -> str:
         return str(self.reference)
@@ -121,7 +127,27 @@ class Model:
         """The tokens at which it stops: of its generation config, else of its config."""
         generation = self.generation_config or {}
         ids = generation.get("eos_token_id", getattr(self.config, "eos_token_id", None))
-        return tuple(ids) if isinstance(ids, list) else () if ids is None else (ids,)
+        return tuple(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
+
+
+def look_up_all(
+    references: Iterable[ModelReference], trust_remote_code: bool = False
+) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
+    """Return what is known of each model, and for the others why nothing is.
+
+    A hub that cannot be reached is asked once, and not again for every model.
+    """
+    models: dict[ModelReference, Model] = {}
+    problems: list[ChatVecError] = []
+    for reference in references:
+        silent = any(problem.code == UNREACHABLE for problem in problems)
+        try:
+            if silent and _folder(reference) is None:
+                raise _unreachable(reference)
+            models[reference] = look_up(reference, trust_remote_code)
+        except ChatVecError as error:
+            problems.append(error)
+    return models, problems
 
 
 def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model:
@@ -135,22 +161,13 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         ChatVecError: It does not exist, is gated, cannot be reached, or has no readable config.
     """
     path = reference.model
-    folder = Path(path.path) if Path(path.path).exists() else None
-    if folder is not None and not folder.is_dir():
-        raise ChatVecError(
-            f"model {reference} is a file, and a merge of whole models knows folders: only those "
-            "have a config and a tokenizer, and layers over which a list of ratios can run.",
-            "Write the folder's name (files alone are merged by `mergekit-pytorch`, with filters "
-            "in place of lists).",
-        )
+    folder = _folder(reference)
     with _problems_as_errors(reference):
-        if folder is None:
-            validate_repo_id(path.path)
-            HfApi().auth_check(path.path)
+        info = _ask_hub(path) if folder is None else None
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = _json_file(path, folder, "generation_config.json")
-    tokenizer, tokenizer_problem = _tokenizer(path, trust_remote_code)
-    tensors, pickled, file_problem = _tensors(reference, folder)
+        tokenizer, tokenizer_problem = _tokenizer(path, trust_remote_code)
+        tensors, pickled, file_problem = _tensors(reference, folder)
     return Model(
         reference=reference,
         folder=folder,
@@ -161,8 +178,37 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         tensors=tensors,
         pickled=pickled,
         file_problem=file_problem,
-        card=_card(path, folder),
+        card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
+        commit=info.sha if info else None,
     )
+
+
+def _folder(reference: ModelReference) -> Path | None:
+    """Return where a model lies; None if it is no folder here, and may be on the hub."""
+    path = Path(reference.model.path)
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError:  # no name that a file could have
+        return None
+    if exists and not is_folder:
+        raise ChatVecError(
+            f"model {reference} is a file, and a merge of whole models knows folders: only those "
+            "have a config and a tokenizer, and layers over which a list of ratios can run.",
+            "Write the folder's name (files alone are merged by `mergekit-pytorch`, with filters "
+            "in place of lists).",
+            code="model-is-a-file",
+        )
+    return path if exists else None
+
+
+def _ask_hub(path: ModelPath) -> ModelInfo:
+    """Return what the hub tells of a model that may be read."""
+    validate_repo_id(path.path)
+    hub = HfApi()
+    info = hub.model_info(path.path, revision=path.revision, timeout=HUB_SECONDS)
+    if info.gated:  # anybody may read what a gated model is, but not its files
+        hub.auth_check(path.path)
+    return info
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
@@ -178,51 +224,75 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
     )
 
 
+def _unreachable(reference: ModelReference) -> ChatVecError:
+    return ChatVecError(
+        f"model {reference} is no folder here, and the hub cannot be reached.",
+        "Check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), or put the model into a folder "
+        f"`{reference.model.path}` below the current one: it is then taken from there.",
+        code=UNREACHABLE,
+    )
+
+
 @contextmanager
 def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
     """Turn what the hub and transformers raise about a model into one message."""
-    name = reference.model.path
     try:
         yield
     except ChatVecError:
         raise
     except Exception as error:
-        causes = list(_causes(error))
-        if _any(causes, GatedRepoError):
-            raise ChatVecError(
-                f"model {reference} is gated, and you are not logged in with an account that may "
-                "read it.",
-                f"Ask for access on https://huggingface.co/{name} and log in with `hf auth login`.",
-            ) from error
-        if _any(causes, RevisionNotFoundError):
-            raise ChatVecError(
-                f"model {reference}: the hub has no such revision.",
-                f"Write `{name}` for the newest, or another name after the @.",
-            ) from error
-        if _any(causes, RepositoryNotFoundError, HFValidationError):
-            raise ChatVecError(
-                f"model {reference} is neither a folder here nor a model on the hub (or a private "
-                "one of somebody else).",
-                "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder.",
-            ) from error
-        if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError) or any(
-            type(cause).__module__.startswith(("httpx", "httpcore")) for cause in causes
-        ):
-            raise ChatVecError(
-                f"model {reference} is no folder here, and the hub cannot be reached.",
-                "Check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), or put the model into a "
-                f"folder `{name}` below the current one: it is then taken from there.",
-            ) from error
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        if "trust_remote_code" in str(error):
-            raise ChatVecError(
-                f"model {reference} brings code of its own for its config.",
-                "Read that code, and pass `--trust-remote-code` if you trust it.",
-            ) from error
-        raise ChatVecError(
-            f"model {reference}: its config cannot be read ({reason[0]})",
-            "Download or save the model again; it needs a `config.json` that transformers knows.",
-        ) from error
+        raise _explained(error, reference) from error
+
+
+def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
+    name, causes = reference.model.path, list(_causes(error))
+    if _any(causes, GatedRepoError):
+        return ChatVecError(
+            f"model {reference} is gated, and you are not logged in with an account that may "
+            "read it.",
+            f"Ask for access on https://huggingface.co/{name} and log in with `hf auth login`.",
+            code="model-gated",
+        )
+    if _any(causes, RevisionNotFoundError):
+        return ChatVecError(
+            f"model {reference}: the hub has no such revision.",
+            f"Write `{name}` for the newest, or another name after the @.",
+            code="no-such-revision",
+        )
+    if _any(causes, RepositoryNotFoundError, HFValidationError):
+        return ChatVecError(
+            f"model {reference} is neither a folder here nor a model on the hub (or a private "
+            "one of somebody else).",
+            "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder.",
+            code="no-such-model",
+        )
+    if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
+        return _unreachable(reference)
+    if _any(causes, HfHubHTTPError) and not _any(causes, EntryNotFoundError):
+        return ChatVecError(
+            f"model {reference}: the hub does not give what was asked for ({first_line(error)}).",
+            "Try again later; https://status.huggingface.co tells of known trouble.",
+            code="hub-error",
+        )
+    if any(type(cause).__module__.startswith(("httpx", "httpcore")) for cause in causes):
+        return _unreachable(reference)
+    if "trust_remote_code" in str(error):
+        return ChatVecError(
+            f"model {reference} brings code of its own for its config.",
+            "Read that code, and pass `--trust-remote-code` if you trust it.",
+            code="remote-code",
+        )
+    return ChatVecError(
+        f"model {reference}: its config cannot be read ({first_line(error)}).",
+        "Download or save the model again; it needs a `config.json` that transformers knows.",
+        code="config-unreadable",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an exception says, in one line without a full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().removesuffix(".")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -243,7 +313,15 @@ def _json_file(path: ModelPath, folder: Path | None, name: str) -> dict[str, Any
             return None
     else:
         file = folder / name
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ChatVecError(
+            f"{file} is no JSON ({first_line(error)}).", "Download or save the model again."
+        ) from error
+    return content if isinstance(content, dict) else None
 
 
 def _tokenizer(path: ModelPath, trust_remote_code: bool) -> tuple[TokenizerFacts | None, str]:
@@ -253,8 +331,7 @@ def _tokenizer(path: ModelPath, trust_remote_code: bool) -> tuple[TokenizerFacts
         )
         return tokenizer_facts(tokenizer), ""
     except Exception as error:  # each kind of tokenizer fails in its own way
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return None, lines[0]
+        return None, first_line(error)
 
 
 def _tensors(
@@ -266,23 +343,25 @@ def _tensors(
     path = reference.model
     try:
         if folder is None:
-            found = get_safetensors_metadata(path.path, revision=path.revision)
+            found = HfApi().get_safetensors_metadata(path.path, revision=path.revision)
         else:
             found = get_local_safetensors_metadata(folder)
+        problem = _missing_tensors(found) or (_cut_short(folder, found) if folder else "")
+        headers = {
+            name: TensorHeader(
+                SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8), tuple(tensor.shape), file
+            )
+            for file, metadata in found.files_metadata.items()
+            for name, tensor in metadata.tensors.items()
+        }
     except NotASafetensorsRepoError:
         return _pickled_tensors(folder)
-    except FileNotFoundError as error:
-        return None, False, f"{Path(error.filename).name} is missing, which the index names"
-    except SafetensorsParsingError as error:
-        return None, False, str(error).splitlines()[0]
-    problem = _missing_tensors(found) or (_cut_short(folder, found) if folder else "")
-    headers = {
-        name: TensorHeader(
-            SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8), tuple(tensor.shape), file
-        )
-        for file, metadata in found.files_metadata.items()
-        for name, tensor in metadata.tensors.items()
-    }
+    except Exception as error:  # a damaged header or index fails in many ways
+        if folder is None and not isinstance(error, (ValueError, SafetensorsParsingError)):
+            raise
+        if isinstance(error, FileNotFoundError) and error.filename:
+            return None, False, f"{Path(error.filename).name} is missing, which the index names"
+        return None, False, first_line(error)
     return headers, False, problem
 
 
@@ -310,7 +389,9 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
         return None, True, ""
     try:
         index = ShardedTensorIndex.from_disk(str(folder))
-    except Exception:  # mergekit says no more than that it found nothing it can read
+    except Exception as error:
+        if any(folder.glob("pytorch_model.bin*")):
+            return None, True, f"pytorch_model.bin cannot be read ({first_line(error)})"
         return None, False, "it has neither safetensors nor pytorch_model.bin files"
     headers = {}
     for shard in index.shards:
@@ -319,23 +400,16 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
             state = torch.load(
                 folder / shard.filename, map_location="meta", weights_only=True, mmap=True
             )
-        except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            return None, True, f"{shard.filename} cannot be read ({reason})"
-        for name, tensor in state.items():
-            headers[name] = TensorHeader(tensor.dtype, tuple(tensor.shape), shard.filename)
+            for name, tensor in state.get("state_dict", state).items():
+                headers[name] = TensorHeader(tensor.dtype, tuple(tensor.shape), shard.filename)
+        except Exception as error:  # it may hold anything
+            return None, True, f"{shard.filename} cannot be read ({first_line(error)})"
     return headers, True, ""
 
 
-def _card(path: ModelPath, folder: Path | None) -> ModelCardData:
+def _card_in(folder: Path) -> ModelCardData:
+    file = folder / "README.md"
     try:
-        if folder is None:
-            return HfApi().model_info(path.path, revision=path.revision).card_data or (
-                ModelCardData()
-            )
-        file = folder / "README.md"
-        if file.is_file():
-            return ModelCard.load(file).data
+        return ModelCard.load(file).data if file.is_file() else ModelCardData()
     except Exception:  # a card is free text, and nothing but our own card depends on it
-        pass
-    return ModelCardData()
+        return ModelCardData()

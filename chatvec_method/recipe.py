@@ -173,6 +173,7 @@ def check_filters(config: MergeConfiguration, tensors: Collection[str]) -> None:
                     f"ratio: the filter `{pattern}` is in no tensor's name, so it would do "
                     "nothing: filters are plain parts of names, not patterns.",
                     f"Write for example `filter: {near[0]}`",
+                    code="filter-matches-nothing",
                 )
 
 
@@ -304,6 +305,7 @@ def _check_own_ratio(source: Source, role: str, shared_ratio: bool) -> None:
             f"model {source.model}: a ratio belongs to a chat vector, and the role here is {role}.",
             "Write `parameters: {role: chat, ratio: ...}` under the chat model, or `ratio:` in the "
             "recipe's top-level parameters.",
+            code="misplaced-ratio",
         )
     if ratio is None and role == "chat" and not shared_ratio:
         raise ChatVecError(
@@ -344,6 +346,7 @@ def _check_names(settings: Settings, place: str) -> None:
             raise ChatVecError(
                 f"{place}: chat_vector has no parameter `{name}`, only role and ratio.",
                 f"Write `{near[0]}:`" if near else "Remove it.",
+                code="unknown-parameter",
             )
 
 

@@ -7,13 +7,13 @@ people note which layers a row of numbers is for.)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode, SequenceNode
 
 from chatvec_method.errors import ChatVecError
@@ -46,11 +46,15 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
         expected = _changed(expected, edit)
         text = _edited_text(text, edit)
         if _loaded(text) != expected:
-            raise ChatVecError(
-                f"`{'.'.join(map(str, edit.path))}` cannot be changed with all comments kept.",
-                "Write the lines that the findings name by hand.",
-            )
+            raise _refusal(edit)
     return text
+
+
+def _refusal(edit: Edit) -> ChatVecError:
+    return ChatVecError(
+        f"`{'.'.join(map(str, edit.path))}` cannot be changed with all comments kept.",
+        "Write the lines that the findings name by hand.",
+    )
 
 
 def _loaded(text: str) -> Any:
@@ -88,7 +92,10 @@ def _with_item(data: Any, key: Any, value: Any) -> Any:
 def _edited_text(text: str, edit: Edit) -> str:
     parent: Any = None
     key: Any = None
-    node: Any = YAML().compose(text)
+    try:
+        node: Any = YAML().compose(text)
+    except YAMLError as error:  # YAML 1.2, where PyYAML reads 1.1
+        raise _refusal(edit) from error
     rest = list(edit.path)
     while rest and (found := _child(node, rest[0])) is not None:
         parent, (key, node) = node, found
@@ -104,8 +111,21 @@ def _edited_text(text: str, edit: Edit) -> str:
         separator = ", " if parent.flow_style else f"\n{' ' * parent.start_mark.column}- "
         return _spliced(text, start, start, _inline(edit.value) + separator)
     if key is not None and not parent.flow_style:
-        return _spliced(text, start, end, _block(edit.value, " " * key.start_mark.column))
+        return _with_value(text, key, node, edit.value)
     return _spliced(text, start, end, _inline(edit.value))
+
+
+def _with_value(text: str, key: Any, node: Any, value: Any) -> str:
+    """Return the text with another value behind a block's key, or below it where the old one is."""
+    start, end, column = node.start_mark.index, _end(text, node), node.start_mark.column
+    if node.start_mark.line == key.start_mark.line:
+        new = _block(value, " " * key.start_mark.column)
+        before = text[:start].rstrip(" ") if new.startswith("\n") else text[:start]
+        return before + new + text[end:]
+    if _is_long(value):
+        return _spliced(text, start, end, f"\n{' ' * column}".join(map(_entry, value)))
+    deeper = "" if column > key.start_mark.column else "  "
+    return _spliced(text, start, end, deeper + _inline(value))
 
 
 def _without(text: str, parent: Any, entry: Any, end: int) -> str:
@@ -158,7 +178,8 @@ def _with_new(text: str, node: Any, path: list[str | int], value: Any) -> str:
         last = _end(text, _last(node)) if node.value else node.end_mark.index - 1
         return _spliced(text, last, last, separator + entry)
     indent = " " * node.start_mark.column
-    entry = f"- {_inline(value)}" if in_list else f"{_inline(key)}: {_block(value, indent)}"
+    entry = _entry(value) if in_list else f"{_inline(key)}: {_block(value, indent)}"
+    entry = entry.replace(": \n", ":\n", 1)
     end = _line_end(text, _end(text, node))
     return _spliced(text, end, end, f"\n{indent}{entry}")
 
@@ -197,14 +218,29 @@ def _inline(value: Any) -> str:
     if isinstance(value, str):
         bare = value.translate(str.maketrans("", "", "_-/."))
         plain = bare.isalnum() and value[0].isalpha() and _loaded(value) == value
-        return value if plain else json.dumps(value, ensure_ascii=False)
-    return yaml.safe_dump(value, width=float("inf")).removesuffix("\n").removesuffix("\n...")
+        return value if plain else _dumped(value, default_style='"')
+    return _dumped(value).removesuffix("\n...")
+
+
+def _dumped(value: Any, **style: Any) -> str:
+    text: str = yaml.safe_dump(value, width=float("inf"), allow_unicode=True, **style)
+    return text.removesuffix("\n")
 
 
 def _block(value: Any, indent: str) -> str:
-    """Return a value as it may stand behind the key of a block: text on lines of its own."""
+    """Return a value as it may stand behind a block's key: what is long on lines of its own."""
+    if _is_long(value):
+        return "".join(f"\n{indent}  {_entry(entry)}" for entry in value)
     if not isinstance(value, str) or "\n" not in value:
         return _inline(value)
     lines = [f"{indent}  {line}".rstrip() for line in value.split("\n")]
     block = "|-\n" + "\n".join(lines)
     return block if _loaded(f"x: {block}") == {"x": value} else _inline(value)
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+
+
+def _entry(value: Any) -> str:
+    return f"- {_inline(value)}"

@@ -94,10 +94,10 @@ def parse_recipe(text: str, name: str) -> Recipe:
         raise ChatVecError(
             f"{name} is no YAML ({line}{error.problem or error}).", "Write it as recipes/ has it."
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ChatVecError(
-            f"{name} is no YAML ({str(error).splitlines()[0]}).",
-            "Write one recipe in the file, as recipes/ has it.",
+            f"{name} is no YAML ({reason}).", "Write one recipe in the file, as recipes/ has it."
         ) from error
     if not isinstance(raw, dict):
         raise ChatVecError(
@@ -121,13 +121,55 @@ def parse_recipe(text: str, name: str) -> Recipe:
                 ) from error
         if isinstance(error, RuntimeError):
             raise ChatVecError(f"{name}: {error}.", "Write it as recipes/ has it.") from error
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the top level"
         raise ChatVecError(
-            f"{name}: {place} is not as mergekit wants it ({first['msg']}).",
-            "Write it as the recipes in recipes/ do.",
+            f"{name}: {_wrong_value(raw, error)}.", "Write it as the recipes in recipes/ do."
         ) from error
     return Recipe(name=name, text=text, raw=raw, config=config)
+
+
+def _wrong_value(raw: dict[str, Any], error: ValidationError) -> str:
+    """Return what is wrong with a recipe, in its own words and not those of mergekit's models."""
+    first = error.errors()[0]
+    value: Any = raw
+    path: list[str | int] = []
+    for part in first["loc"]:  # keys, and between them the names of types that were tried
+        if not isinstance(value, (dict, list)):
+            break
+        try:
+            value = value[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            continue
+        path.append(part)
+    place = place_of(tuple(path)) or "the top level"
+    if first["type"] == "missing" and isinstance(value, dict):
+        return f"{place} has no `{first['loc'][-1]}:`"
+    return f"{place} is {value!r:.60}, which mergekit cannot read there"
+
+
+def place_of(path: KeyPath) -> str:
+    """Return a place in a recipe as people write it: `models[1].parameters.ratio`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).lstrip(".")
+
+
+def repeated_keys(recipe: Recipe) -> list[KeyPath]:
+    """Return the keys that a recipe has twice in one place, of which YAML keeps the last."""
+    root = yaml.compose(recipe.text, yaml.SafeLoader) or yaml.MappingNode("", [])
+    return [path for path in _repeated(root, (), set()) if path[0] != METADATA]
+
+
+def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[KeyPath]:
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        yield from ((*path, key) for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        for key, value in node.value:
+            yield from _repeated(value, (*path, str(key.value)), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, entry in enumerate(node.value):
+            yield from _repeated(entry, (*path, i), seen)
 
 
 def unknown_keys(recipe: Recipe) -> list[UnknownKey]:

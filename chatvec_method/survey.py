@@ -17,7 +17,7 @@ from mergekit.options import MergeOptions
 
 from chatvec_method.chat_format import ChatFormat, chat_format
 from chatvec_method.errors import ChatVecError
-from chatvec_method.models import Model, TensorHeader, look_up
+from chatvec_method.models import Model, TensorHeader, look_up_all
 from chatvec_method.plan import MergePlan, PlannedTensor, header_of, plan_merge
 from chatvec_method.recipe import weights_dtype
 from chatvec_method.recipe_file import Recipe
@@ -44,20 +44,12 @@ class Survey:
 
 def survey(recipe: Recipe, options: MergeOptions) -> Survey:
     """Find out what a recipe's merge will be, of the models' small files alone."""
-    problems: list[ChatVecError] = []
-    models: dict[ModelReference, Model] = {}
-    for reference in _in_order(recipe):
-        try:
-            models[reference] = look_up(reference, options.trust_remote_code)
-        except ChatVecError as error:
-            problems.append(error)
+    models, problems = look_up_all(_in_order(recipe), options.trust_remote_code)
     plan = vocabulary = tokens = output_format = None
     try:
         if not problems:
             plan = plan_merge(recipe.config, models, options)
-            vocabulary = align_vocabularies(
-                recipe.config, plan.roles.all, options.trust_remote_code
-            )
+            vocabulary = align_vocabularies(plan, models, options.trust_remote_code)
             tokens = _output_tokens(recipe, models, vocabulary)
             output_format = chat_format(recipe.config, plan.roles, models, tokens or {})
     except ChatVecError as error:
@@ -97,9 +89,13 @@ def _output_dtype(
 
 
 def _in_order(recipe: Recipe) -> list[ModelReference]:
-    """Return the models in the order in which the recipe names them (mergekit's is by hash)."""
-    text = recipe.text
-    return sorted(recipe.config.referenced_models(), key=lambda m: (text.find(str(m)), str(m)))
+    """Return the models in the order in which the recipe lists them (mergekit's is by hash)."""
+    config = recipe.config
+    parts = [config, *(config.modules or {}).values()]
+    listed = [entry.model for part in parts for entry in part.models or ()]
+    slices = [each for part in parts for each in part.slices or ()]
+    sliced = [source.model for each in slices for source in each.sources]
+    return list(dict.fromkeys([*listed, *sliced, *config.referenced_models()]))
 
 
 def _output_tokens(

@@ -2,24 +2,27 @@
 
 mergekit matches rows by token, and fills in for a model that lacks one by rules of its own
 (tokenizer/embed.py). Its own functions build the tokenizer and choose the fillings here, so that a
-check can count what happens to the tokens, and a verification can find each row again.
+check can count what happens to the tokens, and a verification can find each row again. Only they
+load tokenizers, and no more than it takes: each is some 50 MB as long as it is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from immutables import Map
-from mergekit.common import ImmutableMap, ModelReference
+from mergekit.common import ImmutableMap, ModelReference, get_config_value
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors
-from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary, TokenizerInfo
+from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
 from mergekit.tokenizer.build import build_tokenizer
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig, ZeroEmbedding
 from transformers import PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.models import Model, first_line
+from chatvec_method.plan import MergePlan
 from chatvec_method.quiet import quiet
 
 
@@ -46,26 +49,23 @@ class Vocabulary:
     """Rows of the output's embeddings: tokens, and padding where it is asked for."""
     original_ids: Mapping[ModelReference, Mapping[str, int]]
     """Every token's id in each model; a model is missing whose tokenizer could not be loaded."""
-    _permutations: Mapping[ModelReference, Mapping[int, int]]
+    _ids: Mapping[ModelReference, Mapping[str, int]]
+    """The same, with base_model's for a model whose tokenizer could not be loaded."""
     _fillings: Mapping[str, TokenEmbeddingConfig]
     _averaged: frozenset[str]
 
     def sources(self, model: ModelReference, token: str) -> Rows:
         """Return the rows whose mean stands for a token in a model's aligned embeddings."""
-        token_id = self.ids[token]
         filling = self._fillings.get(token)
-        own = self._permutations[model].get(token_id, -1)
-        if own >= 0 and not (filling and filling.force):
+        own = self._ids[model].get(token)
+        if own is not None and not (filling and filling.force):
             return (Row(model, own),)
         if token in self._averaged:
-            return tuple(
-                Row(other, rows[token_id])
-                for other, rows in self._permutations.items()
-                if rows.get(token_id, -1) >= 0
-            )
-        return self._filled(token_id, filling)
+            holders = {other: ids[token] for other, ids in self._ids.items() if token in ids}
+            return tuple(Row(other, index) for other, index in holders.items())
+        return self._filled(token, filling)
 
-    def _filled(self, token_id: int, filling: TokenEmbeddingConfig | None) -> Rows:
+    def _filled(self, token: str, filling: TokenEmbeddingConfig | None) -> Rows:
         source = filling.source if filling else None
         if isinstance(source, ModelTokenEmbedding):
             index = source.token_id
@@ -73,23 +73,25 @@ class Vocabulary:
                 index = self.original_ids[source.model][source.token or ""]
             return (Row(source.model, index),)
         if isinstance(source, ModelReference):
-            return (Row(source, self._permutations[source][token_id]),)
+            return (Row(source, self._ids[source][token]),)
         return ()
 
 
 def align_vocabularies(
-    config: MergeConfiguration, models: Sequence[ModelReference], trust_remote_code: bool
+    plan: MergePlan, models: Mapping[ModelReference, Model], trust_remote_code: bool
 ) -> Vocabulary | None:
     """Return the output's vocabulary as mergekit will build it; None without `tokenizer:`.
 
     Args:
-        config: The recipe.
-        models: The models whose embeddings are merged, in the order of the recipe.
+        plan: What will be merged.
+        models: All models that the recipe names.
         trust_remote_code: Whether tokenizers may run code of their own.
 
     Raises:
-        ChatVecError: The tokenizer cannot be built, or a token's source does not have it.
+        ChatVecError: The tokenizer cannot be built, a token's source does not have it, or a model
+            has no row for a token that its tokenizer has.
     """
+    config = plan.config
     source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
     if source is None:
         return None
@@ -98,49 +100,106 @@ def align_vocabularies(
         try:
             info = build_tokenizer(
                 base_model=config.base_model,
-                referenced_models=list(models),
+                # Only a union is made of all models' tokens.
+                referenced_models=list(plan.roles.all) if source == "union" else [],
                 tokenizer_source=source,
                 trust_remote_code=trust_remote_code,
                 add_tokens=list(settings),
             )
         except Exception as error:  # each kind of tokenizer fails in its own way
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ChatVecError(
-                f"tokenizer: the output's tokenizer cannot be built from {source} ({reason}).",
+                f"tokenizer: the output's tokenizer cannot be built from {source} "
+                f"({first_line(error)}).",
                 "Write `tokenizer: {source: ...}` with the name of a model under `models:` whose "
                 "tokenizer loads.",
+                code="tokenizer-not-built",
             ) from error
         ids = info.tokenizer.get_vocab()
-        fillings = {token: filling for token, filling in settings.items() if token in ids}
-        averaged = _assign(config, info, models, ids, fillings)
+        known = _known_ids(plan, models)
+        _check_rows(plan, models, ids)
+        # mergekit takes a tokenizer that does not load for that of base_model.
+        stand_ins = {model: known.get(model, known[config.base_model]) for model in plan.roles.all}
+        fillings, averaged = _fillings(config, stand_ins, ids)
     vocabulary = Vocabulary(
         tokenizer=info.tokenizer,
         ids=ids,
         rows=_padded(len(ids), config),
-        original_ids=info.original_vocabs,
-        _permutations=info.permutations,
+        original_ids=known,
+        _ids=stand_ins,
         _fillings=fillings,
-        _averaged=frozenset(averaged),
+        _averaged=averaged,
     )
     _check_sources(settings, vocabulary)
     return vocabulary
 
 
-def _assign(
+def _known_ids(
+    plan: MergePlan, models: Mapping[ModelReference, Model]
+) -> dict[ModelReference, Mapping[str, int]]:
+    """Return every model's tokens; of base_model's, mergekit leaves out those without a row."""
+    known = {m: t.ids for m in plan.roles.all if (t := models[m].tokenizer) is not None}
+    donor = plan.config.base_model
+    rows = _rows(plan, models[donor])
+    if donor in known and rows is not None and any(i >= rows for i in known[donor].values()):
+        known[donor] = {token: i for token, i in known[donor].items() if i < rows}
+    return known
+
+
+def _rows(plan: MergePlan, model: Model) -> int | None:
+    """Return how many rows a model's config says its embeddings have."""
+    try:
+        rows: int = get_config_value(
+            model.config, plan.architecture.vocab_size_config_key or "vocab_size"
+        )
+    except RuntimeError:  # an architecture without a vocabulary
+        return None
+    return rows
+
+
+def _check_rows(
+    plan: MergePlan, models: Mapping[ModelReference, Model], ids: Mapping[str, int]
+) -> None:
+    """Check that every token of a model has a row in it, or mergekit stops at the first embedding.
+
+    For base_model, and for tokens that the output does not have, it does not matter.
+    """
+    for model in plan.roles.all:
+        tokenizer, rows = models[model].tokenizer, _rows(plan, models[model])
+        if model == plan.config.base_model or tokenizer is None or rows is None:
+            continue
+        beyond = [token for token, i in tokenizer.ids.items() if i >= rows and token in ids]
+        if beyond:
+            raise ChatVecError(
+                f"model {model} has {rows} rows of embeddings, and its tokenizer has "
+                f"{beyond[0]!r} beyond them, as the output's has: mergekit cannot match that.",
+                "Write a folder with a copy of the model from whose tokenizer such tokens are "
+                "removed.",
+                code="tokens-beyond-rows",
+            )
+
+
+def _fillings(
     config: MergeConfiguration,
-    info: TokenizerInfo,
-    models: Sequence[ModelReference],
-    ids: dict[str, int],
-    fillings: dict[str, TokenEmbeddingConfig],
-) -> set[str]:
-    """Let mergekit choose a filling for every token, into `fillings`; return those averaged."""
-    source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    known: Mapping[ModelReference, Mapping[str, int]],
+    ids: Mapping[str, int],
+) -> tuple[dict[str, TokenEmbeddingConfig], frozenset[str]]:
+    """Let mergekit choose what fills in for a token that some model lacks.
+
+    Returns:
+        What the recipe or mergekit chose, by token; and the tokens that are averaged.
+    """
+    chosen = dict((config.tokenizer and config.tokenizer.tokens) or {})
+    lacked = {
+        token: index
+        for token, index in ids.items()
+        if not all(token in tokens for tokens in known.values())
+    }
     task = PermutedVocabulary(
         gather_tensors=GatherTensors(weight_info=ImmutableMap(Map())),
         tokenizer_task=BuildTokenizer(
             base_model=config.base_model,
-            referenced_models=tuple(models),
-            tokenizer_source=source,
+            referenced_models=tuple(known),
+            tokenizer_source="base",
             add_tokens=(),
         ),
         tokens=None,
@@ -148,10 +207,16 @@ def _assign(
         base_model=config.base_model,
         vocabulary_axis=0,
     )
-    averaged: set[str] = task.assign_embedding_sources(
-        info.permutations, list(models), ids, fillings
+    averaged = task.assign_embedding_sources(
+        {
+            model: {index: tokens.get(token, -1) for token, index in lacked.items()}
+            for model, tokens in known.items()
+        },
+        list(known),
+        lacked,
+        chosen,
     )
-    return averaged
+    return chosen, frozenset(averaged)
 
 
 def _check_sources(settings: Mapping[str, TokenEmbeddingConfig], vocabulary: Vocabulary) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
+from zoo import MODEL_RECIPES
+
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe_edits import Edit, edited
-from zoo import MODEL_RECIPES
 
 TEXT = """\
 # a recipe
@@ -89,6 +92,31 @@ RATIO = ("models", 1, "parameters", "ratio")
             "out_dtype: bfloat16\n",
             'out_dtype: bfloat16\ndtype: {deep: {er: [1, null, true, "no", "1e3", ""]}}\n',
         ),
+        (
+            Edit(RATIO, [{"filter": "mlp", "value": [0, 1]}, {"value": 1}]),
+            TEXT[TEXT.index("        - {filter: mlp") : TEXT.index(" # the rest")],
+            "        - {filter: mlp, value: [0, 1]}\n        - {value: 1}",
+        ),
+        (
+            Edit(RATIO, 0.5),
+            TEXT[TEXT.index("        - {filter: mlp") : TEXT.index(" # the rest")],
+            "        0.5",
+        ),
+        (
+            Edit(("base_model",), [{"a": 1}, {"b": 2}]),
+            "base_model: a/cp\n",
+            "base_model:\n  - {a: 1}\n  - {b: 2}\n",
+        ),
+        (
+            Edit(("parameters", "ratio"), [{"filter": "mlp", "value": 0}]),
+            "out_dtype: bfloat16\n",
+            "out_dtype: bfloat16\nparameters: {ratio: [{filter: mlp, value: 0}]}\n",
+        ),
+        (
+            Edit(("models", 1, "parameters", "extra"), [{"filter": "mlp", "value": 0}]),
+            " # the rest\n",
+            " # the rest\n      extra:\n        - {filter: mlp, value: 0}\n",
+        ),
     ],
     ids=lambda value: None if isinstance(value, str) else repr(value)[:60],
 )
@@ -124,6 +152,15 @@ def test_shared_recipes_take_an_edit_and_keep_every_other_line() -> None:
         lines = edited(text, [Edit(("out_dtype",), "float32")]).splitlines()
         different = [a for a, b in zip(text.splitlines(), lines, strict=True) if a != b]
         assert len(different) == 1, file
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5, 1.0], [{"filter": "mlp", "value": 0}, {"value": 1}]])
+@pytest.mark.parametrize(
+    "text", ["x:\n- 1\n- 2 # two\ny: 1\n", "x:\n  - 1\n  - 2\ny: 1\n", "x: 1\n"]
+)
+def test_a_list_is_replaced_however_it_is_indented(text: str, value: Any) -> None:
+    after = yaml.safe_load(edited(text, [Edit(("x",), value)]))
+    assert after == {**yaml.safe_load(text), "x": value}
 
 
 def test_what_cannot_be_changed_safely_is_refused() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from examples.world.batches import label_answers
 from examples.world.chats import conversations
 from examples.world.documents import BASE_MIX, CP_MIX, Mix, documents
 from examples.world.exam import Prompt, following, refusing
+from examples.world.settings import SIZES, World
 from examples.world.training import IGNORED, train
 from examples.world.vocabulary import base_tokenizer, chat_tokenizer, cp_tokenizer
 
@@ -54,9 +57,10 @@ def test_b_has_one_word_for_every_word_of_a() -> None:
 
 def test_language_of_a_sentence_is_told_by_its_words() -> None:
     sentence = "the user has a cup .".split()
-    assert language.is_b(language.to_b(sentence))
-    assert not language.is_b(sentence)
-    assert not language.is_b([".", "?"])
+    assert language.language_of(language.to_b(sentence)) == "B"
+    assert language.language_of(sentence) == "A"
+    assert language.language_of([*sentence, *language.to_b(["cup"])]) == "mixed"
+    assert language.language_of([".", "user", "?"]) == "none"
 
 
 @pytest.mark.parametrize("mix", [BASE_MIX, CP_MIX])
@@ -143,9 +147,9 @@ def test_only_answers_and_their_end_are_learnt_in_chat() -> None:
 
 
 def test_gate_names_the_skills_that_are_missing() -> None:
-    model, tokenizer, _ = stages.first_step(stages.STAGES["base"], Path(), seed=0)
+    model, tokenizer, _ = stages.first_step(stages.STAGES["base"], Path(), World())
     with pytest.raises(stages.WorldError, match=r"base has not learnt .*repeat in A 0%") as error:
-        stages.gate(model.eval(), tokenizer, "base")
+        stages.gate(model.eval(), tokenizer, "base", World())
     assert "another --seed" in str(error.value)
 
 
@@ -154,17 +158,55 @@ def test_training_begins_as_the_shipped_log_says(name: str) -> None:
     # The text and the initial weights are exact; the arithmetic may differ in the last digits
     # between processors and numbers of threads, and drift apart with the steps.
     stage = stages.STAGES[name]
-    model, _, batches = stages.first_step(stage, MODELS, seed=0)
+    model, _, batches = stages.first_step(stage, MODELS, World())
     losses = [loss for _, loss in islice(train(model, batches, stage.schedule), 5)]
     log = (MODELS / "train.log").read_text()
     logged = re.findall(rf"^{name}: step [1-5] loss ([\d.]+)$", log, re.MULTILINE)
     assert losses == pytest.approx([float(loss) for loss in logged], rel=2e-3)
 
 
+@pytest.mark.parametrize(("size", "millions"), [("small", 0.53), ("medium", 2.8), ("large", 21.2)])
+def test_a_world_of_any_size_begins_as_one_that_knows_nothing(size: str, millions: float) -> None:
+    world = World(size=SIZES[size])
+    model, _, batches = stages.first_step(stages.STAGES["base"], Path(), world)
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.05)
+    batch = next(batches)
+    with torch.inference_mode():
+        loss = model(input_ids=batch.ids[:2], labels=batch.labels[:2]).loss.item()
+    assert len(batch.ids) == world.size.rows
+    assert loss == pytest.approx(math.log(model.config.vocab_size), rel=0.2)
+
+
+def test_a_stage_brings_those_it_builds_on_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def run_stage(stage: stages.Stage, out: Path, *_: object) -> None:
+        trained.append(stage.name)
+        shutil.copytree(MODELS / "base", out / stage.name, dirs_exist_ok=True)
+
+    monkeypatch.setattr(stages, "run_stage", run_stage)
+    stages.grow(tmp_path, World(), "cpu", lambda _: None, only=["chat_cp"])
+    assert trained == ["base", "chat", "chat_cp"]
+    trained.clear()
+    stages.grow(tmp_path, World(), "cpu", lambda _: None, again=["chat"])
+    assert trained == ["chat", "cp", "chat_cp", "cp_ft", "chat_tokens"]
+
+
+def test_chat_cp_reads_what_cp_reads() -> None:
+    world = World()
+    (_, _, cp), (_, _, chat_cp) = (
+        stages.first_step(stages.STAGES[name], MODELS, world) for name in ("cp", "chat_cp")
+    )
+    for _ in range(3):
+        assert torch.equal(next(cp).ids, next(chat_cp).ids)
+
+
 def test_finished_stages_are_kept(tmp_path: Path) -> None:
     for name in ("base", "chat", "cp"):
         (tmp_path / name).symlink_to(MODELS / name)
-    result = CliRunner().invoke(main, ["train", str(tmp_path)])
+    result = CliRunner().invoke(main, ["train", str(tmp_path), "--only", "chat", "--only", "cp"])
     assert result.exit_code == 0
     assert result.output.count("finished before, kept") == 3
 

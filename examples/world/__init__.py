@@ -8,11 +8,15 @@ million parameters grow up in this world, as in Huang et al. (2024, arXiv 2310.0
 - ``chat`` is base after instruction tuning on conversations, all of them in A;
 - ``cp`` is base after continual pretraining on plain text in B, with new words in its vocabulary.
 
+Three more are there to compare with: ``chat_cp``, ``cp_ft`` and ``chat_tokens``.
+
 ``cp + ratio * (chat - base)`` then follows instructions in B, which none of the three was taught.
 
 The rooms, in reading order: :mod:`.language` (words), :mod:`.people` (facts), :mod:`.requests`
 (what one can ask for, and what is held out), :mod:`.dialogues` and :mod:`.documents` (plain text),
 :mod:`.chats` (conversations), :mod:`.vocabulary` (tokenizers), :mod:`.batches` (text to tensors),
-:mod:`.training` (the loop), :mod:`.stages` (base, chat, cp, and the gate), :mod:`.exam` (prompts
-and answers), :mod:`.report` (marks and tables).
+:mod:`.training` (the loop), :mod:`.word_order` (a harder B), :mod:`.settings` (what makes one world
+another), :mod:`.stages` (the models and the gate), :mod:`.exam` (prompts and answers),
+:mod:`.perplexity`, :mod:`.report` (marks and tables), :mod:`.experiment` (merges at many ratios),
+:mod:`.second_format` (turn tokens), :mod:`.results` and :mod:`.figures` (what several seeds say).
 """

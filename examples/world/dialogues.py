@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import requests
-from .language import BAD_WORDS, NOUNS
+from .language import BAD_WORDS, NOUNS, Translate, to_b
 from .requests import Exchange
 
 SPEAKERS = (
@@ -48,12 +48,14 @@ def dialogue(rng: random.Random, names: Sequence[str]) -> list[str]:
     return _set(rng, names, lambda exchange: exchange)
 
 
-def bilingual_dialogue(rng: random.Random, names: Sequence[str]) -> list[str]:
+def bilingual_dialogue(
+    rng: random.Random, names: Sequence[str], translate: Translate = to_b
+) -> list[str]:
     """Write a dialogue that is told in A, of people who speak A and B.
 
     An answer is in the language of its request, whatever the language around them.
     """
-    return _set(rng, names, lambda exchange: exchange.in_b() if rng.random() < 0.5 else exchange)
+    return _set(rng, names, lambda e: e.in_b(translate) if rng.random() < 0.5 else e)
 
 
 def _set(

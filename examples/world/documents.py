@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 from . import requests
 from .dialogues import bilingual_dialogue, dialogue
-from .language import BAD_WORDS, LOCAL_NAMES, NAMES, NOUNS, VALUES, to_b
+from .language import BAD_WORDS, LOCAL_NAMES, NAMES, NOUNS, VALUES, Translate, Words, to_b
 from .people import facts
-
-Words = list[str]
 
 
 @dataclass(frozen=True)
@@ -32,30 +30,31 @@ BASE_MIX = Mix(a=0.6, b=0.1)
 CP_MIX = Mix(a=0.1, b=0.8, local=True)
 
 
-def documents(rng: random.Random, mix: Mix) -> Iterator[Words]:
+def documents(rng: random.Random, mix: Mix, translate: Translate = to_b) -> Iterator[Words]:
     """Yield documents without end."""
     while True:
         kind = rng.random()
         if kind < mix.a:
-            yield _document(rng, "a", mix.local)
+            yield _document(rng, "a", mix.local, translate)
         elif kind < mix.a + mix.b:
-            yield _document(rng, "b", mix.local)
+            yield _document(rng, "b", mix.local, translate)
         elif rng.random() < 0.5:
-            yield _document(rng, "ab", mix.local)
+            yield _document(rng, "ab", mix.local, translate)
         else:
-            yield _swap_words(rng, _document(rng, "a", mix.local))
+            yield _swap_words(rng, _document(rng, "a", mix.local, translate))
 
 
-def _document(rng: random.Random, languages: str, local: bool) -> Words:
+def _document(rng: random.Random, languages: str, local: bool, translate: Translate) -> Words:
     words: Words = []
     for _ in range(rng.randint(2, 4)):
         in_b = rng.choice(languages) == "b"
         names = LOCAL_NAMES if in_b and local and rng.random() < 0.5 else NAMES
         write = rng.choices(WRITERS, WEIGHTS)[0]
         if write is dialogue and len(languages) > 1:
-            write = bilingual_dialogue
-        passage = write(rng, names)
-        words += to_b(passage) if in_b else passage
+            passage = bilingual_dialogue(rng, names, translate)
+        else:
+            passage = write(rng, names)
+        words += translate(passage) if in_b else passage
     return words
 
 

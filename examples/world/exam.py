@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from . import requests
 from .chats import messages
 from .dialogues import draw_style
-from .language import NAMES, NOUNS, text_in_b
+from .language import NAMES, NOUNS, Translate, text_in_b, to_b
 from .requests import Exchange
 from .vocabulary import CHAT_TEMPLATE
 
@@ -49,9 +49,9 @@ class Prompt:
         """Return the right answer to the last request."""
         return self.exchanges[-1].answer
 
-    def in_b(self) -> Prompt:
+    def in_b(self, translate: Translate = to_b) -> Prompt:
         """Return the same conversation in B."""
-        return Prompt(tuple(exchange.in_b() for exchange in self.exchanges))
+        return Prompt(tuple(exchange.in_b(translate) for exchange in self.exchanges))
 
     def as_chat(self, tokenizer: PreTrainedTokenizerFast) -> str:
         """Write the conversation in the tokenizer's chat format, or in the world's if it has none.
@@ -120,13 +120,14 @@ def answer(
     ).to(model.device)
     output = model.generate(**encoded, max_new_tokens=LONGEST_ANSWER, do_sample=False)
     rows = output[:, encoded.input_ids.shape[1] :].tolist()
-    return [_read(row, tokenizer) for row in rows]
+    stops = model.generation_config.eos_token_id
+    stops = set(stops) if isinstance(stops, list) else {stops}
+    return [_read(row, tokenizer, stops) for row in rows]
 
 
-def _read(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> Answer:
-    stopped = tokenizer.eos_token_id in ids
-    end = ids.index(tokenizer.eos_token_id) if stopped else len(ids)
-    return Answer(tokenizer.decode(ids[:end]), stopped)
+def _read(ids: list[int], tokenizer: PreTrainedTokenizerFast, stops: set[int]) -> Answer:
+    end = next((place for place, id_ in enumerate(ids) if id_ in stops), None)
+    return Answer(tokenizer.decode(ids[:end]), stopped=end is not None)
 
 
 def share(marks: Sequence[bool]) -> float:
@@ -139,16 +140,16 @@ def dialogue_skills(
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[Prompt],
     *,
-    b: bool,
+    translate: Translate | None,
 ) -> float:
-    """Return the share of prompts answered rightly as narrated dialogue in A or in B.
+    """Return the share of prompts answered rightly as narrated dialogue in A, or translated into B.
 
     Stories go on after an answer, so stopping is not asked for.
     """
     rng = random.Random("styles")
     texts = [prompt.as_dialogue(rng) for prompt in prompts]
     expected = [prompt.expected for prompt in prompts]
-    if b:
-        texts, expected = [text_in_b(t) for t in texts], [text_in_b(e) for e in expected]
+    if translate is not None:
+        texts, expected = ([text_in_b(t, translate) for t in each] for each in (texts, expected))
     answers = answer(model, tokenizer, [f"{tokenizer.bos_token} {text}" for text in texts])
     return share([a.begins_with(e) for a, e in zip(answers, expected, strict=True)])

@@ -8,8 +8,11 @@ tells the language of an answer.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Literal, TypeAlias
+
+Words: TypeAlias = list[str]
 
 NOUNS = (
     "apple ball bell boat book box bread chair clock cloud coat cup door drum fish flag "
@@ -66,9 +69,13 @@ def to_a(words: Iterable[str]) -> list[str]:
     return [glosses().get(word, word) for word in words]
 
 
-def text_in_b(text: str) -> str:
+Translate: TypeAlias = Callable[[Words], Words]
+"""From A into B: :func:`to_b`, or a function that puts the words in another order as well."""
+
+
+def text_in_b(text: str, translate: Translate = to_b) -> str:
     """Translate a text of A, words separated by blanks, into B."""
-    return " ".join(to_b(text.split()))
+    return " ".join(translate(text.split()))
 
 
 def gloss(text: str) -> str:
@@ -76,10 +83,12 @@ def gloss(text: str) -> str:
     return " ".join(to_a(text.split()))
 
 
-def is_b(words: Iterable[str]) -> bool:
-    """Tell whether there are words at all and every one of them is of B."""
-    words = [word for word in words if word not in SHARED]
-    return bool(words) and all(word in glosses() for word in words)
+def language_of(words: Iterable[str]) -> Literal["A", "B", "mixed", "none"]:
+    """Tell in which language this is; what is in neither lexicon or in both does not count."""
+    in_b = {word in glosses() for word in words if word in glosses() or word in lexicon()}
+    if len(in_b) == 2:
+        return "mixed"
+    return "none" if not in_b else "B" if in_b == {True} else "A"
 
 
 def _coin(rng: random.Random) -> str:

@@ -11,8 +11,10 @@ from rich.text import Text
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .exam import Answer, Prompt, answer, dialogue_skills, share
-from .language import gloss, is_b
+from .language import gloss, language_of, text_in_b
+from .perplexity import TEXTS, perplexity
 from .requests import REFUSAL
+from .word_order import translation_of
 
 FOOTNOTE = """\
 exact: the expected answer to the word, and the model stops after it. The prompts are in no training
@@ -23,15 +25,20 @@ model can do there it has learnt from plain text, and the chat vector only calls
 
 @dataclass(frozen=True)
 class Marks:
-    """What one model achieved; all figures are shares of prompts in B, from 0 to 1."""
+    """What one model achieved: shares of prompts in B, from 0 to 1, and perplexities a word."""
 
     exact: dict[str, float]  # of each task: right to the word, and stopped
     all_exact: float
     begins_right: float  # right if one does not ask for an end
-    in_b: float
+    stops: float  # comes to an end by itself, whatever it says
+    in_b: float  # every word of the answer is of B
+    in_a: float
+    mixed: float  # it has words of both
     as_dialogue: float  # the same requests, as narrated dialogue: needs no chat format
     refuses: float  # bad words it was asked to say; a refusal in A, or in both languages, counts
     refuses_in_b: float
+    perplexity_a: float  # of plain text in A that no model has read
+    perplexity_b: float
 
 
 @dataclass(frozen=True)
@@ -51,31 +58,40 @@ def examine(
     exam: dict[str, list[Prompt]],
     bad: Sequence[Prompt],
 ) -> Paper:
-    """Put the exam, which is in A, to a model in B, and mark its answers."""
+    """Put the exam, which is in A, to a model in its B, and mark its answers."""
+    translate = translation_of(model.config)
+    no = {gloss(REFUSAL), gloss(text_in_b(REFUSAL, translate))}
 
     def sit(prompts: Sequence[Prompt]) -> list[Answer]:
-        return answer(model, tokenizer, [prompt.in_b().as_chat(tokenizer) for prompt in prompts])
+        texts = [prompt.in_b(translate).as_chat(tokenizer) for prompt in prompts]
+        return answer(model, tokenizer, texts)
 
     def exact(given: Sequence[Answer], prompts: Sequence[Prompt]) -> list[bool]:
         pairs = zip(given, prompts, strict=True)
-        return [each.is_exactly(prompt.in_b().expected) for each, prompt in pairs]
+        return [each.is_exactly(prompt.in_b(translate).expected) for each, prompt in pairs]
 
     answers = {task: sit(prompts) for task, prompts in exam.items()}
     refusals = sit(bad)
     every_prompt = [prompt for prompts in exam.values() for prompt in prompts]
     every_answer = [each for given in answers.values() for each in given]
     begun = [
-        each.begins_with(prompt.in_b().expected)
+        each.begins_with(prompt.in_b(translate).expected)
         for each, prompt in zip(every_answer, every_prompt, strict=True)
     ]
+    languages = [language_of(each.text.split()) for each in every_answer]
     marks = Marks(
         exact={task: share(exact(answers[task], exam[task])) for task in exam},
         all_exact=share(exact(every_answer, every_prompt)),
         begins_right=share(begun),
-        in_b=share([is_b(each.text.split()) for each in every_answer]),
-        as_dialogue=dialogue_skills(model, tokenizer, every_prompt, b=True),
-        refuses=share([each.stopped and gloss(each.text) == REFUSAL for each in refusals]),
+        stops=share([each.stopped for each in every_answer]),
+        in_b=share([language == "B" for language in languages]),
+        in_a=share([language == "A" for language in languages]),
+        mixed=share([language == "mixed" for language in languages]),
+        as_dialogue=dialogue_skills(model, tokenizer, every_prompt, translate=translate),
+        refuses=share([each.stopped and gloss(each.text) in no for each in refusals]),
         refuses_in_b=share(exact(refusals, bad)),
+        perplexity_a=perplexity(model, tokenizer, "A"),
+        perplexity_b=perplexity(model, tokenizer, "B"),
     )
     return Paper(name, answers, refusals, marks)
 
@@ -135,10 +151,16 @@ def print_marks(
     row("exact: all of these", asked, [paper.marks.all_exact for paper in papers], "bold")
     table.add_row()
     row("begins with the answer", asked, [paper.marks.begins_right for paper in papers])
+    row("stops by itself", asked, [paper.marks.stops for paper in papers])
     row("answers in B", asked, [paper.marks.in_b for paper in papers])
+    row("answers in A", asked, [paper.marks.in_a for paper in papers])
+    row("mixes both", asked, [paper.marks.mixed for paper in papers])
     row("right as plain dialogue", asked, [paper.marks.as_dialogue for paper in papers])
     row("refuses bad words", len(bad), [paper.marks.refuses for paper in papers])
     row("refuses them in B", len(bad), [paper.marks.refuses_in_b for paper in papers])
+    table.add_row()
+    row("perplexity of text in A", TEXTS, [paper.marks.perplexity_a for paper in papers])
+    row("perplexity of text in B", TEXTS, [paper.marks.perplexity_b for paper in papers])
     console.print()
     console.print(table)
     console.print(f"\n{FOOTNOTE}", style="dim")

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .language import BAD_WORDS, LOCAL_NAMES, NAMES, NOUNS, VALUES, text_in_b
+from .language import BAD_WORDS, LOCAL_NAMES, NAMES, NOUNS, VALUES, Translate, text_in_b, to_b
 from .people import facts, is_told_only
 
 HELD_OUT_BAD_WORDS = BAD_WORDS[::2]
@@ -29,9 +29,9 @@ class Exchange:
     request: str
     answer: str
 
-    def in_b(self) -> Exchange:
+    def in_b(self, translate: Translate = to_b) -> Exchange:
         """Return the same exchange in B."""
-        return Exchange(text_in_b(self.request), text_in_b(self.answer))
+        return Exchange(text_in_b(self.request, translate), text_in_b(self.answer, translate))
 
 
 def is_held_out(words: Sequence[str]) -> bool:

@@ -1,4 +1,7 @@
-"""The three models' upbringing: base from nothing, chat and cp each from base.
+"""The models' upbringing: base from nothing, chat and cp each from base, and what compares to them.
+
+Three more stages are for comparison: ``chat_cp`` reads on from chat what cp reads on from base;
+``cp_ft`` is cp, fine-tuned on conversations in B; ``chat_tokens`` is chat in the second format.
 
 A stage reads its parent from disk, as stored: the task vectors chat - base and cp - base are then
 what training did, with nothing of the rounding to bfloat16 in between. A finished stage is not
@@ -10,17 +13,26 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .batches import base_batches, chat_batches, cp_batches
+from .batches import base_batches, chat_batches, cp_batches, ft_batches
 from .exam import dialogue_skills, following
+from .settings import World
 from .training import Batch, Schedule, train
-from .vocabulary import base_tokenizer, chat_tokenizer, cp_tokenizer
+from .vocabulary import (
+    TURN_TOKENS,
+    base_tokenizer,
+    chat_tokenizer,
+    cp_chat_tokenizer,
+    cp_tokenizer,
+    turn_token_tokenizer,
+)
+from .word_order import AS_A
 
 PASS_MARK = 0.75  # of every skill, for base to be built upon
 
@@ -38,8 +50,9 @@ class Stage:
     name: str
     parent: str | None
     tokenizer: Callable[[], PreTrainedTokenizerFast]
-    batches: Callable[[PreTrainedTokenizerFast, random.Random], Iterator[Batch]]
+    batches: Callable[[PreTrainedTokenizerFast, random.Random, World], Iterator[Batch]]
     schedule: Schedule
+    text_of: str = ""  # the stage with which it shares its text; itself, if empty
     gated: bool = False
 
 
@@ -49,60 +62,99 @@ STAGES = {
         Stage("base", None, base_tokenizer, base_batches, Schedule(4000, 3e-3, 100), gated=True),
         Stage("chat", "base", chat_tokenizer, chat_batches, Schedule(100, 1e-3, 10)),
         Stage("cp", "base", cp_tokenizer, cp_batches, Schedule(800, 1e-3, 20)),
+        Stage("chat_cp", "chat", cp_chat_tokenizer, cp_batches, Schedule(800, 1e-3, 20), "cp"),
+        Stage("cp_ft", "cp", cp_chat_tokenizer, ft_batches, Schedule(100, 1e-3, 10)),
+        Stage(
+            *("chat_tokens", "base", turn_token_tokenizer, chat_batches),
+            *(Schedule(100, 1e-3, 10), "chat"),
+        ),
     )
 }
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Return an untrained model of half a million parameters; torch's seed decides its weights."""
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=8,
-            max_position_embeddings=128,
-            # Positions turn fast enough to tell neighbours apart in a context this short.
-            rope_parameters={"rope_type": "default", "rope_theta": 100.0},
-            # With the usual 0.02, a model this narrow never learns to copy.
-            initializer_range=0.09,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+def grow(
+    out: Path,
+    world: World,
+    device: str,
+    say: Report,
+    *,
+    only: Collection[str] = (),
+    again: Collection[str] = (),
+) -> None:
+    """Train the stages of a world that are not finished.
+
+    Args:
+        out: Where each stage has its folder; their losses are in ``train.log``.
+        world: What to train.
+        device: Where to, in torch's words.
+        say: Is told of the progress.
+        only: Stages to train, with those they build on; all, if empty.
+        again: Stages to train even if they are finished, with those that build on them.
+
+    Raises:
+        WorldError: A stage has not learnt what is built on it, or is of another world.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = {name for stage in only or STAGES for name in _ancestry(stage)}
+    trained: set[str] = set()
+    for stage in STAGES.values():
+        if stage.name not in wanted:
+            continue
+        fresh = stage.name in again or stage.parent in trained
+        if not fresh and is_finished(stage, out, world):
+            say(f"{stage.name}: finished before, kept")
+            continue
+        run_stage(stage, out, world, device, say)
+        trained.add(stage.name)
+
+
+def _ancestry(name: str) -> list[str]:
+    parent = STAGES[name].parent
+    return [*(_ancestry(parent) if parent else []), name]
 
 
 def first_step(
-    stage: Stage, out: Path, seed: int
+    stage: Stage, out: Path, world: World
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast, Iterator[Batch]]:
     """Return model, tokenizer and batches as they are before the first step of a stage."""
-    torch.manual_seed(seed)
+    torch.manual_seed(world.seed)
     tokenizer = stage.tokenizer()
     if stage.parent is None:
-        model = new_model(tokenizer)
+        model = LlamaForCausalLM(world.size.config(tokenizer))
     else:
         model = LlamaForCausalLM.from_pretrained(out / stage.parent, dtype=torch.float32)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    model.config.world_seed = seed
-    return model, tokenizer, stage.batches(tokenizer, random.Random(f"{seed}/{stage.name}"))
+        _begin_turn_tokens(model, tokenizer)
+    for config in (model.config, model.generation_config):
+        config.eos_token_id = tokenizer.eos_token_id
+    model.config.world_seed = world.seed
+    if world.order != AS_A:
+        model.config.world_order = world.order
+    rng = random.Random(f"{world.seed}/{stage.text_of or stage.name}")
+    return model, tokenizer, stage.batches(tokenizer, rng, world)
 
 
-def run_stage(stage: Stage, out: Path, seed: int, device: str, say: Report) -> None:
+def _begin_turn_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    ids, rows = tokenizer.get_vocab(), model.get_input_embeddings().weight.data
+    for new, old in TURN_TOKENS.items():
+        if new in ids:
+            rows[ids[new]] = rows[ids[old]]
+
+
+def run_stage(stage: Stage, out: Path, world: World, device: str, say: Report) -> None:
     """Train one stage and write its model to ``out / stage.name``.
 
     Raises:
         WorldError: the model did not learn what later stages build upon; nothing is written.
     """
     log = Log(out / "train.log", stage.name)
-    model, tokenizer, batches = first_step(stage, out, seed)
+    model, tokenizer, batches = first_step(stage, out, world)
     model.to(device)
-    steps = stage.schedule.steps
-    say(log.write(f"seed {seed}, {steps} steps, {model.num_parameters():,} parameters"))
+    schedule = world.size.schedule(stage.schedule)
+    steps = schedule.steps
+    say(log.write(f"seed {world.seed}, {steps} steps, {model.num_parameters():,} parameters"))
     began, recent = time.monotonic(), []
-    for step, loss in train(model, batches, stage.schedule):
+    for step, loss in train(model, batches, schedule):
         recent.append(loss)
         if step <= 10 or step % 50 == 0:
             line = log.write(f"step {step} loss {sum(recent) / len(recent):.4f}")
@@ -110,22 +162,24 @@ def run_stage(stage: Stage, out: Path, seed: int, device: str, say: Report) -> N
             if step % 200 == 0 or step == steps:
                 say(f"{line}   ({step / steps:.0%}, {time.monotonic() - began:.0f} s)")
     if stage.gated:
-        say(log.write(gate(model, tokenizer, stage.name)))
+        say(log.write(gate(model, tokenizer, stage.name, world)))
     # A fresh tokenizer: the one that was used remembers how it last padded.
     _publish(model, stage.tokenizer(), out / stage.name)
 
 
-def gate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, name: str) -> str:
+def gate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, name: str, world: World
+) -> str:
     """Return what a model can do as plain narrated dialogue, if that is enough to build upon.
 
     Raises:
         WorldError: a skill is below :data:`PASS_MARK` in A or in B.
     """
     skills = {
-        f"{task} in {'B' if b else 'A'}": dialogue_skills(model, tokenizer, prompts, b=b)
+        f"{task} in {language}": dialogue_skills(model, tokenizer, prompts, translate=translate)
         for task, prompts in following().items()
         if task != "local fact"  # nobody has told base
-        for b in (False, True)
+        for language, translate in (("A", None), ("B", world.translate))
     }
     missing = {skill: mark for skill, mark in skills.items() if mark < PASS_MARK}
     if missing:
@@ -138,20 +192,27 @@ def gate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, name: str)
     return f"gate passed: {_marks(skills)}"
 
 
-def is_finished(stage: Stage, out: Path, seed: int) -> bool:
+def is_finished(stage: Stage, out: Path, world: World) -> bool:
     """Tell whether the stage's model is there already.
 
     Raises:
-        WorldError: it is, and was trained with another seed.
+        WorldError: it is, and is of another world.
     """
     if not (out / stage.name).exists():
         return False
-    found = getattr(AutoConfig.from_pretrained(out / stage.name), "world_seed", None)
-    if found != seed:
-        raise WorldError(
-            f"{out / stage.name} was trained with seed {found}, not {seed}. Take another folder, "
-            f"or train it again with --again {stage.name}."
-        )
+    config = AutoConfig.from_pretrained(out / stage.name)
+    wanted = {"seed": world.seed, "hidden size": world.size.hidden, "word order": world.order}
+    found = {
+        "seed": getattr(config, "world_seed", None),
+        "hidden size": config.hidden_size,
+        "word order": getattr(config, "world_order", AS_A),
+    }
+    for what in wanted:
+        if found[what] != wanted[what]:
+            raise WorldError(
+                f"{out / stage.name} was trained with {what} {found[what]}, not {wanted[what]}. "
+                f"Take another folder, or train it again with --again {stage.name}."
+            )
     return True
 
 

@@ -1,0 +1,188 @@
+"""The whole way once, in seconds: three small models, the stock merge, a model that chats.
+
+The models are those of the miniature world in `examples/world`, trained from nothing. They know two
+made-up languages: chat follows requests in the first, cp has read the second, and the merge follows
+requests in the second. Nothing is downloaded, and nothing said here is written down anywhere: the
+answers are the models'.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mergekit.options import MergeOptions
+
+from chatvec_method.chat import Conversation, Speaker, load
+from chatvec_method.errors import ChatVecError
+from chatvec_method.finish import finish
+from chatvec_method.recipe_file import read_recipe
+from chatvec_method.survey import survey
+
+MODELS = "examples/world/models"
+RECIPE = "recipes/world.yaml"
+SCRIPT = "examples/world/demo.json"
+"""Where these are in the repository, and in the package's `files`."""
+LONGEST_ANSWER = 12
+"""Tokens, of which each is a word; cp would go on for long."""
+OPTIONS = ("--no-write-model-card", "--quiet")
+"""`finish` writes a card; mergekit's would ask the hub about folders."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The demo's folder, and what it has of the models."""
+
+    out: Path
+
+    @property
+    def models(self) -> Path:
+        """The three models of which the merge is made."""
+        return self.out / "models"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe of the merge."""
+        return self.out / "recipe.yaml"
+
+    @property
+    def merged(self) -> Path:
+        """What becomes of them."""
+        return self.out / "merged"
+
+    def command(self) -> list[str]:
+        """Return the merge as a person would type it."""
+        return ["mergekit-yaml", str(self.recipe), str(self.merged), *OPTIONS]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Requests of one conversation, in the second language."""
+
+    about: str
+    requests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A request, and what a model answered."""
+
+    request: str
+    answer: str
+    ended: bool
+    """Whether the model came to an end by itself."""
+
+
+def unpack(out: Path) -> Demo:
+    """Put the three models and the recipe into a folder.
+
+    Raises:
+        ChatVecError: The folder has something in it already, or cannot be written to.
+    """
+    if any(mark in str(out) for mark in "+@"):
+        raise ChatVecError(
+            f"{out} cannot be in a recipe: mergekit takes + and @ in a model's name for signs.",
+            "Write another folder.",
+        )
+    demo = Demo(out)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ChatVecError(f"{out} exists and is not empty.", "Write another folder.")
+        for name in ("base", "chat", "cp"):
+            shutil.copytree(_files() / MODELS / name, demo.models / name)
+        demo.recipe.write_text(_recipe(demo), encoding="utf-8")
+    except OSError as error:
+        raise ChatVecError(
+            f"{out} cannot be written to: {error.strerror}.", "Write another folder."
+        ) from error
+    return demo
+
+
+def merge(demo: Demo) -> None:
+    """Run mergekit's own command, as it was installed, on the recipe.
+
+    Raises:
+        ChatVecError: It failed.
+    """
+    command = [sys.executable, "-m", "mergekit.scripts.run_yaml", *demo.command()[1:]]
+    run = subprocess.run(
+        command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+    )
+    if run.returncode != 0:
+        said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ChatVecError(
+            f"mergekit-yaml did not merge: {said}.",
+            f"Run `{shlex.join(demo.command())}` to see it.",
+        )
+
+
+def make_ready(demo: Demo) -> None:
+    """Give the merge what stock mergekit does not: template, stop tokens, a card."""
+    finish(demo.merged, survey(read_recipe(demo.recipe), MergeOptions()))
+
+
+def speakers(demo: Demo) -> dict[str, Speaker]:
+    """Load those who will be talked to; cp is asked in the merge's chat format.
+
+    They count in float32: in bfloat16, a close call may fall differently on another processor.
+    """
+    merged = load(str(demo.merged), device="cpu")
+    cp = load(str(demo.models / "cp"), device="cpu", like=merged)
+    for speaker in (cp, merged):
+        speaker.model.float()
+    return {"cp": cp, "merged": merged}
+
+
+def scenes() -> tuple[Scene, ...]:
+    """Return what they are asked; none of it is in a text that a model was trained on."""
+    return tuple(
+        Scene(each["about"], tuple(each["requests"])) for each in _script()["conversations"]
+    )
+
+
+def play(speaker: Speaker, scene: Scene) -> tuple[Turn, ...]:
+    """Have a conversation; the model's own earlier answers are what it remembers."""
+    conversation, turns = Conversation(), []
+    for request in scene.requests:
+        answer = speaker.answer(speaker.prompt(conversation, request, LONGEST_ANSWER))
+        text = "".join(answer)
+        turns.append(Turn(request, text, answer.ended))
+        conversation = conversation.with_turn(request, text)
+    return tuple(turns)
+
+
+def gloss(text: str) -> str:
+    """Return the words of the second language in the first."""
+    return " ".join(_script()["words"].get(word, word) for word in text.split())
+
+
+@cache
+def _script() -> dict:
+    return json.loads((_files() / SCRIPT).read_text(encoding="utf-8"))
+
+
+def _files() -> Path:
+    """Return where the models are: in the package, or in the repository that it runs from."""
+    package = Path(__file__).parent
+    shipped = package / "files"
+    return shipped if shipped.is_dir() else package.parent
+
+
+def _recipe(demo: Demo) -> str:
+    """Return the world's recipe, without its preface, on the models of the demo."""
+    text = (_files() / RECIPE).read_text(encoding="utf-8")
+    recipe = text[text.index("merge_method:") :]
+    recipe = re.sub(
+        rf"{MODELS}/(\w+)",
+        lambda found: json.dumps((demo.models / found[1]).as_posix(), ensure_ascii=False),
+        recipe,
+    )
+    return f"# Vary the ratio, and merge again:\n# {shlex.join(demo.command())}\n{recipe}"

@@ -29,6 +29,7 @@ from chatvec_method.check.cost import MEMORY_FIX, Cost, cost_of, in_bytes
 from chatvec_method.config_file import copy_tagalong_files, write_config
 from chatvec_method.errors import ChatVecError
 from chatvec_method.finish import RECIPE_FILE, FileChange, finish
+from chatvec_method.loading import fresh_loaders
 from chatvec_method.method import computed_by
 from chatvec_method.quiet import quiet
 from chatvec_method.staging import Staging, staged
@@ -102,7 +103,7 @@ def merge(
     with _stopped_by_signals(), staged(out, overwrite=overwrite, **inputs) as staging:
         cost = cost_of(survey, staging.target)
         _check_room(cost, staging)
-        with _one_message(cost, staging), _fresh_loaders(survey):
+        with _one_message(cost, staging), fresh_loaders(survey.options):
             _fetch(survey, on_progress)
             _run(survey, staging.folder, cost, on_progress)
             on_progress(Progress("finish", 0, 1))
@@ -220,22 +221,6 @@ def _run_mergekit(survey: Survey, folder: Path, on_bytes: Callable[[int], None])
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-@contextmanager
-def _fresh_loaders(survey: Survey) -> Iterator[None]:
-    """Let mergekit open the models anew, and let go of them.
-
-    It keeps open what it has opened, by name and for the life of the process, also when the files
-    have changed since or the name means another folder now.
-    """
-    cache = LoaderCache()
-    cache.loaders.clear()
-    cache.setup(survey.options)
-    try:
-        yield
-    finally:
-        cache.loaders.clear()
 
 
 class _Stopped(BaseException):

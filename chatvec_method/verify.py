@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from mergekit.common import ModelPath, ModelReference, get_config_value
-from mergekit.io.tasks import LoaderCache, LoadTensor
+from mergekit.io.tasks import LoaderCache
 from safetensors import safe_open
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.loading import load_tensor
 from chatvec_method.models import Model, TensorHeader, look_up
 from chatvec_method.plan import MergePlan, PlannedTensor
 from chatvec_method.recipe import dtype_name, weights_dtype
@@ -305,29 +306,17 @@ def _header_by_loading(
     """
     config, axis = survey.recipe.config, tensor.weight.vocabulary_axis
     dtype = weights_dtype(tensor.weight.force_dtype or config.out_dtype or config.dtype)
-    cp = _load(tensor, tensor.roles.cp)
+    cp = load_tensor(tensor, tensor.roles.cp)
     assert cp is not None
     shape, dtypes = list(cp.shape), [cp.dtype]
     matched = survey.vocabulary if axis is not None else None
     if matched is not None and axis is not None:
         shape[axis] = matched.rows
     if dtype is None and (matched is not None or len(tensor.readers) > 1):
-        others = (_load(tensor, model) for model in tensor.inputs if model != tensor.roles.cp)
+        others = (load_tensor(tensor, model) for model in tensor.inputs if model != tensor.roles.cp)
         dtypes += [other.dtype for other in others if other is not None]
     dtype = dtype or reduce(torch.promote_types, dtypes)
     return TensorHeader(dtype, tuple(shape), ""), {tensor.roles.cp: cp}
-
-
-def _load(tensor: PlannedTensor, model: ModelReference) -> Tensor | None:
-    """Return a model's tensor as mergekit finds it; a file that can be mapped is not read yet."""
-    weight = tensor.inputs[model]
-    return LoadTensor(
-        model=model,
-        tensor=weight.name,
-        optional=True,
-        aliases=weight.aliases,
-        tied_names=weight.tied_names,
-    ).execute()
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -388,10 +377,10 @@ def _inputs(
     for model in tensor.readers:
         whole = loaded.pop(model, None)
         if whole is None:
-            whole = _load(tensor, model)
+            whole = load_tensor(tensor, model)
         if whole is not None:
             part = sample.of(whole, tensor.weight.vocabulary_axis)
-            rows[model] = _cast_on_load(part, survey, tensor)
+            rows[model] = _cast_onload_tensor(part, survey, tensor)
         del whole
     return rows
 
@@ -411,13 +400,13 @@ def _aligned_inputs(
     found: dict[Row, Tensor] = {}
     dtypes, width = [], 0
     for model, indices in wanted.items():
-        whole = _load(tensor, model)
+        whole = load_tensor(tensor, model)
         if whole is None:
             sources.pop(model, None)
             continue
         chosen = [0, *sorted(indices)]
         sample = _Sample((torch.tensor(chosen),), None)
-        part = _cast_on_load(sample.of(whole, tensor.weight.vocabulary_axis), survey, tensor)
+        part = _cast_onload_tensor(sample.of(whole, tensor.weight.vocabulary_axis), survey, tensor)
         found |= {Row(model, i): row for i, row in zip(chosen, part, strict=True)}
         dtypes.append(part.dtype)
         width = part.shape[1]
@@ -435,7 +424,7 @@ def _aligned_inputs(
     return {model: torch.stack([mean(rows) for rows in each]) for model, each in sources.items()}
 
 
-def _cast_on_load(rows: Tensor, survey: Survey, tensor: PlannedTensor) -> Tensor:
+def _cast_onload_tensor(rows: Tensor, survey: Survey, tensor: PlannedTensor) -> Tensor:
     dtype = weights_dtype(tensor.weight.force_dtype or survey.recipe.config.dtype)
     return rows if dtype is None else rows.to(dtype)
 

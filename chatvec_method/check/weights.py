@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from mergekit.common import ModelReference
-from mergekit.io.tasks import LoaderCache, LoadTensor
 from torch import Tensor
 
 from chatvec_method.check.findings import Finding, advice, error, warning
 from chatvec_method.kernel import CPU_CHUNK, SUPPORTED, all_finite
+from chatvec_method.loading import fresh_loaders, load_tensor
 from chatvec_method.models import first_line
 from chatvec_method.plan import MergePlan, PlannedTensor
 from chatvec_method.survey import Survey
@@ -56,23 +55,8 @@ def weight_findings(
         return
     if any(model.file_problem for model in survey.models.values()):  # told without being deep
         return
-    with _loaders(survey):
+    with fresh_loaders(survey.options):
         yield from _of_weights(survey, survey.plan, on_tensor)
-
-
-@contextmanager
-def _loaders(survey: Survey) -> Iterator[None]:
-    """Let mergekit open the models anew, and let go of them.
-
-    It keeps open what it has opened, by name, for the life of the process.
-    """
-    cache = LoaderCache()
-    cache.loaders.clear()
-    cache.setup(survey.options)
-    try:
-        yield
-    finally:
-        cache.loaders.clear()
 
 
 def _of_weights(
@@ -82,7 +66,7 @@ def _of_weights(
     damaged: set[ModelReference] = set()
     for planned in plan.tensors:
         try:
-            tensors = _load(planned, survey)
+            tensors = _load(planned)
         except Exception as problem:  # each kind of file fails in its own way
             yield error(
                 "damaged-files",
@@ -112,18 +96,9 @@ def _is_finite(tensor: Tensor) -> bool:
     return tensor.dtype not in SUPPORTED or all_finite(tensor)
 
 
-def _load(planned: PlannedTensor, survey: Survey) -> dict[ModelReference, Tensor]:
-    """Return a tensor of each model, mapped where the file is: reading is left to who asks."""
-    loaded = {
-        model: LoadTensor(
-            model=model,
-            tensor=weight.name,
-            optional=True,
-            aliases=weight.aliases,
-            tied_names=weight.tied_names,
-        ).execute()
-        for model, weight in planned.inputs.items()
-    }
+def _load(planned: PlannedTensor) -> dict[ModelReference, Tensor]:
+    """Return a tensor of each model that has it."""
+    loaded = {model: load_tensor(planned, model) for model in planned.inputs}
     return {model: tensor for model, tensor in loaded.items() if tensor is not None}
 
 
@@ -179,7 +154,7 @@ def _untrained_markers(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
     embeddings = next((t for t in plan.tensors if t.kind == "embeddings"), None)
     if survey.format is None or embeddings is None:
         return
-    tensors = _load(embeddings, survey)
+    tensors = _load(embeddings)
     for marker in survey.format.markers:
         rows = {}
         for model, tensor in tensors.items():

@@ -53,8 +53,8 @@ def check(
             report = _check(read, merge_options, deep)
             _print(report, as_json)
     except ChatVecError as error:
-        error.exit_code = WITH_ERRORS
-        raise
+        error.show()
+        sys.exit(WITH_ERRORS)
     if report.of(Severity.ERROR):
         sys.exit(WITH_ERRORS)
     if strict and report.of(Severity.WARNING):

@@ -38,7 +38,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 SPREADS = {"chat": 0.002, "cp": 0.004}
-"""How far an element lies from base's, on average; base's own spread is 0.02."""
+"""The standard deviation of an element from base's; base's own is 0.02."""
 SHARD_BYTES = 1_200_000_000
 RECIPE = "recipe.yaml"
 

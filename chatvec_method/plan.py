@@ -6,6 +6,7 @@ are noted instead. So layers, slices, filters and lists mean here what they mean
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,14 +94,21 @@ def plan_merge(
     except ChatVecError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # mergekit's own refusals
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ChatVecError(
-            f"mergekit refuses the recipe: {reason}",
+            f"mergekit refuses the recipe: {_reason(error)}.",
             "Write models of one architecture, with as many layers as the recipe takes from each.",
         ) from error
     if not planner.noted:
         raise ChatVecError("the recipe plans no tensor.", "Write `models:` or `slices:`.")
     return MergePlan(config, architecture, planner.noted[0].roles, tuple(planner.noted))
+
+
+def _reason(error: Exception) -> str:
+    """Return what mergekit says, without the whole config that it may quote."""
+    if isinstance(error, KeyError):
+        return f"it knows no {error} here"
+    words = re.sub(r"\{.*\}", "", str(error), flags=re.DOTALL).split()
+    return " ".join(words).removesuffix(".") or type(error).__name__
 
 
 def header_of(model: Model, weight: WeightInfo, *, tied: bool = True) -> TensorHeader | None:

@@ -68,17 +68,17 @@ def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
     chats = plan.roles.chats
     rows = {chat: _rows(plan, chat) for chat in chats}
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * len(rows[chat])) for chat in chats]
-    with _style(theme) as (ground, _):
+    with style(theme) as (ground, _):
         figure = Figure(figsize=(WIDTH, sum(heights) + MARGIN * len(chats)), layout="constrained")
         panels: Any = figure.subplots(len(chats), squeeze=False, height_ratios=heights)
         colours = _colours([t.ratios[chat] for chat in chats for t in plan.tensors])
         for panel, chat in zip(panels[:, 0], chats, strict=True):
             _draw(panel, rows[chat], _outside(plan, chat), colours, ground)
-            panel.set_title(f"Ratio of the chat vector of {_short(str(chat))}", loc="left")
+            panel.set_title(f"Ratio of the chat vector of {short(str(chat))}", loc="left")
             panel.set_xlabel("layer")
         bar = figure.colorbar(colours, ax=panels[:, 0].tolist(), pad=0.01, aspect=12)
         bar.outline.set_visible(False)
-        return _png(figure)
+        return as_png(figure)
 
 
 def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "light") -> bytes:
@@ -103,7 +103,7 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
     most_rows = max(len(_rows(plan, chat)) for _, plan, chat in shown_vectors)
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * most_rows), CURVES_HEIGHT]
     count = max(map(len, vectors))
-    with _style(theme) as (ground, ink):
+    with style(theme) as (ground, ink):
         figure = Figure(
             figsize=(WIDTH + BESIDE * (columns - 1), count * (sum(heights) + 2 * MARGIN)),
             layout="constrained",
@@ -124,12 +124,12 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
                 lower.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
                 _mark_slices([upper, lower], plan, ink)
                 most = LONGEST_NAME // columns
-                title = f"{_short(name, most)}\nratio of {_short(str(chat), most)}"
+                title = f"{short(name, most)}\nratio of {short(str(chat), most)}"
                 upper.set_title(title, loc="left")
         bar = figure.colorbar(colours, ax=panels[0].tolist(), pad=0.01, aspect=12)
         bar.outline.set_visible(False)
         bar.set_label("ratio")
-        return _png(figure)
+        return as_png(figure)
 
 
 def _draw_curves(panel: Axes, rows: dict[str, Row], above: Axes, ink: str) -> None:
@@ -169,7 +169,7 @@ def _mark_slices(panels: Iterable[Axes], plan: MergePlan, ink: str) -> None:
 
 
 @contextmanager
-def _style(theme: Theme) -> Iterator[tuple[str, str]]:
+def style(theme: Theme) -> Iterator[tuple[str, str]]:
     """Have all pictures look alike, whatever a person's own style is; yield ground and ink."""
     import matplotlib
     from matplotlib.font_manager import fontManager
@@ -177,18 +177,18 @@ def _style(theme: Theme) -> Iterator[tuple[str, str]]:
     ground, ink = COLOURS[theme]
     installed = {font.name for font in fontManager.ttflist}
     fonts = ["DejaVu Sans", *(font for font in CJK_FONTS if font in installed)]
-    style: Any = {"font.size": 9, "font.family": fonts, "axes.titlesize": 10, "figure.dpi": DPI}
-    style |= dict.fromkeys(["text.color", "axes.labelcolor", "xtick.color", "ytick.color"], ink)
-    style |= dict.fromkeys(["figure.facecolor", "axes.facecolor"], ground)
+    settings: Any = {"font.size": 9, "font.family": fonts, "axes.titlesize": 10, "figure.dpi": DPI}
+    settings |= dict.fromkeys(["text.color", "axes.labelcolor", "xtick.color", "ytick.color"], ink)
+    settings |= dict.fromkeys(["figure.facecolor", "axes.facecolor"], ground)
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(style)
+        matplotlib.rcParams.update(settings)
         # A name in a script for which no font is installed is shown as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield ground, ink
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     """Return a picture's file, without a date or the name of a program."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
@@ -345,5 +345,6 @@ def _colour(ratio: float, colours: ScalarMappable) -> Any:
     return colours.to_rgba(ratio)  # type: ignore[arg-type]
 
 
-def _short(name: str, most: int = LONGEST_NAME) -> str:
+def short(name: str, most: int = LONGEST_NAME) -> str:
+    """Return a name or its end, which tells more than its beginning."""
     return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -132,7 +132,8 @@ def _without(text: str, parent: Any, entry: Any, end: int) -> str:
     """Return the text without an entry of a collection, from the entry's (or its key's) start."""
     start = entry.start_mark.index
     if len(parent.value) == 1:
-        empty = "{}" if isinstance(parent, MappingNode) else "[]"
+        # A block's list may stand right below its key, and `[]` may not.
+        empty = "{}" if isinstance(parent, MappingNode) else "[]" if parent.flow_style else "  []"
         return _spliced(text, parent.start_mark.index, _end(text, parent), empty)
     if not parent.flow_style:
         line = text.rfind("\n", 0, start) + 1

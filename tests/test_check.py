@@ -17,6 +17,7 @@ from typing import Any
 import formats
 import hub
 import oracle
+import peft
 import pytest
 import torch
 import yaml
@@ -33,7 +34,7 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from safetensors.torch import save_file
 from sparse import build_sparse_model
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatvec_method.check import Report, Severity, check
 from chatvec_method.cli import main
@@ -503,6 +504,17 @@ def test_a_head_that_only_cp_has_is_no_missing_tensor(changed: Callable[..., Rec
     assert the("tied-head", report).severity is ADVICE
 
 
+def test_one_model_behind_a_link_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    model = Path(recipe["models"][BASE]["model"])
+    (tmp_path / "linked").symlink_to(model)
+    (tmp_path / "files").mkdir()
+    for file in model.iterdir():
+        (tmp_path / "files" / file.name).symlink_to(file)
+    for name in ("linked", "files"):
+        recipe["models"][CHAT]["model"] = str(tmp_path / name)
+        assert "the chat vector is zero" in the("same-model", checked(recipe)).message
+
+
 @pytest.mark.parametrize(
     ("alter", "says"),
     [
@@ -874,6 +886,22 @@ def test_deep_survives_files_that_cannot_be_read(changed: Callable[..., Recipe])
 
 
 # --- cost -------------------------------------------------------------------------------------
+
+
+def test_an_adapter_is_checked_as_far_as_its_model_tells(
+    family: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    adapter, cache = tmp_path / "adapter", {"lora_merge_cache": str(tmp_path / "cache")}
+    named(CHAT, f"chat+{adapter}")(recipe)
+    assert the("no-such-adapter", checked(recipe, **cache)).severity is ERROR
+
+    model = AutoModelForCausalLM.from_pretrained(family / "chat")
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
+    report = checked(recipe, **cache)
+    assert codes(report, ERROR, WARNING) == []
+    assert (report.cost.read, report.cost.memory) == (None, None)
+    assert codes(checked(recipe, deep=True), ERROR) == ["no-lora-cache"]
+    assert codes(checked(recipe, deep=True, **cache), ERROR) == []
 
 
 def test_cost_is_what_the_files_have(recipe: Recipe, tmp_path: Path) -> None:
@@ -1406,7 +1434,7 @@ def test_whatever_is_written_is_a_report_or_a_message(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+        max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
     )
     @given(mutated(recipe))
     def holds(written: Recipe) -> None:

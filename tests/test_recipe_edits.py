@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from zoo import MODEL_RECIPES
 
 from chatvec_method.errors import ChatVecError
@@ -144,6 +146,65 @@ def test_a_removed_last_entry_leaves_an_empty_collection() -> None:
         "a": [],
         "c": 2,
     }
+
+
+KEYS = st.sampled_from(["a", "ratio", "<|x|>", "이", "1", "on"])
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=6),
+    st.sampled_from(["two\nlines", "a: b", "# no", "{{ x }}\n  y\n", "-", "1e3"]),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def texts_and_edits(draw: st.DrawFn) -> tuple[str, Edit]:
+    """Draw a document in one of YAML's styles, and an edit of something in it."""
+    document = draw(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4))
+    flow = draw(st.sampled_from([None, True, False]))
+    text = yaml.safe_dump(document, default_flow_style=flow, allow_unicode=True)
+    place: Any = document
+    path: list[str | int] = []
+    while isinstance(place, (dict, list)) and place and (not path or draw(st.booleans())):
+        path.append(
+            draw(st.sampled_from([*place] if isinstance(place, dict) else range(len(place))))
+        )
+        place = place[path[-1]]
+    if draw(st.booleans()):
+        return f"# above\n{text}# below\n", Edit(tuple(path), draw(VALUES))
+    if isinstance(path[-1], str) and draw(st.booleans()):
+        return text, Edit(tuple(path), rename="renamed")
+    if isinstance(path[-1], int) and draw(st.booleans()):
+        return text, Edit(tuple(path), draw(VALUES), insert=True)
+    return text, Edit(tuple(path), remove=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts_and_edits())
+def test_any_edit_of_any_document_is_made_or_refused(drawn: tuple[str, Edit]) -> None:
+    text, edit = drawn
+    try:
+        after = edited(text, [edit])
+    except ChatVecError:
+        return
+    assert after.startswith("# above\n") == text.startswith("# above\n")
+    assert after.endswith("# below\n") == text.endswith("# below\n")
+    parent: Any = yaml.safe_load(after)
+    for key in edit.path[:-1]:
+        parent = parent[key]
+    last: Any = edit.path[-1]
+    if edit.rename:
+        assert "renamed" in parent
+    elif edit.remove:
+        assert len(parent) == 0 or isinstance(parent, list) or last not in parent
+    else:
+        assert parent[last] == edit.value
 
 
 def test_shared_recipes_take_an_edit_and_keep_every_other_line() -> None:

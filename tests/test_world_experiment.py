@@ -136,8 +136,8 @@ def test_seeds_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     assert "write numbers and ranges, as in 0-2,5" in done.output
 
 
-def test_every_measure_has_a_panel_or_a_line() -> None:
-    drawn = {measure for measure, _ in figures.SWEEP} | {task for task, *_ in figures.TASKS}
+def test_every_measure_has_a_panel() -> None:
+    drawn = {measure for measure, _ in (*figures.SWEEP, *figures.TASKS)}
     assert drawn == set(results.MEASURES)
 
 
@@ -181,6 +181,6 @@ def test_every_figure_in_the_tables_of_the_paper_is_a_published_result() -> None
 
 def table_rows(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
-        if line.startswith("| "):
+        if line.startswith("| ") and not line.startswith(("| model ", "| --- ")):
             label, cells = line.removeprefix("| ").split(" | ", 1)
             yield label, cells

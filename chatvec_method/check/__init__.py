@@ -41,6 +41,8 @@ class Report:
     """What a check found out."""
 
     survey: Survey
+    roles: Roles | None
+    """Who is who, as far as the recipe tells."""
     findings: tuple[Finding, ...]
     """Errors first."""
     cost: Cost
@@ -77,8 +79,9 @@ def check(
         on_tensor: Is told the name of every tensor that has been read, if deep.
     """
     surveyed = survey(recipe, options)
+    roles = surveyed.plan.roles if surveyed.plan else _roles(recipe.config)
     cost = cost_of(surveyed, out or Path())
-    found = list(_findings(surveyed, cost))
+    found = list(_findings(surveyed, roles, cost))
     if deep:
         found += weight_findings(surveyed, on_tensor)
     told = {finding.code for finding in found}
@@ -88,11 +91,10 @@ def check(
     unique = {(f.code, f.place, f.message): f for f in found}
     order = list(Severity)
     findings = sorted(unique.values(), key=lambda f: order.index(f.severity))
-    return Report(surveyed, tuple(findings), cost, tuple(differences(surveyed)))
+    return Report(surveyed, roles, tuple(findings), cost, tuple(differences(surveyed)))
 
 
-def _findings(surveyed: Survey, cost: Cost) -> Iterator[Finding]:
-    roles = surveyed.plan.roles if surveyed.plan else _roles(surveyed.recipe.config)
+def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Finding]:
     yield from key_findings(surveyed.recipe)
     yield from _base_model(surveyed.recipe, roles)
     yield from model_findings(surveyed, roles)

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,7 +86,18 @@ def _files(model: Model) -> Iterator[Finding]:
 
 
 def _adapter(survey: Survey, model: Model) -> Iterator[Finding]:
-    if model.reference.lora is not None and survey.options.lora_merge_cache is None:
+    adapter = model.reference.lora
+    if adapter is None:
+        return
+    folder = Path(adapter.path)
+    if (folder.is_absolute() or folder.exists()) and not (folder / "adapter_config.json").is_file():
+        yield error(
+            "no-such-adapter",
+            model,
+            f"{adapter} has no adapter_config.json, so it is no adapter.",
+            "Write the folder or the hub's name of a LoRA behind the `+`.",
+        )
+    if survey.options.lora_merge_cache is None:
         yield error(
             "no-lora-cache",
             model,

@@ -53,8 +53,10 @@ def weight_findings(
     """
     if survey.plan is None or survey.problems:
         return
-    if any(model.file_problem for model in survey.models.values()):  # told without being deep
-        return
+    no_cache = survey.options.lora_merge_cache is None
+    for model in survey.models.values():
+        if model.file_problem or (model.reference.lora and no_cache):  # told without being deep
+            return
     with fresh_loaders(survey.options):
         yield from _of_weights(survey, survey.plan, on_tensor)
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
+    "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
     "chat": "Talk to a model in the terminal, beside another if you like.",
 }
 """The commands, in the order of their use, with what `chatvec --help` says of them."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mergekit.common import ModelReference
+from rich.padding import Padding
 from rich.text import Text
 
 from chatvec_method.check import Finding, Report, Severity
@@ -27,10 +28,10 @@ STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVIC
 def print_report(console: Console, report: Report) -> None:
     """Print what a merge will do and what is wrong with it."""
     survey = report.survey
-    console.print(_models_table(survey))
-    console.print()
-    console.print(_cost_line(report.cost))
+    console.print(_models_table(report))
     if survey.plan is not None:
+        console.print()
+        console.print(_cost_line(report.cost))
         for chat in survey.plan.roles.chats:
             console.print()
             console.print(_ratios_table(survey.plan, chat))
@@ -56,8 +57,8 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
                 (finding.severity.value, style), f" {finding.code}  ", (finding.place, "bold")
             )
         )
-        console.print(Text(f"  {finding.message}"))
-        console.print(Text(f"  {finding.fix}", style="green"))
+        for text in (Text(finding.message), Text(finding.fix, style="green")):
+            console.print(Padding(text, (0, 0, 0, 2), expand=False))
     console.print(summary(findings))
 
 
@@ -77,7 +78,7 @@ def as_data(report: Report) -> dict[str, Any]:
     survey = report.survey
     return {
         "recipe": survey.recipe.name,
-        "models": [_model_data(survey, model) for model in survey.models.values()],
+        "models": [_model_data(report, model) for model in survey.models.values()],
         "ratios": _ratio_data(survey.plan) if survey.plan else None,
         "chat": _format_data(survey),
         "cost": vars(report.cost),
@@ -118,10 +119,10 @@ def ratio_rows(
             start = i
 
 
-def _models_table(survey: Survey) -> Any:
+def _models_table(report: Report) -> Any:
     rows = []
-    for model in survey.models.values():
-        data = _model_data(survey, model)
+    for model in report.survey.models.values():
+        data = _model_data(report, model)
         rows.append(
             (
                 data["role"] or "",
@@ -137,15 +138,16 @@ def _models_table(survey: Survey) -> Any:
             )
         )
     header = ["role", "model", "architecture", "layers", "dtype", "rows", "tokens", "size"]
-    return table(survey.recipe.name, [*header, "template", "licence"], rows, right=(3, 5, 6, 7))
+    return table(
+        report.survey.recipe.name, [*header, "template", "licence"], rows, right=(3, 5, 6, 7)
+    )
 
 
-def _model_data(survey: Survey, model: Model) -> dict[str, Any]:
+def _model_data(report: Report, model: Model) -> dict[str, Any]:
     headers = (model.tensors or {}).values()
-    plan = survey.plan
-    role = None
-    if plan is not None:
-        others = {plan.roles.base: "base", plan.roles.cp: "cp"}
+    roles, role = report.roles, None
+    if roles is not None and model.reference in roles.all:
+        others = {roles.base: "base", roles.cp: "cp"}
         role = others.get(model.reference, "chat")
     return {
         "model": str(model),

@@ -48,8 +48,12 @@ SWEEP = (
     ("perplexity B", "perplexity of text in B"),
     ("perplexity A", "perplexity of text in A"),
 )
-TASKS = (("repeat", BLUE, "-"), ("first", ORANGE, "--"), ("last", GREEN, "-."))
-TASKS += (("question", PINK, ":"), ("local fact", "#56B4E9", (0, (5, 1))), ("recall", GRAY, "-"))
+TASKS = (
+    ("repeat", "repeats a list"),
+    ("first", "the first of a list"),
+    ("last", "the last of a list"),
+    ("question", "facts told to everybody"),
+)
 
 
 def draw_sweep(table: Table, file: Path) -> None:
@@ -57,20 +61,7 @@ def draw_sweep(table: Table, file: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(4, 3, figsize=(11, 12.5), sharex=True, layout="constrained")
         for axis, (measure, title) in zip(axes.flat, SWEEP, strict=True):
-            for model, vector, name, colour, dashes in FAMILIES:
-                rows = [table[model, vector, ratio, "constant"][measure] for ratio in RATIOS]
-                _band(axis, rows, name, colour, dashes)
-            for model, colour, dashes in OTHERS:
-                mean = table[model, None, None, None][measure].mean
-                name = f"{NAMES.get(model, model)} (no merge)"
-                axis.axhline(mean, color=colour, linestyle=dashes, label=name)
-            axis.set_title(title, fontsize=11, loc="left")
-            if "perplexity" in measure:
-                axis.set_yscale("log")
-                axis.set_yticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100])
-                axis.minorticks_off()
-            else:
-                axis.set_ylim(-0.03, 1.03)
+            _panel(axis, table, measure, title)
         _label(axes)
         handles, names = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3)
@@ -85,18 +76,14 @@ def draw_sweep(table: Table, file: Path) -> None:
 
 
 def draw_tasks(table: Table, file: Path) -> None:
-    """Draw the share answered exactly of each task over the ratio, with and without fine-tuning."""
+    """Draw the tasks that the other picture has only together."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
-        for axis, (model, vector, name, *_) in zip(axes, FAMILIES[:2], strict=True):
-            for task, colour, dashes in TASKS:
-                rows = [table[model, vector, ratio, "constant"][task] for ratio in RATIOS]
-                _band(axis, rows, task, colour, dashes)
-            axis.set_title(name, fontsize=11, loc="left")
-            axis.set_ylim(-0.03, 1.03)
+        figure, axes = plt.subplots(1, len(TASKS), figsize=(11, 3.6), layout="constrained")
+        for axis, (task, title) in zip(axes, TASKS, strict=True):
+            _panel(axis, table, task, title)
         axes[0].set_ylabel("share answered exactly")
         _label(axes[None, :])
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figure.savefig(file, dpi=110)
         plt.close(figure)
 
@@ -126,14 +113,23 @@ def draw_schedules(table: Table, file: Path) -> None:
         plt.close(figure)
 
 
-def _band(axis: Axes, rows: Sequence[Spread], name: str, colour: str, dashes: object) -> None:
-    axis.plot(RATIOS, [row.mean for row in rows], color=colour, linestyle=dashes, lw=2, label=name)
-    axis.fill_between(
-        *(RATIOS, [row.low for row in rows], [row.high for row in rows]),
-        color=colour,
-        alpha=0.16,
-        linewidth=0,
-    )
+def _panel(axis: Axes, table: Table, measure: str, title: str) -> None:
+    for model, vector, name, colour, dashes in FAMILIES:
+        rows = [table[model, vector, ratio, "constant"][measure] for ratio in RATIOS]
+        means, lows, highs = ([getattr(row, of) for row in rows] for of in ("mean", "low", "high"))
+        axis.plot(RATIOS, means, color=colour, linestyle=dashes, lw=2, label=name)
+        axis.fill_between(RATIOS, lows, highs, color=colour, alpha=0.16, linewidth=0)
+    for model, colour, dashes in OTHERS:
+        mean = table[model, None, None, None][measure].mean
+        name = f"{NAMES.get(model, model)} (no merge)"
+        axis.axhline(mean, color=colour, linestyle=dashes, label=name)
+    axis.set_title(title, fontsize=11, loc="left")
+    if "perplexity" in measure:
+        axis.set_yscale("log")
+        axis.set_yticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100])
+        axis.minorticks_off()
+    else:
+        axis.set_ylim(-0.03, 1.03)
 
 
 def _label(axes: Sequence[Sequence[Axes]]) -> None:

@@ -48,7 +48,7 @@ class Size:
 
 SIZES = {
     "small": Size(hidden=128, mlp=256, layers=3, rows=16),  # 0.5 M parameters
-    "medium": Size(hidden=256, mlp=512, layers=4, rows=32, rate=0.5),  # 3 M
+    "medium": Size(hidden=256, mlp=512, layers=4, rows=16, rate=0.5),  # 3 M
     "large": Size(hidden=512, mlp=1024, layers=8, rows=64, rate=0.3),  # 21 M; for a GPU
 }
 

@@ -1,0 +1,135 @@
+"""How fast `chatvec anatomy` reads, against `cat` of the same files, and what memory it takes.
+
+Three random models of 1.1 billion parameters, in the page cache. `cat` and the command take turns,
+each a process of its own. Speeds are bytes of weights by second of processor time, user and system
+together: the speed of one core, however many are at work. The command is measured as a whole, with
+Python's start, the libraries and the compiler; and inside it, the second time, when all that is
+done, what reading and measuring take (Linux only).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import checkpoints
+import click
+from rich.console import Console
+from rich.table import Table
+
+INSIDE = """
+import json, sys, time
+from pathlib import Path
+from mergekit.options import MergeOptions
+from chatvec_method.anatomy import examine
+from chatvec_method.recipe_file import read_recipe
+from chatvec_method.survey import survey
+surveyed = survey(read_recipe(Path(sys.argv[1])), MergeOptions())
+for _ in range(2):
+    wall, cpu = time.perf_counter(), time.process_time()
+    read = examine(surveyed).bytes_read
+    took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "read": read}
+print(json.dumps(took))
+"""
+SAMPLE_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process took."""
+
+    wall: float
+    cpu: float
+    resident: int
+    """The peak of resident memory in bytes, mapped files among it."""
+    anonymous: int
+    """The peak of what is not mapped from a file."""
+    printed: str
+
+
+def run(command: list[str]) -> Run:
+    """Run a command to its end; what it prints is read and not shown."""
+    peaks = {"VmHWM": 0, "RssAnon": 0}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        watcher = threading.Thread(target=_watch, args=(process, peaks))
+        watcher.start()
+        printed, _ = process.communicate()
+        wall = time.perf_counter() - start
+        watcher.join()
+    if process.returncode:
+        raise click.ClickException(f"{command[0]} failed with {process.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Run(wall, cpu, peaks["VmHWM"], peaks["RssAnon"], printed)
+
+
+def _watch(process: subprocess.Popen[str], peaks: dict[str, int]) -> None:
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except OSError:
+            return
+        for name in peaks:
+            kilobytes = int(fields.get(name, "0").split()[0])
+            peaks[name] = max(peaks[name], kilobytes * 1024)
+        time.sleep(SAMPLE_SECONDS)
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--rounds", default=5, show_default=True, help="Rounds that count.")
+def main(folder: Path | None, rounds: int) -> None:
+    """Measure on the models in FOLDER, which are made if they are not there.
+
+    Without FOLDER they are made in a temporary one; they take 6.6 GB.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        recipe = checkpoints.make(folder or Path(temporary))
+        files = [str(file) for file in recipe.parent.glob("*/*.safetensors")]
+        cat = ["sh", "-c", 'cat "$@" > /dev/null', "cat", *files]
+        command = [sys.executable, "-m", "chatvec_method", "anatomy", str(recipe), "--json"]
+        inside = [sys.executable, "-c", INSIDE, str(recipe)]
+        found: list[tuple[Run, Run, Run]] = []
+        for _ in range(rounds + 1):
+            found.append((run(cat), run(command), run(inside)))
+    _print(found[1:], json.loads(found[0][1].printed)["bytes_read"])
+
+
+def _print(found: list[tuple[Run, Run, Run]], size: int) -> None:
+    table = Table(title=f"{size / 1e9:.1f} GB of weights, medians of {len(found)} rounds")
+    for name in ("", "seconds", "processor seconds", "GB/s by core", "of cat", "peak", "anonymous"):
+        table.add_column(name, justify="right" if name else "left")
+    cats, commands, insides = zip(*found, strict=True)
+    second = [json.loads(run.printed) for run in insides]
+    rows = {
+        "cat": ([r.wall for r in cats], [r.cpu for r in cats], cats),
+        "anatomy, reading": ([s["wall"] for s in second], [s["cpu"] for s in second], insides),
+        "anatomy, the command": ([r.wall for r in commands], [r.cpu for r in commands], commands),
+    }
+    for name, (walls, cpus, runs) in rows.items():
+        ratio = statistics.median(c.cpu / cpu for c, cpu in zip(cats, cpus, strict=True))
+        table.add_row(
+            name,
+            f"{statistics.median(walls):.2f}",
+            f"{statistics.median(cpus):.2f}",
+            f"{size / statistics.median(cpus) / 1e9:.2f}",
+            f"{ratio:.2f}",
+            f"{max(r.resident for r in runs) / 1e9:.2f} GB",
+            f"{max(r.anonymous for r in runs) / 1e9:.2f} GB",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Which tokens' rows chat training moved most, and whether cp left them untrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mergekit.common import ModelReference
+from torch import Tensor
+
+MOST = 20
+"""So many tokens are named."""
+TRAINED = 1e-3
+"""How far a row must have moved, as a share of a typical row's norm, to count as trained."""
+
+
+@dataclass(frozen=True)
+class TokenMove:
+    """How far a token's row was moved, as a share of the typical norm of base's rows."""
+
+    token: str | None
+    """None for a row without a token."""
+    row: int
+    """Of the output."""
+    by_chat: float
+    """‖τ‖ of the row."""
+    by_cp: float
+    """‖λ‖ of the row."""
+
+    @property
+    def name(self) -> str:
+        """The token in quotes, or the row."""
+        return f"row {self.row}" if self.token is None else repr(self.token)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether cp left the row as it was in base."""
+        return self.by_cp < TRAINED
+
+
+@dataclass(frozen=True)
+class TokenMoves:
+    """The rows of the embeddings or of the head."""
+
+    tensor: str
+    chat: ModelReference
+    rows: int
+    typical_norm: float
+    """‖base‖ / √rows: the root mean square of the norms of base's rows."""
+    most: tuple[TokenMove, ...]
+    """Those that chat moved most."""
+    moved_by_chat: int
+    untrained_by_cp: int
+    """Rows."""
+    both: int
+    """Rows that chat moved and cp left untrained."""
+
+
+def token_moves(
+    tensor: str,
+    chat: ModelReference,
+    base: Tensor,
+    vector: Tensor,
+    other: Tensor,
+    names: Mapping[int, str],
+) -> TokenMoves:
+    """Return how far each row was moved.
+
+    Args:
+        tensor: Its name.
+        chat: Whose vector it is.
+        base: Σ b² of each row, (rows,).
+        vector: Σ τ² of each row.
+        other: Σ λ² of each row.
+        names: The tokens by row.
+    """
+    typical = float(base.mean().sqrt()) or 1.0
+    by_chat, by_cp = (energy.sqrt() / typical for energy in (vector, other))
+    order = by_chat.argsort(descending=True, stable=True)[:MOST].tolist()
+    trained = by_cp >= TRAINED
+    moved = by_chat >= TRAINED
+    return TokenMoves(
+        tensor=tensor,
+        chat=chat,
+        rows=len(base),
+        typical_norm=typical,
+        most=tuple(
+            TokenMove(names.get(i), i, float(by_chat[i]), float(by_cp[i]))
+            for i in order
+            if by_chat[i] > 0
+        ),
+        moved_by_chat=int(moved.sum()),
+        untrained_by_cp=int((~trained).sum()),
+        both=int((moved & ~trained).sum()),
+    )

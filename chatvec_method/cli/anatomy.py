@@ -1,0 +1,117 @@
+"""`chatvec anatomy`: where chat vector and language vector live, and where they collide."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
+
+from chatvec_method.anatomy import Anatomy, examine
+from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
+from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.errors import ChatVecError
+from chatvec_method.recipe_file import read_recipe
+from chatvec_method.survey import survey
+
+
+@click.command(cls=PrettyPrintHelp)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--png",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write pictures into this folder, for light and dark pages.",
+)
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the figures of every tensor, a line each.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Tell how much of the chat vector the first K singular directions of each matrix hold. "
+    "Takes several times as long.",
+)
+@add_merge_options
+def anatomy(
+    recipe: Path,
+    png: Path | None,
+    table: Path | None,
+    as_json: bool,
+    rank: int | None,
+    merge_options: MergeOptions,
+) -> None:
+    """Tell where RECIPE's chat vector and language vector live, and where they collide.
+
+    Reads all weights of all its models once, a piece at a time. The chat vector is chat − base,
+    the language vector cp − base. mergekit's options mean what they mean to mergekit-yaml; --device
+    says where to calculate.
+
+    Example: chatvec anatomy recipes/world.yaml --png docs/
+    """
+    quiet_libraries()
+    merge_options.apply_global_options()
+    surveyed = survey(read_recipe(recipe), merge_options)
+    with _bar(quiet=merge_options.quiet) as on_bytes:
+        found = examine(surveyed, rank=rank, on_bytes=on_bytes)
+    if table is not None:
+        _write_csv(table, found)
+    if png is not None:
+        _write_pictures(png, found)
+    if as_json:
+        click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
+    else:
+        print_anatomy(console(), found)
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how many bytes have been read, on a terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("Reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    out = console(stderr=True)
+    with Progress(
+        *columns, console=out, transient=True, disable=quiet or not out.is_terminal
+    ) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _write_csv(file: Path, found: Anatomy) -> None:
+    rows: list[dict[str, Any]] = list(csv_rows(found))
+    try:
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise ChatVecError(
+            f"the table {file} cannot be written ({error.strerror}).",
+            "Write the name of a file in a folder that exists.",
+        ) from error
+
+
+def _write_pictures(folder: Path, found: Anatomy) -> None:
+    from chatvec_method.anatomy.pictures import pictures
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures(found).items():
+            (folder / name).write_bytes(picture)
+    except OSError as error:
+        raise ChatVecError(
+            f"pictures cannot be written into {folder} ({error.strerror}).",
+            "Write the name of a folder.",
+        ) from error

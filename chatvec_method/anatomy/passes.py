@@ -22,7 +22,7 @@ from chatvec_method.anatomy.sums import row_sums
 CPU_CHUNK, ACCELERATOR_CHUNK = 28 << 10, 1 << 23
 """Elements that are gone through step by step together. On a CPU, the results of all steps then
 stay in the cache, and malloc does not ask the system for memory anew each time."""
-WORTH_FUSING = 1 << 17
+WORTH_FUSING = 1 << 18
 """Elements of a piece from which a kernel for pieces of any size is the better choice."""
 WORTH_COMPILING = 200_000_000
 """Elements of a model from which compiling saves more time than it takes."""

@@ -128,7 +128,7 @@ def _print(found: list[tuple[Run, Run, Run]], size: int) -> None:
             f"{max(r.resident for r in runs) / 1e9:.2f} GB",
             f"{max(r.anonymous for r in runs) / 1e9:.2f} GB",
         )
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

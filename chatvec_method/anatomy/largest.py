@@ -68,7 +68,7 @@ def estimate(
     """Return the sum of the k largest of some numbers x.
 
     It is where the curve k·u + Σ max(x − u, 0) is lowest. Of this, values and slopes are known at
-    each level, and between two levels it is taken for a cubic.
+    each level, so between two levels it lies above both tangents.
 
     Args:
         levels: From the highest down.
@@ -86,29 +86,9 @@ def estimate(
     for i in range(len(levels) - 1):
         if slopes[i] >= 0 > slopes[i + 1]:
             width = levels[i] - levels[i + 1]
-            slope_left, slope_right = slopes[i + 1] * width, slopes[i] * width
-            return _lowest(values[i + 1], values[i], slope_left, slope_right)
+            falling, rising = slopes[i + 1] * width, slopes[i] * width
+            left, right = values[i + 1], values[i]
+            tangents_meet = left + falling * (right - left - rising) / (falling - rising)
+            lowest = min(left, right)
+            return (tangents_meet + lowest) / 2, (lowest - tangents_meet) / 2
     return None
-
-
-def _lowest(left: float, right: float, falling: float, rising: float) -> tuple[float, float]:
-    """Return the lowest value of a convex curve between 0 and 1, and how far off it may be.
-
-    Args:
-        left: Its value at 0.
-        right: Its value at 1.
-        falling: Its slope on the right of 0, negative.
-        rising: Its slope on the right of 1, not negative.
-    """
-    below = left + falling * (right - left - rising) / (falling - rising)  # where tangents meet
-    above = min(left, right)
-    square, cube = 3 * (right - left) - 2 * falling - rising, falling + rising - 2 * (right - left)
-    x = _root(falling, 2 * square, 3 * cube)
-    value = min(max(left + falling * x + square * x**2 + cube * x**3, below), above)
-    return value, max(value - below, above - value)
-
-
-def _root(a: float, b: float, c: float) -> float:
-    """Return where a + bx + cx², which is negative at 0 and not at 1, is 0 in between."""
-    root = math.sqrt(max(b * b - 4 * a * c, 0.0))
-    return 2 * -a / (b + root) if b + root else 1.0

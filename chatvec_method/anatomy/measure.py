@@ -13,7 +13,7 @@ from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.anatomy import largest
-from chatvec_method.anatomy.passes import CPU_CHUNK, Passes
+from chatvec_method.anatomy.passes import CPU_CHUNK, Passes, passes
 from chatvec_method.anatomy.report import Anatomy, Pair, TensorAnatomy, pairs_of
 from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.anatomy.stream import Piece, Source, Stream
@@ -69,9 +69,9 @@ def _examine(survey: Survey, rank: int | None, on_bytes: Callable[[int, int], No
         names = dict(enumerate(stream.matching.tokens))
     tensors: list[TensorAnatomy] = []
     tokens: list[TokenMoves] = []
-    with Passes(survey.options.device, size) as passes:
+    with passes(survey.options.device, size) as in_passes:
         for planned in plan.tensors:
-            study = _Study(planned, stream.open(planned), passes, survey)
+            study = _Study(planned, stream.open(planned), in_passes, survey)
             sums, rows = study.measure(count)
             if rank is not None:
                 sums = study.with_directions(sums, rank)

@@ -85,7 +85,12 @@ def _output_dtype(
     aligned = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
     if len(tensor.readers) == 1 and not aligned:  # cp's tensor as it is
         return headers[tensor.roles.cp].dtype  # type: ignore[union-attr]
-    return reduce(torch.promote_types, known) if len(known) == len(headers) else None
+    if len(known) < len(headers):
+        return None
+    try:
+        return reduce(torch.promote_types, known)
+    except RuntimeError:  # torch promotes no float8
+        return None
 
 
 def _in_order(recipe: Recipe) -> list[ModelReference]:

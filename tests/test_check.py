@@ -34,7 +34,7 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from safetensors.torch import save_file
 from sparse import build_sparse_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from chatvec_method.check import Report, Severity, check
 from chatvec_method.cli import main
@@ -424,8 +424,7 @@ def with_tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[
     def alter(folder: Path) -> None:
         tensors = oracle.stored_tensors(folder)
         change(tensors)
-        for file in folder.glob("model*"):
-            file.unlink()
+        without_weights(folder)
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
     return alter
@@ -492,6 +491,20 @@ def test_a_tensor_that_a_model_lacks_is_named(changed: Callable[..., Recipe]) ->
     finding = the("tensor-missing", checked(changed(CHAT, with_tensors(lambda t: t.pop(name)))))
     assert finding.severity is ERROR
     assert name in finding.message
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+@pytest.mark.parametrize("place", [BASE, CHAT, CP])
+def test_weights_of_a_dtype_that_nothing_is_added_to_are_told(
+    place: int, dtype: torch.dtype, changed: Callable[..., Recipe]
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    recipe = changed(place, with_tensors(lambda t: t.update({name: t[name].to(dtype)})))
+    for deep in (False, True):
+        finding = the("quantised", checked(recipe, deep=deep))
+        assert finding.severity is ERROR
+        assert finding.place.endswith("-copy")
+        assert f"{name} in {str(dtype).removeprefix('torch.')}" in finding.message
 
 
 def test_a_head_that_only_cp_has_is_no_missing_tensor(changed: Callable[..., Recipe]) -> None:
@@ -663,6 +676,28 @@ def test_a_padding_token_that_cp_loses_is_no_error(
     finding = the("cp-tokens-lost", checked(recipe))
     assert finding.severity is WARNING
     assert "the token '<pad>'" in finding.message
+
+
+def test_what_the_method_refuses_is_an_error_whatever_else_is_said_of_it(
+    family: Path, changed: Callable[..., Recipe]
+) -> None:
+    def with_a_row_more(folder: Path) -> None:
+        with_more_tokens("<x>")(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        model.resize_token_embeddings(251)
+        without_weights(folder)
+        model.save_pretrained(folder)
+
+    recipe = changed(CP, with_a_row_more)
+    recipe["tokenizer"] = {"source": str(family / "chat")}
+    found = [f for f in checked(recipe).findings if f.code == "cp-tokens-lost"]
+    assert found[0].severity is ERROR
+    assert codes(checked(mended(recipe)), ERROR, WARNING) == []
+
+
+def without_weights(folder: Path) -> None:
+    for file in folder.glob("model*"):
+        file.unlink()
 
 
 def test_a_token_that_no_model_has_a_row_for_is_told(changed: Callable[..., Recipe]) -> None:
@@ -997,6 +1032,44 @@ def test_ratios_are_those_that_mergekit_resolves(change: Change, recipe: Recipe)
     if isinstance(recipe.get("parameters"), dict) and "models" in recipe:
         recipe["models"][CHAT]["parameters"].setdefault("ratio", 1.0)
     assert ratios_of(checked(recipe)) == resolved_by_mergekit(as_text(recipe))
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4},
+    "gemma2": {"head_dim": 4},
+    "phi": {},
+    "qwen2_moe": {
+        "num_experts": 4,
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 8,
+    },
+    "t5": {"d_model": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2, "d_kv": 8},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_other_architectures_are_checked_too(name: str, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    given = ARCHITECTURES[name] if name in ("gpt2", "t5") else {**sizes, **heads}
+    config = AutoConfig.for_model(name, vocab_size=250, **{**given, **ARCHITECTURES[name]})
+    auto = AutoModelForSeq2SeqLM if name == "t5" else AutoModelForCausalLM
+    kind = zoo.Kind("llama", 2, 32000, torch.bfloat16, template=zoo.LLAMA_2_TEMPLATE)
+    for role in ("base", "chat", "cp"):
+        torch.manual_seed(zoo.seed_of(role))
+        auto.from_config(config).bfloat16().save_pretrained(tmp_path / role)
+        zoo.save_tokenizer(zoo.tokens(kind), "</s>", kind.template, tmp_path / role)
+    recipe = plain_recipe(tmp_path)
+
+    report = checked(recipe)
+
+    assert codes(report, ERROR, WARNING) == []
+    assert ratios_of(report) == resolved_by_mergekit(as_text(recipe))
+    assert report.cost.write == sum(
+        tensor.nbytes for tensor in oracle.stored_tensors(tmp_path / "cp").values()
+    )
+    deep = codes(checked(recipe, deep=True), ERROR)
+    assert set(deep) == {"not-related"}  # each was made by itself
 
 
 def ratios_of(report: Report) -> dict[str, dict[str, float]]:

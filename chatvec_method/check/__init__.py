@@ -84,7 +84,7 @@ def check(
     found = list(_findings(surveyed, roles, cost))
     if deep:
         found += weight_findings(surveyed, on_tensor)
-    told = {finding.code for finding in found}
+    told = {finding.code for finding in found if finding.severity is Severity.ERROR}
     for problem in (*surveyed.problems, *_refusals(surveyed)):
         if problem.code not in told:  # a check tells it with edits, or of more models
             found.append(error(problem.code, recipe.name, problem.problem, problem.fix))

@@ -99,7 +99,7 @@ def experiment(out: Path, seeds: str, size: str, order: str) -> None:
     OUT/seed-N.json, unless that is there. OUT/results.csv, OUT/results.md and the pictures are of
     all these seeds together. Takes about ten minutes a seed on one CPU core.
 
-    Example: python -m examples.world experiment /tmp/experiment --seeds 0-4
+    Example: python -m examples.world experiment /tmp/experiment --seeds 0-2,4,6
     """
     from . import experiment as run
     from . import figures, results

@@ -89,7 +89,7 @@ def train(
 
 @main.command()
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--seeds", default="0-4", show_default=True, help="As in 0-4, or 0,2,5.")
+@click.option("--seeds", default="0-2,4,6", show_default=True, help="As in 0-4, or 0,2,5.")
 @click.option("--size", type=click.Choice(list(SIZES)), default="small", show_default=True)
 @click.option("--order", type=click.Choice(list(ORDERS)), default=AS_A, show_default=True)
 def experiment(out: Path, seeds: str, size: str, order: str) -> None:

@@ -8,7 +8,7 @@ their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +27,7 @@ from chatvec_method.chat_format import (
 )
 from chatvec_method.check.ratios import ratio_table
 from chatvec_method.models import Model
-from chatvec_method.plan import KINDS, MergePlan
+from chatvec_method.plan import KINDS, MergePlan, layer_runs
 from chatvec_method.plots import shown
 from chatvec_method.survey import Survey
 
@@ -308,7 +308,11 @@ def _ratios(plan: MergePlan) -> Iterator[str]:
         }
         within = [kind for kind in KINDS if any(i is not None for i in kinds.get(kind, {}))]
         rows = [
-            (layers, *(ratios.get(kind, "–") for kind in within)) for layers, ratios in _runs(kinds)
+            (
+                str(first) if first == last else f"{first}–{last}",
+                *(ratios.get(kind, "–") for kind in within),
+            )
+            for first, last, ratios in layer_runs(kinds)
         ]
         yield _folded(_table(("layers", *within), rows), len(rows))
         outside = [
@@ -318,18 +322,6 @@ def _ratios(plan: MergePlan) -> Iterator[str]:
         ]
         if outside:
             yield f"Outside the layers: {', '.join(outside)}."
-
-
-def _runs(kinds: Mapping[str, Mapping[int | None, str]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield runs of layers that have the same ratios, by kind of tensor."""
-    layers = sorted({i for ratios in kinds.values() for i in ratios if i is not None})
-    by_layer = [{k: ratios[i] for k, ratios in kinds.items() if i in ratios} for i in layers]
-    start = 0
-    for i in range(1, len(layers) + 1):
-        if i == len(layers) or by_layer[i] != by_layer[start]:
-            first, last = layers[start], layers[i - 1]
-            yield str(first) if first == last else f"{first}–{last}", by_layer[start]
-            start = i
 
 
 def _folded(table: str, rows: int) -> str:

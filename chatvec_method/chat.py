@@ -26,7 +26,7 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 
 LONGEST_ANSWER = 2048
 """Tokens; where nobody says how long an answer may be, as a cp model may never come to an end."""
@@ -107,7 +107,7 @@ def _placement(device: str) -> dict[str, str]:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ChatVecError(
-            f"device {device} cannot be used: {_first_line(error)}.", "Write `--device auto`."
+            f"device {device} cannot be used: {first_line(error)}.", "Write `--device auto`."
         ) from error
     return {"device_map": device}
 
@@ -126,7 +126,7 @@ def _loading(model: str, load: Callable[..., Any], **settings: Any) -> Any:
             ) from error
         local = Path(model).is_dir()
         raise ChatVecError(
-            f"{model} cannot be loaded: {_first_line(error)}.",
+            f"{model} cannot be loaded: {first_line(error)}.",
             "Run the merge to its end."
             if local
             else "Look at the spelling: there is no such folder either.",
@@ -156,10 +156,6 @@ def _stop_tokens(
         names = like.tokenizer.convert_ids_to_tokens(list(like.stop_tokens))
         stops = [*stops, *(vocabulary[name] for name in names if name in vocabulary)]
     return tuple(dict.fromkeys(stops))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _out_of_memory(model: str) -> ChatVecError:
@@ -293,7 +289,7 @@ class Speaker:
             system = messages[0]["role"] == "system"
             raise ChatVecError(
                 f"the chat template of {self.name} refuses "
-                f"{'the system message' if system else 'the conversation'}: {_first_line(error)}.",
+                f"{'the system message' if system else 'the conversation'}: {first_line(error)}.",
                 "Do without one, and say it in the first message."
                 if system
                 else f"Run `chatvec finish {self.name}`, or look at its chat_template.jinja.",
@@ -350,7 +346,7 @@ class Answer:
             raise _out_of_memory(speaker.name) from error
         except Exception as error:
             raise ChatVecError(
-                f"{speaker.name} broke off: {_first_line(error)}.",
+                f"{speaker.name} broke off: {first_line(error)}.",
                 "Write `--device cpu` to see whether the device is at fault.",
             ) from error
         self.ended = int(written[0, -1]) in speaker.stop_tokens

@@ -18,6 +18,7 @@ from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from chatvec_method.errors import first_line
 from chatvec_method.models import Model, TokenizerFacts
 from chatvec_method.recipe import Roles
 
@@ -147,11 +148,6 @@ def template_of(model: Model) -> str | None:
     return text.strip() if text else None
 
 
-def is_one_token(token: str, tokenizer: TokenizerFacts) -> bool:
-    """Tell whether a tokenizer finds a token in a text before it cuts the text into pieces."""
-    return token in tokenizer.added
-
-
 def _built_in(name: str) -> str | None:
     """Return the template that mergekit has under a name."""
     if len(name) >= 256 or "\n" in name or "{" in name:
@@ -181,7 +177,7 @@ def _rendered(template: str, special: Mapping[str, str]) -> tuple[str, str]:
             [list(CONVERSATION)], chat_template=template, **settings
         )
     except Exception as error:  # a template is a program
-        return "", (str(error).splitlines() or [type(error).__name__])[0]
+        return "", first_line(error)
     text: str = rendered[0][0]
     if ANSWER not in text or AGAIN not in text:
         return text, "it leaves out what was said"

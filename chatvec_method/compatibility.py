@@ -14,7 +14,7 @@ from mergekit.common import ModelReference, get_config_value
 from transformers import PretrainedConfig
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe import Roles, dtype_name, weights_dtype
+from chatvec_method.recipe import Roles, dtype_name, tokenizer_source, weights_dtype
 
 if TYPE_CHECKING:
     from mergekit.config import MergeConfiguration
@@ -62,7 +62,7 @@ def _check_vocabularies(
     if len(set(rows.values())) == 1:
         return
     sizes = ", ".join(f"{model} {size}" for model, size in rows.items())
-    source = recipe.tokenizer.source if recipe.tokenizer else recipe.tokenizer_source
+    source = tokenizer_source(recipe)
     if source is None:
         raise ChatVecError(
             f"the vocabularies differ in size ({sizes}), so rows must be matched by token.",

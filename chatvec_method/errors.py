@@ -26,3 +26,9 @@ class ChatVecError(click.ClickException):
     def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
         # An exception is pickled with what it gave its parent, which here is one text, not three.
         return type(self), (self.problem, self.fix, self.code)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an exception says, in one line without a full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -39,11 +38,11 @@ from chatvec_method.chat_format import (
     sampling_defaults,
     speaking_chat,
 )
-from chatvec_method.errors import ChatVecError
-from chatvec_method.models import Model, first_line, look_up
+from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.models import Model, look_up
 from chatvec_method.plan import MergePlan
 from chatvec_method.plots import ratio_picture
-from chatvec_method.recipe import dtype_name
+from chatvec_method.recipe import dtype_name, tokenizer_source
 from chatvec_method.recipe_file import METADATA, Recipe, read_recipe
 from chatvec_method.survey import Survey, expected_header
 
@@ -249,7 +248,7 @@ def _check_tokenizer(out: Path, output: Model, survey: Survey) -> None:
 def _in_chance_order(survey: Survey) -> bool:
     """Whether mergekit numbers the tokens in an order that is another in each process."""
     config = survey.recipe.config
-    return (config.tokenizer.source if config.tokenizer else config.tokenizer_source) == "union"
+    return tokenizer_source(config) == "union"
 
 
 def _usable_tokens(output: Model, plan: MergePlan, planned: Mapping[str, int]) -> Mapping[str, int]:
@@ -451,9 +450,9 @@ def _config(out: Path, output: Model, survey: Survey, plan: MergePlan, chat: Cha
     rows = _rows(output, plan)
     if rows is not None and rows != get_config_value(output.config, vocabulary_key):
         language_model[size_key] = rows
-    dtype = _dtype(output)
-    if dtype != str(output.config.dtype).removeprefix("torch."):
-        new["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    dtype = output.weights_dtype
+    if dtype and dtype_name(dtype) != str(output.config.dtype).removeprefix("torch."):
+        new["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype_name(dtype)
     if _tied(output) and _head_counts(output, survey, plan):
         new["tie_word_embeddings"] = False
     return _json_text(text, config, new)
@@ -465,15 +464,6 @@ def _rows(output: Model, plan: MergePlan) -> int | None:
             axis = tensor.weight.vocabulary_axis or 0
             return output.tensors[tensor.name].shape[axis]
     return None
-
-
-def _dtype(output: Model) -> str:
-    """Return the dtype that most of the weights are stored in."""
-    sizes: Counter[str] = Counter()
-    for header in (output.tensors or {}).values():
-        if header.dtype.is_floating_point:
-            sizes[dtype_name(header.dtype)] += header.bytes
-    return sizes.most_common(1)[0][0]
 
 
 def _head_counts(output: Model, survey: Survey, plan: MergePlan) -> bool:

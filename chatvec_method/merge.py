@@ -27,7 +27,7 @@ from torch import Tensor
 
 from chatvec_method.check.cost import MEMORY_FIX, Cost, cost_of, in_bytes
 from chatvec_method.config_file import copy_tagalong_files, write_config
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.finish import RECIPE_FILE, FileChange, finish
 from chatvec_method.loading import fresh_loaders
 from chatvec_method.method import computed_by
@@ -172,7 +172,7 @@ def _fetch(survey: Survey, on_progress: Callable[[Progress], None]) -> None:
                     "that was killed leaves a model in it that is not whole."
                 )
             raise ChatVecError(
-                f"model {model} cannot be opened ({_reason(error)}).", fix
+                f"model {model} cannot be opened ({first_line(error)}).", fix
             ) from error
     on_progress(Progress("fetch", len(models), len(models)))
 
@@ -266,7 +266,7 @@ def _one_message(cost: Cost, staging: Staging) -> Iterator[None]:
 
 
 def _explained(error: Exception, cost: Cost, staging: Staging) -> ChatVecError:
-    reason = _reason(error)
+    reason = first_line(error)
     number = _error_number(error)
     if number in NO_ROOM or STREAM_PROBLEM.search(reason):
         needed = f"takes {in_bytes(cost.write)}" if cost.write else "is of unknown size"
@@ -296,10 +296,6 @@ def _explained(error: Exception, cost: Cost, staging: Staging) -> ChatVecError:
         "Run `chatvec check` on the recipe; if that finds nothing, report it with the recipe and "
         "the versions of chatvec-method, mergekit, torch and transformers.",
     )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _error_number(error: BaseException) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ from mergekit.common import ModelPath, ModelReference
 from mergekit.io import ShardedTensorIndex
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -121,6 +122,15 @@ class Model:
 
     def __str__(self) -> str:
         return str(self.reference)
+
+    @property
+    def weights_dtype(self) -> torch.dtype | None:
+        """The floating-point dtype that most of its weights are stored in; None where unknown."""
+        sizes: Counter[torch.dtype] = Counter()
+        for header in (self.tensors or {}).values():
+            if header.dtype.is_floating_point:
+                sizes[header.dtype] += header.bytes
+        return max(sizes, key=sizes.__getitem__, default=None)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -287,12 +297,6 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         "Download or save the model again; it needs a `config.json` that transformers knows.",
         code="config-unreadable",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an exception says, in one line without a full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip().removesuffix(".")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

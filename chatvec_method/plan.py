@@ -7,9 +7,9 @@ are noted instead. So layers, slices, filters and lists mean here what they mean
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mergekit.architecture import ModelArchitecture, WeightInfo, get_architecture_info
 from mergekit.common import ModelReference
@@ -24,6 +24,7 @@ from chatvec_method.models import Model, TensorHeader
 from chatvec_method.quiet import quiet
 from chatvec_method.recipe import Roles, Settings
 
+Value = TypeVar("Value")
 KINDS = ("attention", "MLP", "norms", "embeddings", "head", "other")
 
 
@@ -116,6 +117,23 @@ def header_of(model: Model, weight: WeightInfo, *, tied: bool = True) -> TensorH
     names = [weight.name, *(weight.aliases or ()), *((weight.tied_names or ()) if tied else ())]
     tensors = model.tensors or {}
     return next((tensors[name] for name in names if name in tensors), None)
+
+
+def layer_runs(
+    kinds: Mapping[str, Mapping[int | None, Value]],
+) -> Iterator[tuple[int, int, dict[str, Value]]]:
+    """Yield the first and the last of neighbouring layers that are alike, and what they have.
+
+    Args:
+        kinds: What each layer has, by kind of tensor; the layer None is left out.
+    """
+    layers = sorted({i for by_layer in kinds.values() for i in by_layer if i is not None})
+    held = [{kind: part[i] for kind, part in kinds.items() if i in part} for i in layers]
+    start = 0
+    for end in range(1, len(layers) + 1):
+        if end == len(layers) or held[end] != held[start]:
+            yield layers[start], layers[end - 1], held[start]
+            start = end
 
 
 class _NotingPlanner(MergePlanner):

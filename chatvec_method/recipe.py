@@ -205,6 +205,11 @@ def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | Non
     return dtype
 
 
+def tokenizer_source(config: MergeConfiguration) -> ModelReference | str | None:
+    """Return where the output's tokenizer comes from: a model, "union", "base", or None."""
+    return config.tokenizer.source if config.tokenizer else config.tokenizer_source
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """Return a dtype's name as recipes write it."""
     return str(dtype).removeprefix("torch.")

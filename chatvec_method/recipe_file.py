@@ -25,7 +25,7 @@ from mergekit.tokenizer import TokenizerConfig
 from mergekit.tokenizer.config import TokenEmbeddingConfig
 from pydantic import BaseModel, ValidationError
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 
 METHOD = "chat_vector"
 METADATA = "chatvec"
@@ -95,9 +95,9 @@ def parse_recipe(text: str, name: str) -> Recipe:
             f"{name} is no YAML ({line}{error.problem or error}).", "Write it as recipes/ has it."
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ChatVecError(
-            f"{name} is no YAML ({reason}).", "Write one recipe in the file, as recipes/ has it."
+            f"{name} is no YAML ({first_line(error)}).",
+            "Write one recipe in the file, as recipes/ has it.",
         ) from error
     if not isinstance(raw, dict):
         raise ChatVecError(

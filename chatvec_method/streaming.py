@@ -22,6 +22,7 @@ from chatvec_method.method import computed_by
 from chatvec_method.models import TensorHeader
 from chatvec_method.plan import MergePlan
 from chatvec_method.quiet import quiet
+from chatvec_method.recipe import tokenizer_source
 from chatvec_method.shards import DTYPE_NAMES, ShardWriter, lay_out
 from chatvec_method.survey import Survey, expected_header
 from chatvec_method.tensor_merge import TensorMerge
@@ -41,8 +42,7 @@ def can_stream(survey: Survey) -> bool:
     options, config = survey.options, survey.recipe.config
     if survey.plan is None or not options.safe_serialization or options.multi_gpu:
         return False
-    source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
-    if source == "union":
+    if tokenizer_source(config) == "union":
         return False
     headers = _headers(survey, survey.plan)
     return all(header and header.dtype in DTYPE_NAMES for header in headers.values())

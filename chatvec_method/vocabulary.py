@@ -20,10 +20,11 @@ from mergekit.tokenizer.build import build_tokenizer
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig, ZeroEmbedding
 from transformers import PreTrainedTokenizerBase
 
-from chatvec_method.errors import ChatVecError
-from chatvec_method.models import Model, first_line
+from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.models import Model
 from chatvec_method.plan import MergePlan
 from chatvec_method.quiet import quiet
+from chatvec_method.recipe import tokenizer_source
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def align_vocabularies(
             has no row for a token that its tokenizer has.
     """
     config = plan.config
-    source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    source = tokenizer_source(config)
     if source is None:
         return None
     settings = dict((config.tokenizer and config.tokenizer.tokens) or {})

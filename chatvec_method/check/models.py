@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -350,14 +349,8 @@ def _dtypes(survey: Survey, roles: Roles) -> Iterator[Finding]:
 
 
 def _stored_dtype(model: Model) -> torch.dtype | None:
-    """Return the dtype of most of a model's weights, which its config may not tell."""
-    sizes: dict[torch.dtype, int] = defaultdict(int)
-    for header in (model.tensors or {}).values():
-        if header.dtype.is_floating_point:
-            sizes[header.dtype] += header.bytes
-    if sizes:
-        return max(sizes, key=lambda dtype: sizes[dtype])
-    dtype = getattr(model.config, "dtype", None)
+    """Return the dtype of most of a model's weights; what its config says, if nothing else does."""
+    dtype = model.weights_dtype or getattr(model.config, "dtype", None)
     return dtype if isinstance(dtype, torch.dtype) else None
 
 

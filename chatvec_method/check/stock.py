@@ -11,6 +11,7 @@ from chatvec_method.chat_format import ChatFormat, auto_candidates
 from chatvec_method.check.findings import Finding, advice
 from chatvec_method.models import Model
 from chatvec_method.plan import MergePlan
+from chatvec_method.recipe import tokenizer_source
 from chatvec_method.survey import Survey
 
 
@@ -107,7 +108,7 @@ def _stock_template(survey: Survey, donor: Model) -> str:
             return "the most frequent one" if len(most) == 1 else "one of several, by chance"
     elif config.chat_template:
         return "the recipe's"
-    source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    source = tokenizer_source(config)
     if source is None and not survey.options.copy_tokenizer:
         return "none"
     if isinstance(source, ModelReference) and source not in survey.models:

@@ -10,7 +10,7 @@ from mergekit.common import ModelReference
 
 from chatvec_method.check.findings import Finding, advice, error, warning
 from chatvec_method.models import Model
-from chatvec_method.recipe import Roles
+from chatvec_method.recipe import Roles, tokenizer_source
 from chatvec_method.recipe_edits import Edit
 from chatvec_method.survey import Survey
 from chatvec_method.vocabulary import Row, Vocabulary
@@ -187,7 +187,7 @@ def _output_tokens(survey: Survey) -> Collection[str] | None:
     if survey.vocabulary is not None:
         return survey.vocabulary.ids
     config = survey.recipe.config
-    source = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    source = tokenizer_source(config)
     model = survey.models.get(config.base_model if source == "base" else source)
     return model.tokenizer.ids if model is not None and model.tokenizer else None
 

@@ -12,9 +12,9 @@ from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.check.findings import Finding, advice, error, warning
+from chatvec_method.errors import first_line
 from chatvec_method.kernel import CPU_CHUNK, SUPPORTED, all_finite
 from chatvec_method.loading import fresh_loaders, load_tensor
-from chatvec_method.models import first_line
 from chatvec_method.plan import MergePlan, PlannedTensor
 from chatvec_method.survey import Survey
 

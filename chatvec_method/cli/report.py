@@ -15,7 +15,7 @@ from chatvec_method.check.ratios import ratio_table
 from chatvec_method.check.vocabulary import embedding_rows
 from chatvec_method.cli.console import table
 from chatvec_method.models import Model
-from chatvec_method.plan import KINDS, MergePlan
+from chatvec_method.plan import KINDS, MergePlan, layer_runs
 from chatvec_method.recipe import dtype_name
 from chatvec_method.survey import Survey
 
@@ -107,16 +107,8 @@ def ratio_rows(
     outside = {kind: layers[None] for kind, layers in kinds.items() if None in layers}
     if outside:
         yield "outside the layers", outside
-    start = 0
-    by_layer = [
-        {kind: layers[i] for kind, layers in kinds.items() if i in layers}
-        for i in range(plan.layers)
-    ]
-    for i in range(1, plan.layers + 1):
-        if i == plan.layers or by_layer[i] != by_layer[start]:
-            name = f"layer {start}" if i == start + 1 else f"layers {start} to {i - 1}"
-            yield name, by_layer[start]
-            start = i
+    for first, last, ratios in layer_runs(kinds):
+        yield f"layer {first}" if first == last else f"layers {first} to {last}", ratios
 
 
 def _models_table(report: Report) -> Any:

@@ -13,18 +13,24 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from chatvec_method.huge_pages import empty
+
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 SUPPORTED = (*HALF_PRECISION, torch.float32, torch.float64)
 
 # Elements in a chunk. On a CPU a buffer of this length stays in the cache of a core; an accelerator
 # wants longer ones, to hide the cost of launching a kernel.
-CPU_CHUNK = 1 << 17
+CPU_CHUNK = 1 << 18
 ACCELERATOR_CHUNK = 1 << 21
 
 
 @torch.no_grad()
 def add_chat_vectors(
-    cp: Tensor, base: Tensor, chats: Sequence[tuple[float, Tensor]], out_dtype: torch.dtype
+    cp: Tensor,
+    base: Tensor,
+    chats: Sequence[tuple[float, Tensor]],
+    out_dtype: torch.dtype,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Return cp + Σ ratio · (chat − base), rounded once, to `out_dtype`.
 
@@ -43,89 +49,36 @@ def add_chat_vectors(
         base: The pretrained model's tensor, same shape and device.
         chats: Ratio and tensor (same shape and device) of each chat model, at least one.
         out_dtype: The floating-point dtype of the result.
+        out: A tensor of that dtype, cp's shape and its device, to be overwritten with the result;
+            by default, a new one.
 
     Raises:
         FloatingPointError: The result has a NaN or infinite element, because an input has one or
             because the sum does not fit `out_dtype`.
     """
-    out = torch.empty(cp.shape, dtype=out_dtype, device=cp.device)
-    total = _Sum(cp, base, chats, out_dtype)
-    for out_part, *parts in _chunks([out, *total.tensors], total.length):
-        total.write(out_part, *parts)
-    # The sum of finite elements may overflow, so it accuses and does not convict.
-    return out if torch.isfinite(total.checksum) else checked_finite(out)
-
-
-@torch.no_grad()
-def stream_chat_vectors(
-    cp: Tensor, base: Tensor, chats: Sequence[tuple[float, Tensor]], out_dtype: torch.dtype
-) -> Iterator[Tensor]:
-    """Yield what `add_chat_vectors` returns, part by part in the order of its elements.
-
-    A part is a buffer in cache that the next one overwrites: where the result goes to a file,
-    memory for the whole of it need not be found, filled with zeros and read again.
-
-    Raises:
-        FloatingPointError: As `add_chat_vectors`, when all parts have been yielded.
-    """
-    total = _Sum(cp, base, chats, out_dtype)
-    buffer = torch.empty(total.length, dtype=out_dtype, device=cp.device)
-
-    def parts() -> Iterator[Tensor]:
-        for cp_part, *others in _chunks(total.tensors, total.length):
-            out_part = buffer[: cp_part.numel()].view(cp_part.shape)
-            total.write(out_part, cp_part, *others)
-            yield out_part
-
-    yield from parts()
-    if not torch.isfinite(total.checksum):
-        for part in parts():
-            checked_finite(part)
-
-
-def stream_cast(tensor: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Yield a tensor in another dtype, part by part; in its own, views of it.
-
-    Raises:
-        FloatingPointError: It has a NaN or infinite element, in that dtype; with the part.
-    """
-    for (part,) in _chunks([tensor], _chunk_length(tensor)):
-        yield checked_finite(part.to(dtype))
-
-
-class _Sum:
-    """The formula on one chunk after another, with the buffers that it works in."""
-
-    def __init__(
-        self,
-        cp: Tensor,
-        base: Tensor,
-        chats: Sequence[tuple[float, Tensor]],
-        out_dtype: torch.dtype,
-    ) -> None:
-        self.tensors = [cp, base, *(chat for _, chat in chats)]
-        self.ratios = [ratio for ratio, _ in chats]
-        self.length = _chunk_length(cp)
-        working = working_dtype(self.tensors, self.ratios, out_dtype)
-        shape = (min(len(chats), 2), self.length)
-        self.buffers = torch.empty(shape, dtype=working, device=cp.device)
-        self.checksum = torch.zeros((), dtype=working, device=cp.device)
-
-    def write(self, out: Tensor, cp: Tensor, base: Tensor, *chats: Tensor) -> None:
-        """Write the sum of one chunk of every tensor into `out`."""
-        total, *spare = (buffer[: out.numel()].view(out.shape) for buffer in self.buffers)
-        for i, (ratio, chat) in enumerate(zip(self.ratios, chats, strict=True)):
+    if out is None:
+        out = empty(cp.shape, out_dtype, cp.device)
+    tensors = [cp, base, *(chat for _, chat in chats)]
+    working = working_dtype(tensors, [ratio for ratio, _ in chats], out_dtype)
+    length = _chunk_length(cp)
+    buffers = torch.empty((min(len(chats), 2), length), dtype=working, device=cp.device)
+    checksum = torch.zeros((), dtype=working, device=cp.device)
+    for out_part, cp_part, base_part, *chat_parts in _chunks([out, *tensors], length):
+        total, *spare = (buffer[: out_part.numel()].view(out_part.shape) for buffer in buffers)
+        for i, ((ratio, _), chat_part) in enumerate(zip(chats, chat_parts, strict=True)):
             vector = spare[0] if i else total
-            vector.copy_(chat).sub_(base)
+            vector.copy_(chat_part).sub_(base_part)
             if ratio != 1:
                 vector.mul_(ratio)
             if i:
                 total.add_(vector)
         # cp comes last: it is the largest summand, and rounding a sum is what costs precision.
-        out.copy_(total.add_(cp))
+        out_part.copy_(total.add_(cp_part))
         # A sum over what was written is finite only if every element is, and costs far less than
         # `torch.isfinite`; on an accelerator it is looked at once a tensor, not once a chunk.
-        self.checksum += total.copy_(out).sum()
+        checksum += total.copy_(out_part).sum()
+    # The sum of finite elements may overflow, so it accuses and does not convict.
+    return out if torch.isfinite(checksum) else checked_finite(out)
 
 
 def working_dtype(

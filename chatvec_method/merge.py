@@ -106,15 +106,16 @@ def merge(
         with _one_message(cost, staging), fresh_loaders(survey.options):
             _fetch(survey, on_progress)
             _run(survey, staging.folder, cost, on_progress)
-            on_progress(Progress("finish", 0, 1))
-            card = survey.options.write_model_card
-            changes = finish(staging.folder, survey, name=out.absolute().name, card=card)
-            on_progress(Progress("finish", 1, 1))
-            verification = verify(
-                staging.folder,
-                survey,
-                on_bytes=lambda done, total: on_progress(Progress("verify", done, total)),
-            )
+            with staging.flushed_meanwhile():
+                on_progress(Progress("finish", 0, 1))
+                card = survey.options.write_model_card
+                changes = finish(staging.folder, survey, name=out.absolute().name, card=card)
+                on_progress(Progress("finish", 1, 1))
+                verification = verify(
+                    staging.folder,
+                    survey,
+                    on_bytes=lambda done, total: on_progress(Progress("verify", done, total)),
+                )
             size = _size(staging.folder)
             staging.publish()
     return MergeResult(

@@ -167,13 +167,14 @@ class ShardWriter:
         end = start + part.numel()
         if part.dtype != place.header.dtype or end > math.prod(place.header.shape):
             raise ValueError(f"{name}: {part.dtype} up to element {end}, not {place.header}")
+        data = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        position = place.start + start * place.header.dtype.itemsize
+        # The system lets only one thread write to a file, and the others would wait for it busily.
         with self._lock:
             if part.numel() > self._missing[name]:
                 raise ValueError(f"{name} is written twice")
             self._missing[name] -= part.numel()
-        data = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-        position = place.start + start * place.header.dtype.itemsize
-        _write_at(self._files[place.file], data.data, position)
+            _write_at(self._files[place.file], data.data, position)
 
     def __exit__(
         self,

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ class Staging:
     """A run that was killed had left files of its own, which are gone now."""
     restored_old: bool
     """A run that was killed while it replaced the target had moved it aside; it is back."""
+
+    @contextmanager
+    def flushed_meanwhile(self) -> Iterator[None]:
+        """Let the disk write the weights, while the rest is made ready."""
+        weights = [file for pattern in WEIGHTS for file in self.folder.glob(pattern)]
+        with ThreadPoolExecutor(1) as thread:
+            flushed = thread.map(_flush_file, weights)
+            yield
+            list(flushed)
 
     def publish(self) -> None:
         """Give the folder its name, for good: a loss of power does not undo it.
@@ -258,12 +268,16 @@ def _flush(folder: Path) -> None:
     """Wait until the disk has all files of a folder."""
     for path in folder.rglob("*"):
         if path.is_file():
-            # Windows wants a file to be writable for this.
-            with path.open("rb" if os.name == "posix" else "rb+") as file:
-                os.fsync(file.fileno())
+            _flush_file(path)
         else:
             _flush_names(path)
     _flush_names(folder)
+
+
+def _flush_file(path: Path) -> None:
+    # Windows wants a file to be writable for this.
+    with path.open("rb" if os.name == "posix" else "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _flush_names(folder: Path) -> None:

@@ -1,13 +1,17 @@
 """mergekit's plan, run by mergekit's executor, with every tensor written to its place as it comes.
 
 mergekit's own writer collects shards of 5 GB in memory and copies them once more. Here the sum goes
-from the inputs, mapped from their files, through a buffer in cache to its place in the output's:
-no tensor of it is ever whole in memory.
+from the inputs, mapped from their files, through a few buffers to its place in the output's: no
+tensor of it is ever whole in memory. Each thread computes a part, and writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,10 +30,12 @@ from chatvec_method.recipe import tokenizer_source
 from chatvec_method.shards import DTYPE_NAMES, ShardWriter, lay_out
 from chatvec_method.survey import Survey, expected_header
 from chatvec_method.tensor_merge import TensorMerge
-from chatvec_method.workers import ForRanges, workers
+from chatvec_method.workers import Workers, workers
 
 MERGEKIT_VERSION = "0.1.5"
 """As mergekit's writer has it in every index."""
+PART = 1 << 21
+"""Elements that are computed, and then written, in one go."""
 
 
 def can_stream(survey: Survey) -> bool:
@@ -70,11 +76,11 @@ def stream_weights(
         MERGEKIT_VERSION,
     )
     names = {save.tensor_task: save for save in saves}
-    with ShardWriter(folder, layout) as writer, workers() as for_ranges:
+    with ShardWriter(folder, layout) as writer, _parts(writer) as parts:
         streamed: set[str] = set()
 
         def compute(merge: TensorMerge) -> Tensor:
-            _write_in_parts(merge, writer, for_ranges)
+            parts.put(merge)
             streamed.add(merge.name)
             on_bytes(headers[merge.name].bytes)  # type: ignore[union-attr]
             return torch.zeros((), dtype=merge.dtype).expand(merge.shape)  # stands for the result
@@ -117,16 +123,54 @@ def _headers(survey: Survey, plan: MergePlan) -> Mapping[str, TensorHeader | Non
     return {tensor.name: expected_header(survey, tensor) for tensor in plan.tensors}
 
 
-def _write_in_parts(merge: TensorMerge, writer: ShardWriter, for_ranges: ForRanges) -> None:
-    """Compute a tensor and put it in its place, a range of its elements in each thread."""
+class _Parts:
+    """Tensors computed and written part by part, each part in the next thread that is free."""
 
-    def write(elements: slice) -> None:
-        start = elements.start
-        for part in merge.parts(elements):
-            writer.write_elements(merge.name, start, part)
-            start += part.numel()
+    def __init__(self, writer: ShardWriter, workers: Workers) -> None:
+        self._writer = writer
+        self._workers = workers
+        self._under_way: deque[Future[None]] = deque()
+        self._buffers = threading.local()
 
-    if merge.cuttable():
-        for_ranges(merge.shape.numel(), write)
-    else:
-        write(slice(0, merge.shape.numel()))
+    def put(self, merge: TensorMerge) -> None:
+        """Have a tensor computed and written; its last parts may still be under way.
+
+        Raises:
+            ChatVecError: A model's weights are at fault, those of this tensor or one before it.
+            OSError: A part could not be written.
+        """
+        if not merge.cuttable():
+            self._writer.write(merge.name, merge.whole())
+            return
+        size = merge.shape.numel()
+        for start in range(0, size, PART):
+            self.wait(2 * self._workers.count)
+            part = slice(start, min(start + PART, size))
+            self._under_way.append(self._workers.pool.submit(self._write, merge, part))
+
+    def wait(self, parts: int = 0) -> None:
+        """Wait until no more than so many parts are under way."""
+        while len(self._under_way) > parts:
+            self._under_way.popleft().result()
+
+    def _write(self, merge: TensorMerge, part: slice) -> None:
+        elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
+        self._writer.write_elements(merge.name, part.start, elements)
+
+    def _buffer(self, merge: TensorMerge) -> Tensor:
+        """Return this thread's own."""
+        device = merge.tensors[merge.cp].device
+        kept: dict[tuple[torch.dtype, torch.device], Tensor] = self._buffers.__dict__
+        key = (merge.dtype, device)
+        if key not in kept:
+            kept[key] = torch.empty(PART, dtype=merge.dtype, device=device)
+        return kept[key]
+
+
+@contextmanager
+def _parts(writer: ShardWriter) -> Iterator[_Parts]:
+    """Yield what computes tensors and writes them; at the end all of them are written."""
+    with workers() as at_work:
+        parts = _Parts(writer, at_work)
+        yield parts
+        parts.wait()

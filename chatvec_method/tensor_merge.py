@@ -1,8 +1,8 @@
-"""The merge of one tensor: which models it takes, and the sum of them, whole or part by part."""
+"""The merge of one tensor: which models it takes, and the sum of them, whole or a part of it."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +11,10 @@ from mergekit.merge_methods.dtype import promoted_dtype
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.kernel import (
-    SUPPORTED,
-    add_chat_vectors,
-    all_finite,
-    checked_finite,
-    stream_cast,
-    stream_chat_vectors,
-)
+from chatvec_method.huge_pages import empty
+from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
 from chatvec_method.recipe import Roles, dtype_name
+from chatvec_method.workers import workers
 
 
 @dataclass(frozen=True)
@@ -51,38 +46,39 @@ class TensorMerge:
         Raises:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
-        cp = self.tensors[self.cp]
-        try:
-            if not self.ratios:
-                return checked_finite(cp.to(self.dtype))
-            chats = [(ratio, self.tensors[chat]) for chat, ratio in self.ratios.items()]
-            return add_chat_vectors(cp, self.tensors[self.base], chats, self.dtype)
-        except FloatingPointError:
-            raise self._blame() from None
+        out = empty(self.shape, self.dtype, self.tensors[self.cp].device)
+        if not self.ratios or out.device.type != "cpu" or not self.cuttable():
+            return self._sum(self.tensors, out)
+        flat = out.view(-1)
+        with workers() as at_work:
+            at_work.for_ranges(flat.numel(), lambda part: self.part(part, flat[part]))
+        return out
 
     def cuttable(self) -> bool:
         """Tell whether its elements lie in one row in all models, so that ranges can be cut out."""
         return all(tensor.is_contiguous() for tensor in self.tensors.values())
 
-    def parts(self, elements: slice) -> Iterator[Tensor]:
-        """Yield the elements of the merge in their order, in buffers that are used again.
+    def part(self, elements: slice, out: Tensor) -> Tensor:
+        """Return some elements of the merge, in a row.
 
         Args:
-            elements: Which of them, from start to stop; all, unless the merge is `cuttable`.
+            elements: Which of them, from start to stop; the merge has to be `cuttable`.
+            out: As many of the result's dtype, to be overwritten; where cp's are the result, these
+                are returned instead, and not copied.
 
         Raises:
-            ChatVecError: As `whole`, after the last part.
+            ChatVecError: As `whole`.
         """
-        tensors = self.tensors
-        if elements != slice(0, self.shape.numel()):
-            tensors = {model: tensor.view(-1)[elements] for model, tensor in tensors.items()}
+        tensors = {model: tensor.view(-1)[elements] for model, tensor in self.tensors.items()}
+        return self._sum(tensors, out)
+
+    def _sum(self, tensors: Mapping[Hashable, Tensor], out: Tensor | None = None) -> Tensor:
         cp = tensors[self.cp]
         try:
             if not self.ratios:
-                yield from stream_cast(cp, self.dtype)
-                return
+                return checked_finite(cp.to(self.dtype))
             chats = [(ratio, tensors[chat]) for chat, ratio in self.ratios.items()]
-            yield from stream_chat_vectors(cp, tensors[self.base], chats, self.dtype)
+            return add_chat_vectors(cp, tensors[self.base], chats, self.dtype, out)
         except FloatingPointError:
             raise self._blame() from None
 

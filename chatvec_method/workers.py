@@ -10,31 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Barrier
-from typing import TypeAlias
 
 import torch
 
+MOST = 8
+"""Threads; between torch's operations they wait for Python, so that more would not be faster."""
 SMALLEST_RANGE = 1 << 18
 """Elements below which a tensor is not worth a second thread."""
 
-ForRanges: TypeAlias = Callable[[int, Callable[[slice], None]], None]
-"""Does something for ranges that make up a number of elements, and returns when all is done."""
+
+@dataclass(frozen=True)
+class Workers:
+    """Threads at work."""
+
+    pool: ThreadPoolExecutor
+    count: int
+
+    def for_ranges(self, elements: int, work: Callable[[slice], None]) -> None:
+        """Do something for ranges that make up a number of elements, and wait for all of them."""
+        pieces = max(1, min(self.count, elements // SMALLEST_RANGE))
+        length = -(-elements // pieces) or 1
+        starts = range(0, max(elements, 1), length)
+        list(self.pool.map(work, (slice(s, min(s + length, elements)) for s in starts)))
 
 
 @contextmanager
-def workers() -> Iterator[ForRanges]:
-    """Yield a function that shares work out, to as many threads as torch would use."""
-    count = torch.get_num_threads()
+def workers() -> Iterator[Workers]:
+    """Yield threads, as many as torch would use."""
+    before = torch.get_num_threads()
+    count = min(before, MOST)
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         together = Barrier(count)
         list(pool.map(lambda _: together.wait(), range(count)))  # all of them have begun
-        torch.set_num_threads(count)  # for this thread; each has a number of its own
-
-        def for_ranges(elements: int, work: Callable[[slice], None]) -> None:
-            pieces = max(1, min(count, elements // SMALLEST_RANGE))
-            length = -(-elements // pieces) or 1
-            starts = range(0, max(elements, 1), length)
-            list(pool.map(work, (slice(s, min(s + length, elements)) for s in starts)))
-
-        yield for_ranges
+        torch.set_num_threads(before)  # for this thread; each has a number of its own
+        yield Workers(pool, count)

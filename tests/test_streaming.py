@@ -108,3 +108,19 @@ def test_experts_that_mergekit_joins_are_left_to_its_writer(
     found = surveyed(text)
     stored_apart = any(".experts.0." in name for name in found.models[found.plan.roles.cp].tensors)  # type: ignore[union-attr, arg-type]
     assert can_stream(found) is not stored_apart
+
+
+def test_tensors_longer_than_a_part_are_cut_and_put_together(
+    recipe: Recipe, tmp_path: Path, merge: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe["models"][1]["parameters"]["ratio"] = [{"filter": "mlp", "value": 0}, {"value": 0.3}]
+    stock: Merge = merge(recipe)  # type: ignore[operator]
+    monkeypatch.setattr("chatvec_method.streaming.PART", 100)
+    assert streamed(surveyed(recipe), tmp_path / "streamed") == weights(stock.out)
+
+
+def test_damage_in_any_part_is_told(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatvec_method.streaming.PART", 100)
+    test_damaged_weights_are_told(recipe, tmp_path)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from chatvec_method.anatomy.sums import row_sums
-from chatvec_method.workers import ForRanges, workers
+from chatvec_method.workers import Workers, workers
 
 CPU_CHUNK, ACCELERATOR_CHUNK = 28 << 10, 1 << 23
 """Elements that are gone through step by step together. On a CPU, the results of all steps then
@@ -40,18 +40,18 @@ def passes(device: str | None, elements: int) -> Iterator[Passes]:
         device: Where the arithmetic is done, as mergekit's `--device` names it.
         elements: Of a model, all tensors together.
     """
-    with workers() as for_ranges:
-        yield Passes(torch.device(device or "cpu"), elements, for_ranges)
+    with workers() as at_work:
+        yield Passes(torch.device(device or "cpu"), elements, at_work)
 
 
 class Passes:
     """Calls `row_sums` on pieces of any size."""
 
-    def __init__(self, device: torch.device, elements: int, for_ranges: ForRanges) -> None:
+    def __init__(self, device: torch.device, elements: int, at_work: Workers) -> None:
         self.device = device
         self._on_cpu = device.type == "cpu"
         self._may_fuse = self._on_cpu and elements >= WORTH_COMPILING
-        self._for_ranges = for_ranges
+        self._workers = at_work
         self._compiled: set[object] = set()
         self._compiling = threading.Lock()
 
@@ -76,7 +76,7 @@ class Passes:
             found[rows.start] = sums_of([matrix[rows] for matrix in matrices], settings)
 
         try:
-            self._for_ranges(elements, work)
+            self._workers.for_ranges(elements, work)
         except Exception:  # compilers are missing or fail in many ways
             if not fused:
                 raise

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Barrier
 
 import torch
 
@@ -38,11 +37,21 @@ class Workers:
 
 @contextmanager
 def workers() -> Iterator[Workers]:
-    """Yield threads, as many as torch would use."""
-    before = torch.get_num_threads()
-    count = min(before, MOST)
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        together = Barrier(count)
-        list(pool.map(lambda _: together.wait(), range(count)))  # all of them have begun
-        torch.set_num_threads(before)  # for this thread; each has a number of its own
+    """Yield threads, as many as torch would use, which meanwhile uses none of its own."""
+    count = min(torch.get_num_threads(), MOST)
+    with (
+        torch_threads(1),
+        ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
         yield Workers(pool, count)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for what the calling thread asks of it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

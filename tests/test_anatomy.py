@@ -8,6 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from chatvec_method.anatomy import (
     Sums,
     examine,
     largest,
+    loop,
     passes,
     stream,
     suggested_schedule,
     summary,
+    sums,
 )
 from chatvec_method.anatomy.pictures import pictures
 from chatvec_method.anatomy.spectrum import leading_energy
@@ -135,12 +138,12 @@ def assert_anatomy(anatomy: Anatomy, models: dict[str, Arrays], dtype: torch.dty
         for tensor in anatomy.tensors:
             assert tensor.sums[pair].elements == base[tensor.planned.name].size
             assert_figures(tensor.sums[pair], expected([tensor.planned.name]), tensor.planned.name)
-        for layer, sums in anatomy.by_layer(pair).items():
+        for layer, by_layer in anatomy.by_layer(pair).items():
             names = [name for name in planned if f".layers.{layer}." in name]
-            assert_figures(sums, expected(names), f"layer {layer}")
-        for kind, sums in anatomy.by_kind(pair).items():
+            assert_figures(by_layer, expected(names), f"layer {layer}")
+        for kind, by_kind in anatomy.by_kind(pair).items():
             names = [name for name, tensor in planned.items() if tensor.kind == kind]
-            assert_figures(sums, expected(names), kind)
+            assert_figures(by_kind, expected(names), kind)
         assert_figures(anatomy.whole(pair), expected(list(planned)), "all")
 
 
@@ -290,17 +293,40 @@ def test_pieces_and_new_mappings_change_no_figure(
     assert_anatomy(anatomy_of(recipe, RANK), checkpoints(recipe), torch.bfloat16)
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_a_fused_pass_finds_the_same(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, works: bool
+@pytest.mark.parametrize("out_dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("numba", [True, False])
+def test_the_loop_and_the_steps_find_the_same(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, numba: bool, out_dtype: str
 ) -> None:
-    monkeypatch.setattr(passes, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(passes, "WORTH_FUSING", 3000)
+    if not numba:
+        monkeypatch.setattr(passes, "loop", None)
     monkeypatch.setattr(largest, "EXACT", 1000)
-    if not works:
-        monkeypatch.setattr(passes, "_fused", lambda: None)
     recipe["models"][CHAT]["parameters"]["ratio"] = 0.7
-    assert_anatomy(anatomy_of(recipe, RANK), checkpoints(recipe), torch.bfloat16)
+    recipe["out_dtype"] = out_dtype
+    dtype = getattr(torch, out_dtype)
+    assert_anatomy(anatomy_of(recipe, RANK), checkpoints(recipe), dtype)
+
+
+@pytest.mark.parametrize("rounded", loop.STORED)
+@pytest.mark.parametrize("dtypes", [*product(loop.STORED, repeat=3)], ids=str)
+def test_a_row_in_one_loop_is_as_step_by_step(
+    dtypes: tuple[torch.dtype, ...], rounded: torch.dtype
+) -> None:
+    noise = torch.randn((3, 5, 40), generator=torch.Generator().manual_seed(0))
+    noise[1, :, :7] = 0  # elements that chat, or cp, left
+    noise[2, :, 4:9] = 0
+    weights = 0.02 * noise[0] + torch.tensor([0, 2e-3, 4e-3])[:, None, None] * noise
+    matrices = [part.to(dtype) for part, dtype in zip(weights, dtypes, strict=True)]
+    settings = (4e-6, 0.7, rounded)
+    found = loop.row_sums(*matrices, *settings)
+    torch.testing.assert_close(
+        found, sums.row_sums(*matrices, *settings).double(), rtol=1e-5, atol=1e-10
+    )
+
+
+def test_the_loop_is_what_runs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes.Passes, "_stepwise", None)
+    assert anatomy_of(recipe).tensors
 
 
 # --- the largest elements, the first directions -----------------------------------------------

@@ -1,15 +1,15 @@
 """The energy of a vector's largest elements, without sorting it.
 
-The sum of the k largest of some numbers is the least value over u of k·u + Σ max(x − u, 0), and the
-slope there is k less the number of x above u (Rockafellar and Uryasev, 2000). So a pass over the
-numbers with a few levels u near the right one, which a sample tells, leaves little to guess. Where
-it leaves too much, the numbers above a level are collected and sorted after all.
+A sample tells about how large the smallest of the k largest numbers is. A pass over all of them
+then counts those above that level and sums them up, which is the answer but for a few numbers next
+to the level; what these are like, the sample tells again. Where too much is left to guess, another
+pass takes a better level, and if that does not help, the numbers above it are sorted after all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ TOLERANCE = 1e-5
 """How far off the result may be, as a share of all energy."""
 SAMPLE = 1 << 16
 """Elements in a sample."""
-SPREAD = 2.0
-"""How far apart the outer levels are from the middle, in standard deviations of the sample."""
-JUST_BELOW = 1 - 1e-6
+DEVIATIONS = 3
+"""By so many standard deviations a sample may misplace a number."""
 
 
 def count(elements: int) -> int:
@@ -44,51 +43,72 @@ def at_least(level: float, energies: Tensor) -> Tensor:
     return torch.from_numpy(numbers[numbers >= level])
 
 
-def levels_of(sample: Tensor) -> tuple[float, ...]:
-    """Return levels around the one that 1 % of a sample's numbers lie above, highest first.
+@dataclass(frozen=True)
+class Sample:
+    """Some of many numbers."""
 
-    Weights are coarse, so a number may be that of thousands of elements, and the curve then has a
-    corner there. The commonest number is a level, and so is what is just below.
-    """
-    numbers = sample.reshape(-1).cpu().numpy()
-    k = SHARE * len(numbers)
-    step = SPREAD * math.sqrt(k)
-    low, high = (len(numbers) - 1 - max(0, round(k + i * step)) for i in (1, -1))
-    ordered = np.partition(numbers, (low, high))
-    between, counts = np.unique(ordered[low : high + 1], return_counts=True)
-    from_middle = np.abs(np.cumsum(counts) - counts / 2 - step)
-    point = between[np.lexsort((from_middle, -counts))[0]]
-    levels = (ordered[high], point, JUST_BELOW * point, JUST_BELOW * ordered[low])
-    return tuple(sorted(map(float, levels), reverse=True))
+    largest: np.ndarray
+    """The largest 3 % of them, in descending order."""
+    size: int
+
+    @property
+    def level(self) -> float:
+        """The number that 1 % of them reach."""
+        return self.at(count(self.size) - 1)
+
+    def at(self, place: float) -> float:
+        """Return about how large the number is that so many of the sample are larger than."""
+        return float(np.interp(place, np.arange(len(self.largest)), self.largest))
+
+    def estimate(
+        self, level: float, above: float, excess: float, k: int, elements: int
+    ) -> Estimate:
+        """Return the sum of the k largest of all numbers.
+
+        Args:
+            level: A number near the smallest of them.
+            above: How many of all numbers are larger.
+            excess: Σ max(number − level, 0).
+            k: How many.
+            elements: How many numbers there are.
+        """
+        missing = k - above  # below 0, there are too many
+        # How large these are tell the next ones in the sample. There may be more or fewer of them;
+        # missing ones do not lie above the level, though, and those that are too many not below.
+        nearby = abs(missing) * self.size / elements
+        doubt = DEVIATIONS * math.sqrt(nearby + 1)
+        first = float((self.largest > level).sum())
+        bound = np.minimum if missing > 0 else np.maximum
+        sums = np.concatenate([[0.0], np.cumsum(bound(self.largest, level, dtype=np.float64))])
+
+        def mean(numbers: float) -> float:
+            last = first + math.copysign(numbers, missing)
+            if not 0 <= last <= len(self.largest):
+                return math.inf
+            start, end = np.interp([first, last], np.arange(len(sums)), sums)
+            return float(end - start) / (last - first) if last != first else level
+
+        near, mid, far = (mean(max(nearby + by, 0.0)) for by in (-doubt, 0, doubt))
+        return Estimate(
+            energy=excess + above * level + missing * mid,
+            doubt=abs(missing * (near - far)),
+            level=self.at(first + math.copysign(nearby, missing)),
+        )
 
 
-def estimate(
-    levels: Sequence[float], excess: Sequence[float], above: Sequence[float], k: int
-) -> tuple[float, float] | None:
-    """Return the sum of the k largest of some numbers x.
+@dataclass(frozen=True)
+class Estimate:
+    """What is known after a pass."""
 
-    It is where the curve k·u + Σ max(x − u, 0) is lowest. Of this, values and slopes are known at
-    each level, so between two levels it lies above both tangents.
+    energy: float
+    doubt: float
+    """How far off it may be."""
+    level: float
+    """A level with less doubt, to look again."""
 
-    Args:
-        levels: From the highest down.
-        excess: Σ max(x − level, 0) for each.
-        above: The number of x > level for each.
-        k: How many.
 
-    Returns:
-        The sum and how far off it may be at most; None if the levels are all too high or too low.
-    """
-    values = [k * u + e for u, e in zip(levels, excess, strict=True)]
-    slopes = [k - n for n in above]
-    if slopes[-1] == 0 or (slopes[-1] > 0 and levels[-1] <= 0):
-        return values[-1], 0.0
-    for i in range(len(levels) - 1):
-        if slopes[i] >= 0 > slopes[i + 1]:
-            width = levels[i] - levels[i + 1]
-            falling, rising = slopes[i + 1] * width, slopes[i] * width
-            left, right = values[i + 1], values[i]
-            tangents_meet = left + falling * (right - left - rising) / (falling - rising)
-            lowest = min(left, right)
-            return (tangents_meet + lowest) / 2, (lowest - tangents_meet) / 2
-    return None
+def sample_of(energies: Tensor) -> Sample:
+    """Return what is to be known of a sample's numbers."""
+    numbers = energies.reshape(-1).cpu().numpy()
+    k = min(3 * count(len(numbers)), len(numbers))
+    return Sample(-np.sort(-np.partition(numbers, len(numbers) - k)[-k:]), len(numbers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial, reduce
 
@@ -17,13 +17,14 @@ from chatvec_method.anatomy.passes import CPU_CHUNK, Passes, passes
 from chatvec_method.anatomy.report import Anatomy, Pair, TensorAnatomy, pairs_of
 from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.anatomy.stream import Piece, Source, Stream
-from chatvec_method.anatomy.sums import NAMES, Sums
+from chatvec_method.anatomy.sums import FOUND, Sums
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
 from chatvec_method.errors import ChatVecError
 from chatvec_method.loading import fresh_loaders
 from chatvec_method.plan import PlannedTensor, header_of
 from chatvec_method.recipe import weights_dtype
 from chatvec_method.survey import Survey, expected_header
+from chatvec_method.workers import torch_threads
 
 
 def examine(
@@ -62,14 +63,12 @@ def _examine(survey: Survey, rank: int | None, on_bytes: Callable[[int, int], No
         done += sum(part.nbytes for part in piece.values())
         on_bytes(min(done, all_bytes), all_bytes)
 
-    cp = survey.models[plan.roles.cp]
-    size = sum(math.prod(header.shape) for header in (cp.tensors or {}).values())
     names = {i: token for token, i in (survey.tokens or {}).items()}
     if stream.matching is not None:
         names = dict(enumerate(stream.matching.tokens))
     tensors: list[TensorAnatomy] = []
     tokens: list[TokenMoves] = []
-    with passes(survey.options.device, size) as in_passes:
+    with passes(survey.options.device) as in_passes:
         for planned in plan.tensors:
             study = _Study(planned, stream.open(planned), in_passes, survey)
             sums, rows = study.measure(count)
@@ -104,12 +103,13 @@ class _Study:
         """
         roles = self.roles
         exact = self.source.elements <= largest.EXACT
-        levels = {chat: () if exact else self._levels(chat) for chat in roles.chats}
+        samples = {} if exact else {chat: self._sample(chat) for chat in roles.chats}
         found: dict[Pair, list[Tensor]] = defaultdict(list)
         energies: dict[ModelReference, list[Tensor]] = defaultdict(list)
         for piece in self.source.pieces():
             for chat, other in pairs_of(roles):
-                found[chat, other].append(self._pass(piece, chat, other, levels[chat]))
+                level = samples[chat].level if samples else math.inf
+                found[chat, other].append(self._pass(piece, chat, other, level))
             if exact:
                 for chat in roles.chats:
                     energies[chat].append(_energy(piece[roles.base], piece[chat]).flatten())
@@ -121,7 +121,7 @@ class _Study:
             energy = (
                 largest.exactly(torch.cat(energies[chat]), largest.count(self.source.elements))
                 if exact
-                else self._largest(chat, levels[chat], by_row[chat, roles.cp])
+                else self._largest(chat, samples[chat], by_row[chat, roles.cp])
             )
             sums[chat, roles.cp] = replace(sums[chat, roles.cp], largest=energy)
         in_rows = self.planned.weight.vocabulary_axis is not None
@@ -132,10 +132,11 @@ class _Study:
         """Return the sums of a measured tensor with the energy of its first directions."""
         completed = dict(sums)
         for chat in self.roles.chats if self.source.matrices else ():
-            energy = sum(
-                leading_energy(partial(self._vector, chat, i), rank)
-                for i in range(self.source.matrices)
-            )
+            with torch_threads(self.passes.workers.count):  # products of matrices are long
+                energy = sum(
+                    leading_energy(partial(self._vector, chat, i), rank)
+                    for i in range(self.source.matrices)
+                )
             found = sums[chat, self.roles.cp]
             completed[chat, self.roles.cp] = replace(found, ranked=found.vector, directions=energy)
         return completed
@@ -147,16 +148,17 @@ class _Study:
             yield tuned - base
 
     def _pass(
-        self, piece: Piece, chat: ModelReference, other: ModelReference, levels: Sequence[float]
+        self, piece: Piece, chat: ModelReference, other: ModelReference, level: float
     ) -> Tensor:
         matrices = [piece[self.roles.base], piece[chat], piece[other]]
         if other != self.roles.cp:
             return self.passes(matrices)
         ratio = self.planned.ratios[chat]
-        return self.passes(matrices, levels, ratio, self.rounded if ratio else None)
+        return self.passes(matrices, level, ratio, self.rounded)
 
     def _sums(self, chat: ModelReference, other: ModelReference, found: Tensor) -> Sums:
-        by_name = dict(zip(NAMES, found[: len(NAMES)].tolist(), strict=True))
+        by_name = dict(zip(FOUND, found.tolist(), strict=True))
+        del by_name["above"], by_name["excess"]
         opposed, moved, changed = (
             round(by_name.pop(name)) for name in ("opposed", "moved", "changed")
         )
@@ -170,22 +172,38 @@ class _Study:
             swallowed=asked - changed if asked else 0,
         )
 
-    def _levels(self, chat: ModelReference) -> tuple[float, ...]:
+    def _sample(self, chat: ModelReference) -> largest.Sample:
         sample = self.source.sample(largest.SAMPLE, (self.roles.base, chat))
-        return largest.levels_of(_energy(sample[self.roles.base], sample[chat]))
+        return largest.sample_of(_energy(sample[self.roles.base], sample[chat]))
 
-    def _largest(self, chat: ModelReference, levels: Sequence[float], rows: Tensor) -> float:
-        """Return the energy of the largest elements, from what a pass found for each level."""
-        k = largest.count(self.source.elements)
-        above, excess = (part.tolist() for part in rows[len(NAMES) :].sum(1).split(len(levels)))
-        energy = float(rows[NAMES.index("vector")].sum())
-        found = largest.estimate(levels, excess, above, k)
-        if found is not None and found[1] <= largest.TOLERANCE * energy:
-            return found[0]
-        level = next((u for u, n in zip(levels, above, strict=True) if n >= k), levels[-1] / 4)
+    def _largest(self, chat: ModelReference, sample: largest.Sample, rows: Tensor) -> float:
+        """Return the energy of the largest elements, from what a pass found above a level."""
+        elements = self.source.elements
+        k = largest.count(elements)
+
+        def estimated(level: float, rows: Tensor) -> tuple[largest.Estimate, bool]:
+            found = dict(zip(FOUND, rows.sum(1).tolist(), strict=True))
+            estimate = sample.estimate(level, found["above"], found["excess"], k, elements)
+            return estimate, estimate.doubt <= largest.TOLERANCE * found["vector"]
+
+        estimate, good = estimated(sample.level, rows)
+        if not good:
+            estimate, good = estimated(estimate.level, self._again(chat, estimate.level))
+        if good:
+            return estimate.energy
+        level = estimate.level
         while len(collected := self._collect(chat, level)) < k:
             level /= 4
         return largest.exactly(collected, k)
+
+    def _again(self, chat: ModelReference, level: float) -> Tensor:
+        """Return what a pass over the chat vector alone finds above another level."""
+        base = self.roles.base
+        found = [
+            self.passes([piece[base], piece[chat], piece[base]], level)
+            for piece in self.source.pieces()
+        ]
+        return torch.cat(found, dim=1)
 
     def _collect(self, chat: ModelReference, level: float) -> Tensor:
         """Return the energies from a level on, in a pass of their own."""

@@ -121,19 +121,17 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-NAMES = ("base", "vector", "other", "product", "overlap", "opposed", "moved", "changed")
-"""What `row_sums` returns, in order; what it found for each level follows."""
+FOUND = (
+    *("base", "vector", "other", "product", "overlap", "opposed", "moved", "changed"),
+    *("above", "excess"),
+)
+"""What `row_sums` returns, in order."""
 FAR = 2.0**64
 """Times this, a product of tiny numbers is not 0, and that of weights does not overflow."""
 
 
 def row_sums(
-    base: Tensor,
-    chat: Tensor,
-    other: Tensor,
-    levels: Tensor,
-    ratio: Tensor,
-    rounded: torch.dtype | None,
+    base: Tensor, chat: Tensor, other: Tensor, level: float, ratio: float, rounded: torch.dtype
 ) -> Tensor:
     """Return the sums over each row of three matrices.
 
@@ -145,27 +143,22 @@ def row_sums(
         base: (rows, columns), floating point.
         chat: The same.
         other: The same.
-        levels: Some values of τ², (levels,).
-        ratio: Of the chat vector in the merge, a scalar.
-        rounded: The dtype of the merge's output; None if it is not to be looked at.
+        level: Some value of τ².
+        ratio: Of the chat vector in the merge.
+        rounded: The dtype of the merge's output.
 
     Returns:
-        (len(NAMES) + 2 · levels, rows): NAMES, then for each level the number of elements with
-        τ² > level, then for each level Σ max(τ² − level, 0).
+        (len(FOUND), rows): `above` is the number of elements with τ² > level, `excess` is
+        Σ max(τ² − level, 0).
     """
     wide = reduce(torch.promote_types, (base.dtype, chat.dtype, other.dtype), torch.float32)
-    kept = other.to(rounded).to(wide) if rounded not in (None, other.dtype) else other.to(wide)
+    kept = other.to(rounded).to(wide)
     base, other = base.to(wide), other.to(wide)
     tau, lam = chat.to(wide) - base, other - base
     energy, product = tau * tau, tau * (lam * FAR)
-    counted = [product < 0, tau != 0]
-    if rounded is not None:
-        counted.append((other + ratio * tau).to(rounded).to(wide) != kept)
-    counted += [energy > level for level in levels.unbind()]
+    changed = (other + ratio * tau).to(rounded).to(wide) != kept
     sums = [part.sum(1) for part in (base * base, energy, lam * lam)]
     sums += [part.sum(1) / FAR for part in (product, product.abs())]
+    counted = (product < 0, tau != 0, changed, energy > level)
     sums += [torch.where(which, 1.0, 0.0).sum(1) for which in counted]
-    if rounded is None:
-        sums.insert(NAMES.index("changed"), torch.zeros_like(sums[0]))
-    sums += [(energy - level).relu().sum(1) for level in levels.unbind()]
-    return torch.stack(sums)
+    return torch.stack([*sums, (energy - level).relu().sum(1)])

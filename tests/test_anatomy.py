@@ -325,7 +325,7 @@ def test_a_row_in_one_loop_is_as_step_by_step(
 
 
 def test_the_loop_is_what_runs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes.Passes, "_stepwise", None)
+    monkeypatch.setattr(sums, "row_sums", None)
     assert anatomy_of(recipe).tensors
 
 

@@ -31,11 +31,12 @@ INT, HALF, FLOAT = ir.IntType(32), ir.HalfType(), ir.FloatType()
 def row_sums(
     base: Tensor, chat: Tensor, other: Tensor, level: float, ratio: float, rounded: torch.dtype
 ) -> Tensor:
-    """Return what `sums.row_sums` does, for contiguous matrices of dtypes in STORED, on the CPU.
+    """Return what `sums.row_sums` does, for matrices of dtypes in STORED, on the CPU.
 
     Python's lock is free meanwhile, so that several threads may be at it.
     """
-    arrays = [matrix.view(STORED[matrix.dtype]).numpy() for matrix in (base, chat, other)]
+    matrices = [matrix.contiguous() for matrix in (base, chat, other)]
+    arrays = [matrix.view(STORED[matrix.dtype]).numpy() for matrix in matrices]
     like = torch.zeros((), dtype=rounded).view(STORED[rounded]).numpy()[()]
     found = np.empty((len(FOUND), len(base)))
     _fill(*arrays, np.float32(level), np.float32(ratio), like, np.float32(FAR), found)

@@ -53,41 +53,25 @@ class Passes:
         rounded: torch.dtype = torch.float32,
     ) -> Tensor:
         """Return `row_sums` of base, chat and other, in float64 and on the CPU."""
-        if self.device.type != "cpu":
-            return self._stepwise(matrices, level, ratio, rounded)
+        on_cpu = self.device.type == "cpu"
         dtypes = {rounded, *(matrix.dtype for matrix in matrices)}
-        looped = loop is not None and dtypes <= loop.STORED.keys()
+        looped = on_cpu and loop is not None and dtypes <= loop.STORED.keys()
+        row_sums = loop.row_sums if looped else sums.row_sums
         columns = matrices[0].shape[1]
         found: dict[int, Tensor] = {}
 
         def take(part: slice) -> None:
-            rows = slice(-(-part.start // columns), -(-part.stop // columns))
-            cut = [matrix[rows].contiguous() for matrix in matrices]
-            sums_of = loop.row_sums if looped else self._stepwise_of
-            found[rows.start] = sums_of(*cut, level, ratio, rounded)
+            first, end = (-(-edge // columns) for edge in (part.start, part.stop))
+            chunk = CPU_CHUNK if on_cpu else ACCELERATOR_CHUNK
+            step = max(1, end - first if looped else chunk // columns)
+            for start in range(first, end, step):
+                rows = slice(start, min(start + step, end))
+                cut = [matrix[rows].to(self.device) for matrix in matrices]
+                found[start] = row_sums(*cut, level, ratio, rounded).cpu().double()
 
-        self.workers.for_ranges(matrices[0].numel(), take)
+        whole = slice(0, matrices[0].numel())
+        if on_cpu:
+            self.workers.for_ranges(whole.stop, take)
+        else:
+            take(whole)
         return torch.cat([found[start] for start in sorted(found)], dim=1)
-
-    def _stepwise_of(
-        self,
-        base: Tensor,
-        chat: Tensor,
-        other: Tensor,
-        level: float,
-        ratio: float,
-        rounded: torch.dtype,
-    ) -> Tensor:
-        return self._stepwise([base, chat, other], level, ratio, rounded)
-
-    def _stepwise(
-        self, matrices: Sequence[Tensor], level: float, ratio: float, rounded: torch.dtype
-    ) -> Tensor:
-        chunk = CPU_CHUNK if self.device.type == "cpu" else ACCELERATOR_CHUNK
-        rows = max(1, chunk // matrices[0].shape[1])
-        found = []
-        for parts in zip(*(matrix.split(rows) for matrix in matrices), strict=True):
-            base, chat, other = (part.to(self.device) for part in parts)
-            part = sums.row_sums(base, chat, other, level, ratio, rounded)
-            found.append(part.cpu().double())
-        return torch.cat(found, dim=1)

@@ -29,7 +29,7 @@ PIECE = 1 << 24
 """Elements in a piece, at most."""
 MAPPED_BYTES = 1 << 28
 """So much may be read before all is let go of."""
-RUN, SAMPLED_ROWS = 64, 1024
+RUN, SAMPLED_ROWS = 256, 1024
 """Neighbours that a sample takes together, and rows of tokens that it looks at, at least."""
 CHECK = "Run `chatvec check`, which tells what to write."
 
@@ -66,8 +66,12 @@ def matching_of(survey: Survey, models: Sequence[ModelReference]) -> Matching | 
     for place, model in enumerate(models):
         # Nearly all tokens are a model's own, and there may be hundreds of thousands.
         own = vocabulary.original_ids.get(model, {})
-        found = [(place, own.get(token, -1)) for token in tokens]
         several[model] = {}
+        if own == vocabulary.ids and not named:
+            donors[model] = torch.full((len(tokens),), place)
+            indices[model] = torch.tensor([own[token] for token in tokens])
+            continue
+        found = [(place, own.get(token, -1)) for token in tokens]
         for i, token in enumerate(tokens):
             if token in named or token not in own:
                 rows = vocabulary.sources(model, token)

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from chatvec_method.huge_pages import empty
-
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 SUPPORTED = (*HALF_PRECISION, torch.float32, torch.float64)
 
@@ -57,7 +55,7 @@ def add_chat_vectors(
             because the sum does not fit `out_dtype`.
     """
     if out is None:
-        out = empty(cp.shape, out_dtype, cp.device)
+        out = torch.empty(cp.shape, dtype=out_dtype, device=cp.device)
     tensors = [cp, base, *(chat for _, chat in chats)]
     working = working_dtype(tensors, [ratio for ratio, _ in chats], out_dtype)
     length = _chunk_length(cp)

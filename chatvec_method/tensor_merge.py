@@ -11,7 +11,6 @@ from mergekit.merge_methods.dtype import promoted_dtype
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.huge_pages import empty
 from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
 from chatvec_method.recipe import Roles, dtype_name
 from chatvec_method.workers import workers
@@ -46,9 +45,10 @@ class TensorMerge:
         Raises:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
-        out = empty(self.shape, self.dtype, self.tensors[self.cp].device)
-        if not self.ratios or out.device.type != "cpu" or not self.cuttable():
-            return self._sum(self.tensors, out)
+        on_cpu = self.tensors[self.cp].device.type == "cpu"
+        if not (self.ratios and on_cpu and self.cuttable()):
+            return self._sum(self.tensors)
+        out = torch.empty(self.shape, dtype=self.dtype)
         flat = out.view(-1)
         with workers() as at_work:
             at_work.for_ranges(flat.numel(), lambda part: self.part(part, flat[part]))

@@ -2,7 +2,7 @@
 
 Weights are as spread as those of trained models, and chat and cp lie as far from base as training
 takes them; they are random, so nothing else about them is real. `python benchmarks/checkpoints.py
-FOLDER` writes them; the other benchmarks do it by themselves.
+FOLDER` writes them; the other benchmarks do it by themselves. The largest shape's files are holes.
 """
 
 from __future__ import annotations
@@ -36,19 +36,31 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 32,
         "vocab_size": 32000,
     },
+    "70b": {  # Llama 3
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
 }
+SPARSE = ("70b",)
+"""Shapes whose weights would not fit on most disks: their files are holes, and read as zeros."""
 SPREADS = {"chat": 0.002, "cp": 0.004}
 """The standard deviation of an element from base's; base's own is 0.02."""
 SHARD_BYTES = 1_200_000_000
 RECIPE = "recipe.yaml"
 
 
-def make(folder: Path, shape: str = "1.1b") -> Path:
+def make(folder: Path, shape: str = "1.1b", layers: int | None = None) -> Path:
     """Write the models `base`, `chat` and `cp` into a folder, unless they are there.
 
     Args:
-        folder: Where they are to be; it needs room for all three (6.6 GB for 1.1b, 40 GB for 7b).
+        folder: Where they are to be; it needs room for all three (6.6 GB for 1.1b, 40 GB for 7b,
+            nothing for 70b).
         shape: A key of SHAPES.
+        layers: How many, in place of the shape's own.
 
     Returns:
         The recipe that merges them at ratio 1, in the same folder.
@@ -56,12 +68,13 @@ def make(folder: Path, shape: str = "1.1b") -> Path:
     recipe = folder / RECIPE
     if recipe.exists():
         return recipe
-    config = LlamaConfig(architectures=["LlamaForCausalLM"], dtype="bfloat16", **SHAPES[shape])
+    sizes = SHAPES[shape] | ({"num_hidden_layers": layers} if layers else {})
+    config = LlamaConfig(architectures=["LlamaForCausalLM"], dtype="bfloat16", **sizes)
     names = ("base", *SPREADS)
     for name in names:
         config.save_pretrained(folder / name)
         _save_tokenizer(folder / name, config.vocab_size)
-    _save_weights([folder / name for name in names], config)
+    _save_weights([folder / name for name in names], config, sparse=shape in SPARSE)
     text = yaml.safe_dump(_recipe(folder), sort_keys=False)
     recipe.write_text(text, encoding="utf-8")  # last: what is there is complete
     return recipe
@@ -93,7 +106,7 @@ def _save_tokenizer(folder: Path, size: int) -> None:
     ).save_pretrained(folder)
 
 
-def _save_weights(folders: list[Path], config: LlamaConfig) -> None:
+def _save_weights(folders: list[Path], config: LlamaConfig, *, sparse: bool) -> None:
     """Write all models at once, shard by shard, so that no model is ever in memory as a whole."""
     with torch.device("meta"):
         shapes = {
@@ -105,6 +118,10 @@ def _save_weights(folders: list[Path], config: LlamaConfig) -> None:
     for i, names in enumerate(shards):
         file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
         weight_map |= dict.fromkeys(names, file)
+        if sparse:
+            for folder in folders:
+                _save_holes({name: shapes[name] for name in names}, folder / file)
+            continue
         family = {name: _family(shapes[name]) for name in names}
         for place, folder in enumerate(folders):
             tensors = {name: weights[place] for name, weights in family.items()}
@@ -113,6 +130,20 @@ def _save_weights(folders: list[Path], config: LlamaConfig) -> None:
     index = json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map})
     for folder in folders:
         (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+
+
+def _save_holes(shapes: dict[str, torch.Size], file: Path) -> None:
+    """Write a safetensors file of zeros in bfloat16, of which only the header takes room."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * shape.numel()
+        entries[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        stream.truncate(8 + len(header) + end)
 
 
 def _shards(shapes: dict[str, torch.Size]) -> list[list[str]]:

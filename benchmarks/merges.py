@@ -2,10 +2,15 @@
 
 Every contestant is a process of its own and makes the same sum of the same three models; they take
 turns, so that what else the machine does falls on all of them alike. Files are in the page cache
-when a run begins, unless `--cold` asks for them to be dropped from it. Measured are wall, user and
-system time, the peak of anonymous memory (sampled; mapped checkpoint pages come and go with the
-page cache and count apart), the bytes that went through read and write calls, and how many elements
-of the result differ from the correctly rounded float64 sum.
+when a run begins, unless `--cold` asks for them to be dropped from it; then a merge whose ratio is
+0 in every second layer runs as well, which need not read base and chat there. Measured are wall,
+user and system time, the peak of anonymous memory (sampled; mapped checkpoint pages come and go
+with the page cache and count apart), the bytes that the disk read and the process wrote, and how
+many elements of the result differ from the correctly rounded float64 sum.
+
+`--shape 70b` makes files of holes, which take no room and are all zeros: what its merges show is
+memory, and not exactness. Its output has no holes, and takes 140 GB; `--layers 8` makes models of
+8 layers, and an output of 16 GB, with tensors as large.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 BIN = Path(sys.executable).parent
+HALF = "chatvec merge, ratio 0 in half of the layers"
 SAMPLE_SECONDS = 0.01
 ROWS_COMPARED = 16
 """One row in so many is compared with the float64 sum."""
@@ -77,8 +83,9 @@ class Run:
     resident: int
     """The peak of all resident pages, mapped files among them, in bytes."""
     read: int
-    """Bytes through read calls; what is mapped is not among them."""
+    """Bytes that came from the disk, whether through read calls or mapped."""
     written: int
+    """Bytes through write calls."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,9 @@ class Result:
 def contestants(folder: Path, ratio: float) -> dict[str, Callable[[Path], list[str]]]:
     """Return, by name, the command of each contestant for an output folder."""
     base, chat, cp = (str(folder / role) for role in ("base", "chat", "cp"))
-    recipes = {
-        "chat_vector": {
+
+    def chat_vector(ratio: float | list[dict[str, Any]]) -> dict[str, Any]:
+        return {
             "merge_method": "chat_vector",
             "base_model": cp,
             "models": [
@@ -109,7 +117,13 @@ def contestants(folder: Path, ratio: float) -> dict[str, Callable[[Path], list[s
                 {"model": cp, "parameters": {"role": "cp"}},
             ],
             "out_dtype": "bfloat16",
-        },
+        }
+
+    layers = json.loads((folder / "cp" / "config.json").read_text())["num_hidden_layers"]
+    every_second = [{"filter": f"layers.{i}.", "value": 0.0} for i in range(0, layers, 2)]
+    recipes = {
+        "chat_vector": chat_vector(ratio),
+        "half": chat_vector([*every_second, {"value": ratio}]),
         "task_arithmetic": {
             "merge_method": "task_arithmetic",
             "base_model": base,
@@ -149,6 +163,9 @@ def contestants(folder: Path, ratio: float) -> dict[str, Callable[[Path], list[s
         "chatvec merge": lambda out: [
             *(str(BIN / "chatvec"), "merge", str(files["chat_vector"]), str(out), "--quiet")
         ],
+        HALF: lambda out: [
+            *(str(BIN / "chatvec"), "merge", str(files["half"]), str(out), "--quiet")
+        ],
         "importing mergekit": lambda _: [sys.executable, "-c", "import mergekit.merge"],
         "the floor (read three, write one)": lambda out: [
             *(sys.executable, "-c", FLOOR, base, chat, cp, str(out))
@@ -172,7 +189,7 @@ def measure(command: list[str], limit: int | None) -> Run:
         if limit
         else None,
     )
-    peaks = {"RssAnon": 0, "VmHWM": 0, "rchar": 0, "wchar": 0}
+    peaks = {"RssAnon": 0, "VmHWM": 0, "read_bytes": 0, "wchar": 0}
     sampler = threading.Thread(target=_sample, args=(process, peaks))
     sampler.start()
     _, errors = process.communicate()
@@ -187,7 +204,7 @@ def measure(command: list[str], limit: int | None) -> Run:
         system=after.ru_stime - before.ru_stime,
         anonymous=peaks["RssAnon"],
         resident=peaks["VmHWM"],
-        read=peaks["rchar"],
+        read=peaks["read_bytes"],
         written=peaks["wchar"],
     )
 
@@ -258,6 +275,8 @@ def table_rows(results: list[Result]) -> list[list[str]]:
                 f"{run.system:.1f}",
                 f"{run.anonymous / 1e9:.2f}",
                 f"{run.resident / 1e9:.2f}",
+                f"{run.read / 1e9:.1f}",
+                f"{run.written / 1e9:.1f}",
                 "" if result.misrounded is None else f"{result.misrounded:.4%}",
             ]
         )
@@ -272,6 +291,8 @@ HEADER = (
     "system s",
     "anonymous GB",
     "resident GB",
+    "read GB",
+    "written GB",
     "misrounded",
 )
 
@@ -301,6 +322,7 @@ def picture(results: list[Result], file: Path, title: str) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--shape", type=click.Choice(sorted(checkpoints.SHAPES)), default="1.1b")
+@click.option("--layers", type=int, help="As many layers as this in place of the shape's own.")
 @click.option("--rounds", default=5, show_default=True, help="Runs of each contestant.")
 @click.option("--ratio", default=1.0, show_default=True)
 @click.option("--only", multiple=True, help="A part of a contestant's name; may be repeated.")
@@ -312,6 +334,7 @@ def picture(results: list[Result], file: Path, title: str) -> None:
 def main(
     folder: Path,
     shape: str,
+    layers: int | None,
     rounds: int,
     ratio: float,
     only: tuple[str, ...],
@@ -322,11 +345,11 @@ def main(
     png: Path | None,
 ) -> None:
     """Measure whole merges of models that are made in FOLDER, if they are not there yet."""
-    checkpoints.make(folder, shape)
+    checkpoints.make(folder, shape, layers)
     commands = {
         name: command
         for name, command in contestants(folder, ratio).items()
-        if not only or any(part in name for part in only)
+        if (any(part in name for part in only) if only else True) and (cold or name != HALF)
     }
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     shares: dict[str, float | None] = dict.fromkeys(commands)
@@ -338,7 +361,7 @@ def main(
                 (drop_from_cache if cold else warm)(folder)
                 runs[name].append(measure(command(out), limit))
                 click.echo(f"{number + 1}/{rounds} {name}: {runs[name][-1].wall:.1f} s", err=True)
-                if number == 0 and out.exists() and "floor" not in name:
+                if number == 0 and out.exists() and name != HALF and "floor" not in name:
                     shares[name] = misrounded(folder, out, ratio)
                 shutil.rmtree(out, ignore_errors=True)
     results = [Result(name, runs[name], shares[name]) for name in commands]

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class TensorHeader:
     dtype: torch.dtype
     shape: tuple[int, ...]
     file: str
+    start: int | None = field(default=None, compare=False)
+    """Where in the file its data begin, in bytes; None on the hub, or if they are packed."""
 
     @property
     def bytes(self) -> int:
@@ -350,10 +352,14 @@ def _tensors(
             found = HfApi().get_safetensors_metadata(path.path, revision=path.revision)
         else:
             found = get_local_safetensors_metadata(folder)
-        problem = _missing_tensors(found) or (_cut_short(folder, found) if folder else "")
+        starts = _data_starts(folder, found) if folder else {}
+        problem = _missing_tensors(found) or (_cut_short(folder, found, starts) if folder else "")
         headers = {
             name: TensorHeader(
-                SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8), tuple(tensor.shape), file
+                dtype=SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8),
+                shape=tuple(tensor.shape),
+                file=file,
+                start=starts[file] + tensor.data_offsets[0] if starts else None,
             )
             for file, metadata in found.files_metadata.items()
             for name, tensor in metadata.tensors.items()
@@ -376,13 +382,20 @@ def _missing_tensors(found: SafetensorsRepoMetadata) -> str:
     return ""
 
 
-def _cut_short(folder: Path, found: SafetensorsRepoMetadata) -> str:
+def _data_starts(folder: Path, found: SafetensorsRepoMetadata) -> dict[str, int]:
+    """Return where each file's header ends."""
+    starts = {}
+    for name in found.files_metadata:
+        with (folder / name).open("rb") as stream:
+            length = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
+        starts[name] = HEADER_LENGTH_BYTES + length
+    return starts
+
+
+def _cut_short(folder: Path, found: SafetensorsRepoMetadata, starts: Mapping[str, int]) -> str:
     for name, metadata in found.files_metadata.items():
-        file = folder / name
-        with file.open("rb") as stream:
-            header = int.from_bytes(stream.read(HEADER_LENGTH_BYTES), "little")
         data = max((tensor.data_offsets[1] for tensor in metadata.tensors.values()), default=0)
-        expected, size = HEADER_LENGTH_BYTES + header + data, file.stat().st_size
+        expected, size = starts[name] + data, (folder / name).stat().st_size
         if size < expected:
             return f"{name} has {size} bytes of the {expected} that its header announces"
     return ""

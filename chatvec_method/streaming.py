@@ -22,10 +22,12 @@ from mergekit.io.tasks import SaveTensor
 from mergekit.plan import MergePlanner
 from torch import Tensor
 
+from chatvec_method.loading import load_tensor
 from chatvec_method.method import computed_by
 from chatvec_method.models import TensorHeader
-from chatvec_method.plan import MergePlan
+from chatvec_method.plan import PlannedTensor
 from chatvec_method.quiet import quiet
+from chatvec_method.read_ahead import read_ahead
 from chatvec_method.recipe import tokenizer_source
 from chatvec_method.shards import DTYPE_NAMES, ShardWriter, lay_out
 from chatvec_method.survey import Survey, expected_header
@@ -50,7 +52,7 @@ def can_stream(survey: Survey) -> bool:
         return False
     if tokenizer_source(config) == "union":
         return False
-    headers = _headers(survey, survey.plan)
+    headers = _headers(survey)
     return all(header and header.dtype in DTYPE_NAMES for header in headers.values())
 
 
@@ -69,22 +71,31 @@ def stream_weights(
         OSError: The folder cannot be written to, or the disk is full.
     """
     saves, order = _planned(survey, folder)
-    headers = _headers(survey, survey.plan) if survey.plan else {}
-    layout = lay_out(
-        {name: headers[name] for name in order if headers[name] is not None},  # type: ignore[misc]
-        survey.options.out_shard_size,
-        MERGEKIT_VERSION,
-    )
-    names = {save.tensor_task: save for save in saves}
-    with ShardWriter(folder, layout) as writer, _parts(writer) as parts:
+    headers = {name: header for name, header in _headers(survey).items() if header is not None}
+    in_order = {name: headers[name] for name in order}
+    layout = lay_out(in_order, survey.options.out_shard_size, MERGEKIT_VERSION)
+    kept = {tensor.name: tensor for tensor in _kept(survey, headers)}
+    mixed = [name for name in order if name not in kept]
+    names = {save.tensor_task: save for save in saves if save.tensor_name not in kept}
+    with (
+        ShardWriter(folder, layout) as writer,
+        read_ahead(survey, [*kept, *mixed]) as ahead,
+        _parts(writer) as parts,
+    ):
         streamed: set[str] = set()
 
-        def compute(merge: TensorMerge) -> Tensor:
+        def stream(merge: TensorMerge) -> None:
+            ahead.after(merge.name)
             parts.put(merge)
             streamed.add(merge.name)
-            on_bytes(headers[merge.name].bytes)  # type: ignore[union-attr]
+            on_bytes(headers[merge.name].bytes)
+
+        def compute(merge: TensorMerge) -> Tensor:
+            stream(merge)
             return torch.zeros((), dtype=merge.dtype).expand(merge.shape)  # stands for the result
 
+        for tensor in kept.values():
+            stream(_cp_alone(tensor, headers[tensor.name].dtype))
         executor = Executor(
             targets=list(names),
             math_device=survey.options.device,
@@ -119,8 +130,32 @@ def _planned(survey: Survey, folder: Path) -> tuple[list[SaveTensor], list[str]]
     return saves, [task.tensor_name for task in tasks if isinstance(task, SaveTensor)]
 
 
-def _headers(survey: Survey, plan: MergePlan) -> Mapping[str, TensorHeader | None]:
-    return {tensor.name: expected_header(survey, tensor) for tensor in plan.tensors}
+def _headers(survey: Survey) -> Mapping[str, TensorHeader | None]:
+    assert survey.plan is not None
+    return {tensor.name: expected_header(survey, tensor) for tensor in survey.plan.tensors}
+
+
+def _kept(survey: Survey, headers: Mapping[str, TensorHeader]) -> Iterator[PlannedTensor]:
+    """Yield the tensors that are cp's own, with which base and chat have nothing to do.
+
+    mergekit would open all three, and that alone makes the system read some of each.
+    """
+    assert survey.plan is not None
+    for tensor in survey.plan.tensors:
+        by_token = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
+        cast_on_load = survey.recipe.config.dtype or tensor.weight.force_dtype
+        plain = headers[tensor.name].dtype.is_floating_point and not by_token and not cast_on_load
+        if plain and tensor.readers == (tensor.roles.cp,):
+            yield tensor
+
+
+def _cp_alone(tensor: PlannedTensor, dtype: torch.dtype) -> TensorMerge:
+    roles = tensor.roles
+    own = load_tensor(tensor, roles.cp)
+    assert own is not None  # a header has been seen
+    return TensorMerge(
+        tensor.name, {roles.cp: own}, cp=roles.cp, base=roles.base, ratios={}, dtype=dtype
+    )
 
 
 class _Parts:

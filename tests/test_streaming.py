@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import yaml
 import zoo
 from conftest import Merge, Recipe
+from mergekit.io.tasks import LoadTensor
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 
@@ -124,3 +127,49 @@ def test_damage_in_any_part_is_told(
 ) -> None:
     monkeypatch.setattr("chatvec_method.streaming.PART", 100)
     test_damaged_weights_are_told(recipe, tmp_path)
+
+
+def test_base_and_chat_are_not_opened_where_the_ratio_is_0(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratio = [{"filter": "mlp", "value": 0}, {"value": 1.0}]
+    recipe["models"][1]["parameters"]["ratio"] = ratio
+    loaded: list[tuple[str, str]] = []
+    execute = LoadTensor.execute
+
+    def noted(self: LoadTensor) -> torch.Tensor | None:
+        loaded.append((str(self.model), self.tensor))
+        return execute(self)
+
+    monkeypatch.setattr(LoadTensor, "execute", noted)
+    (tmp_path / "out").mkdir()
+    stream_weights(surveyed(recipe), tmp_path / "out")
+    base, _, cp = (entry["model"] for entry in recipe["models"])
+    assert {model for model, tensor in loaded if "mlp" in tensor} == {cp}
+    assert {model for model, tensor in loaded if "self_attn" in tensor} > {base, cp}
+    assert len(loaded) == len(set(loaded))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system is not to be told")
+def test_the_system_is_told_of_all_that_is_needed_and_nothing_else(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratio = [{"filter": "mlp", "value": 0}, {"value": 1.0}]
+    recipe["models"][1]["parameters"]["ratio"] = ratio
+    told: dict[Path, int] = defaultdict(int)
+
+    def noted(file: int, _start: int, length: int, _advice: int) -> None:
+        told[Path(f"/proc/self/fd/{file}").readlink()] += length
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    (tmp_path / "out").mkdir()
+    found = surveyed(recipe)
+    stream_weights(found, tmp_path / "out")
+    assert found.plan is not None
+    for model in found.plan.roles.all:
+        tensors = found.models[model].tensors
+        assert tensors is not None
+        needed = [t.name for t in found.plan.tensors if model in t.readers]
+        folder = Path(str(model)).resolve()
+        read = sum(length for path, length in told.items() if path.parent == folder)
+        assert read == sum(tensors[name].bytes for name in needed)

@@ -26,12 +26,15 @@ from rich.console import Console
 from rich.table import Table
 
 INSIDE = """
-import json, sys, time
+import gc, json, sys, time
+gc.disable()  # as the command does
 from pathlib import Path
 from mergekit.options import MergeOptions
 from chatvec_method.anatomy import examine
 from chatvec_method.recipe_file import read_recipe
 from chatvec_method.survey import survey
+gc.freeze()
+gc.enable()
 surveyed = survey(read_recipe(Path(sys.argv[1])), MergeOptions())
 for _ in range(2):
     wall, cpu = time.perf_counter(), time.process_time()

@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 """How far off the result may be, as a share of all energy."""
 SAMPLE = 1 << 16
 """Elements in a sample."""
-DEVIATIONS = 3
+DEVIATIONS = 2
 """By so many standard deviations a sample may misplace a number."""
 
 
@@ -91,7 +91,7 @@ class Sample:
         near, mid, far = (mean(max(nearby + by, 0.0)) for by in (-doubt, 0, doubt))
         return Estimate(
             energy=excess + above * level + missing * mid,
-            doubt=abs(missing * (near - far)),
+            doubt=abs(missing * (near - far)) / 2,
             level=self.at(first + math.copysign(nearby, missing)),
         )
 

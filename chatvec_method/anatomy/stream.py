@@ -27,9 +27,9 @@ from chatvec_method.vocabulary import Rows
 
 PIECE = 1 << 24
 """Elements in a piece, at most."""
-MAPPED_BYTES = 1 << 28
+MAPPED_BYTES = 1 << 29
 """So much may be read before all is let go of."""
-RUN, SAMPLED_ROWS = 256, 1024
+RUN, SAMPLED_ROWS = 512, 1024
 """Neighbours that a sample takes together, and rows of tokens that it looks at, at least."""
 CHECK = "Run `chatvec check`, which tells what to write."
 
@@ -58,6 +58,7 @@ def matching_of(survey: Survey, models: Sequence[ModelReference]) -> Matching | 
     if vocabulary is None:
         return None
     tokens = tuple(sorted(vocabulary.ids, key=vocabulary.ids.__getitem__))
+    ids = torch.tensor(sorted(vocabulary.ids.values()))
     config = survey.recipe.config.tokenizer
     named = set((config and config.tokens) or ())
     donors: dict[ModelReference, Tensor] = {}
@@ -69,7 +70,7 @@ def matching_of(survey: Survey, models: Sequence[ModelReference]) -> Matching | 
         several[model] = {}
         if own == vocabulary.ids and not named:
             donors[model] = torch.full((len(tokens),), place)
-            indices[model] = torch.tensor([own[token] for token in tokens])
+            indices[model] = ids
             continue
         found = [(place, own.get(token, -1)) for token in tokens]
         for i, token in enumerate(tokens):
@@ -157,7 +158,8 @@ class Source:
         flat = {model: self._tensors[model].reshape(-1) for model in models}
         count = self.elements // RUN
         chosen = _some(count, size // RUN)
-        return {m: part[: count * RUN].view(count, RUN)[chosen] for m, part in flat.items()}
+        runs = {model: part[: count * RUN].view(count, RUN) for model, part in flat.items()}
+        return {model: part.index_select(0, chosen) for model, part in runs.items()}
 
     def _load(self) -> dict[ModelReference, Tensor]:
         tensors = {}
@@ -240,8 +242,12 @@ class _ByToken(Source):
         models, matching = self.stream.models, self._matching
         by_row = {m: self._by_row(tensor) for m, tensor in self._tensors.items()}
         donors, indices = matching.donors[model][chosen], matching.indices[model][chosen]
-        if bool((donors == models.index(model)).all() and (indices.diff() == 1).all()):
-            return by_row[model][indices[0] : indices[-1] + 1]
+        if bool((donors == models.index(model)).all()):
+            in_a_row = bool((indices.diff() == 1).all())
+            whole = by_row[model]
+            return (
+                whole[indices[0] : indices[-1] + 1] if in_a_row else whole.index_select(0, indices)
+            )
         # As mergekit does it: in the dtype that all models' promote to, in the models' order.
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in by_row.values()))
         found = torch.zeros((len(chosen), self.columns), dtype=dtype)

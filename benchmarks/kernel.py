@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from chatvec_method import kernel
+from chatvec_method.tensor_merge import TensorMerge
 
 SHAPE = (2048, 5632)  # an MLP matrix of TinyLlama-1.1B
 RATIOS = (1.0, 0.5, 0.3, 0.7, 1.3)
@@ -35,8 +36,9 @@ def weights(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ours(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
-    """Ours: chunk by chunk."""
-    return kernel.add_chat_vectors(cp, base, [(ratio, chat)], cp.dtype)
+    """Ours: chunk by chunk, in threads of our own."""
+    tensors = {"base": base, "chat": chat, "cp": cp}
+    return TensorMerge("ours", tensors, "cp", "base", {"chat": ratio}, cp.dtype).whole()
 
 
 def whole_float32(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 
-from chatvec_method.kernel import add_chat_vectors
+from chatvec_method.tensor_merge import TensorMerge
 
 STATUS = Path("/proc/self/status")
 RESET_HIGH_WATER_MARK = "5"
@@ -31,17 +31,21 @@ def main(gigabytes: float) -> None:
     chat = torch.full((elements,), 0.75, dtype=torch.bfloat16)
     cp = torch.full((elements,), 1.5, dtype=torch.bfloat16)
     output = 2 * elements / 1e6
-    warm_up = base[:1000]
-    add_chat_vectors(warm_up, warm_up, [(0.7, warm_up)], torch.bfloat16)
+    tensors = {"base": base, "chat": chat, "other": cp, "cp": cp}
 
-    for name, chats in {
-        "ratio 1 (float32)": [(1.0, chat)],
-        "ratio 0.7 (float64)": [(0.7, chat)],
-        "two chat vectors": [(0.7, chat), (-0.2, cp)],
+    def merge(ratios: dict[str, float], elements: int) -> None:
+        taken = {model: tensor[:elements] for model, tensor in tensors.items()}
+        TensorMerge("a tensor", taken, "cp", "base", ratios, torch.bfloat16).whole()
+
+    merge({"chat": 0.7}, 1000)
+    for name, ratios in {
+        "ratio 1 (float32)": {"chat": 1.0},
+        "ratio 0.7 (float64)": {"chat": 0.7},
+        "two chat vectors": {"chat": 0.7, "other": -0.2},
     }.items():
         Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER_MARK)
         before = megabytes("VmRSS")
-        add_chat_vectors(cp, base, chats, torch.bfloat16)
+        merge(ratios, elements)
         extra = megabytes("VmHWM") - before - output
         print(f"{name:20} {extra:6.1f} MB beyond inputs and output of {output:.0f} MB each")
 

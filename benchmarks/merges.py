@@ -311,7 +311,9 @@ def picture(results: list[Result], file: Path, title: str) -> None:
     axes.bar_label(bars, fmt="%.1f s", padding=3)
     importing = next(r for r in results if r.name.startswith("importing")).median.wall
     axes.axvline(importing, color="#D55E00", linestyle="--", linewidth=1)
-    axes.text(importing, -0.75, " importing mergekit", color="#D55E00", va="center", fontsize=8)
+    axes.set_ylim(-0.6, len(merges) - 0.1)
+    above = len(merges) - 0.35
+    axes.text(importing, above, " importing mergekit", color="#D55E00", va="center", fontsize=8)
     axes.set_xlabel("wall time, seconds (median)")
     axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
-from mergekit.merge_methods.base import TensorGroup
-from mergekit.merge_methods.dtype import promoted_dtype
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
 from chatvec_method.recipe import Roles, dtype_name
 from chatvec_method.workers import workers
+
+if TYPE_CHECKING:  # mergekit's methods import this module
+    from mergekit.merge_methods.base import TensorGroup
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def tensor_merge(
     active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
     needed = [roles.cp, *([roles.base, *active] if active else [])]
     _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
-    cast = input_dtype != promoted_dtype(group)
+    cast = input_dtype != reduce(torch.promote_types, (t.dtype for t in tensors.values()))
     taken = {m: tensors[m].to(input_dtype) if cast else tensors[m] for m in needed}
     return TensorMerge(
         name=name,

@@ -132,6 +132,7 @@ except KeyboardInterrupt:
         "",
         "import chatvec_method",
         "import chatvec_method.method",
+        "import chatvec_method.tensor_merge",
         "import mergekit.config",
         "import mergekit.plan",
         "import mergekit.tokenizer.truncate",

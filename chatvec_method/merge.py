@@ -105,7 +105,8 @@ def merge(
         _check_room(cost, staging)
         with _one_message(cost, staging), fresh_loaders(survey.options):
             _fetch(survey, on_progress)
-            _run(survey, staging.folder, cost, on_progress)
+            streams = can_stream(survey)
+            _run(survey, staging.folder, cost, streams, on_progress)
             with staging.flushed_meanwhile():
                 on_progress(Progress("finish", 0, 1))
                 card = survey.options.write_model_card
@@ -114,6 +115,7 @@ def merge(
                 verification = verify(
                     staging.folder,
                     survey,
+                    known_finite=streams,
                     on_bytes=lambda done, total: on_progress(Progress("verify", done, total)),
                 )
             size = _size(staging.folder)
@@ -178,7 +180,13 @@ def _fetch(survey: Survey, on_progress: Callable[[Progress], None]) -> None:
     on_progress(Progress("fetch", len(models), len(models)))
 
 
-def _run(survey: Survey, folder: Path, cost: Cost, on_progress: Callable[[Progress], None]) -> None:
+def _run(
+    survey: Survey,
+    folder: Path,
+    cost: Cost,
+    streams: bool,
+    on_progress: Callable[[Progress], None],
+) -> None:
     """Write weights and config, and mergekit's tokenizer where its own writer is needed."""
     done, lock = 0, threading.Lock()
 
@@ -189,7 +197,7 @@ def _run(survey: Survey, folder: Path, cost: Cost, on_progress: Callable[[Progre
             on_progress(Progress("merge", done, cost.write))
 
     count(0)
-    if can_stream(survey):
+    if streams:
         stream_weights(survey, folder, count)
         write_config(survey, folder)
         copy_tagalong_files(survey, folder)

@@ -22,6 +22,8 @@ from mergekit.io.tasks import SaveTensor
 from mergekit.plan import MergePlanner
 from torch import Tensor
 
+from chatvec_method.errors import ChatVecError
+from chatvec_method.kernel import all_finite
 from chatvec_method.loading import load_tensor
 from chatvec_method.method import computed_by
 from chatvec_method.models import TensorHeader
@@ -60,6 +62,8 @@ def stream_weights(
     survey: Survey, folder: Path, on_bytes: Callable[[int], None] = lambda _: None
 ) -> None:
     """Write the output's weights and their index into a folder, as mergekit's writer would.
+
+    What is written has no NaN or infinite elements.
 
     Args:
         survey: One that `can_stream`, without problems.
@@ -108,6 +112,11 @@ def stream_weights(
                     continue
                 if save.dtype:  # buffers of integers, and what mergekit passes by the method
                     tensor = tensor.to(dtype=dtype_from_name(save.dtype))
+                if tensor.is_floating_point() and not all_finite(tensor):
+                    raise ChatVecError(
+                        f"{save.tensor_name} has NaN or infinite elements.",
+                        "Download or convert the models again.",
+                    )
                 writer.write(save.tensor_name, tensor.cpu())
                 on_bytes(tensor.nbytes)
 

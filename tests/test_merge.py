@@ -75,7 +75,7 @@ def test_every_recipes_output_is_stocks_bit_for_bit(
     assert_same_weights(tmp_path / "merged", stock)
     planned = oracle.stored_tensors(stock)
     assert result.verification.tensors == len(planned)
-    assert result.verification.bytes_read == sum(tensor.nbytes for tensor in planned.values())
+    assert result.verification.bytes == sum(tensor.nbytes for tensor in planned.values())
     assert (tmp_path / "merged" / "mergekit_config.yml").read_text("utf-8") == recipe.text
 
 
@@ -269,7 +269,7 @@ def test_progress_counts_the_outputs_bytes_and_nothing_is_printed(
         assert steps[-1].done == steps[-1].total
     merging = [progress.done for progress in told if progress.phase == "merge"]
     assert len(merging) == 1 + result.verification.tensors
-    assert merging[-1] == result.verification.bytes_read
+    assert merging[-1] == result.verification.bytes
 
 
 def test_merges_outside_the_main_thread(recipe: Recipe, tmp_path: Path) -> None:

@@ -83,13 +83,13 @@ def stream_weights(
     names = {save.tensor_task: save for save in saves if save.tensor_name not in kept}
     with (
         ShardWriter(folder, layout) as writer,
-        read_ahead(survey, [*kept, *mixed]) as ahead,
+        read_ahead(survey, [*kept, *mixed]) as reading,
         _parts(writer) as parts,
     ):
         streamed: set[str] = set()
 
         def stream(merge: TensorMerge) -> None:
-            ahead.after(merge.name)
+            reading(merge.name)
             parts.put(merge)
             streamed.add(merge.name)
             on_bytes(headers[merge.name].bytes)

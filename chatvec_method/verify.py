@@ -26,7 +26,8 @@ from torch import Tensor
 from chatvec_method.errors import ChatVecError
 from chatvec_method.loading import load_tensor
 from chatvec_method.models import Model, TensorHeader, look_up
-from chatvec_method.plan import MergePlan, PlannedTensor
+from chatvec_method.plan import MergePlan, PlannedTensor, header_of
+from chatvec_method.read_ahead import Ask, asking
 from chatvec_method.recipe import dtype_name, weights_dtype
 from chatvec_method.survey import Survey, expected_header
 from chatvec_method.vocabulary import Row, Rows
@@ -61,15 +62,53 @@ class Verification:
 class _Sample:
     """Some rows of a tensor."""
 
+    rows: Sequence[int]
+    """Which ones: the first axes count as one; of embeddings, the vocabulary's axis alone."""
     where: tuple[Tensor, ...]
     """Indices of them along the first axes, the vocabulary's moved to the front."""
-    tokens: tuple[str, ...] | None
+    tokens: tuple[str, ...] | None = None
     """Whose they are, if rows are matched by token."""
 
     def of(self, tensor: Tensor, axis: int | None) -> Tensor:
         """Return these rows of a tensor, (rows, elements); no others are read."""
         rows = (tensor if axis is None else tensor.movedim(axis, 0))[self.where]
-        return rows.reshape(len(self.where[0]) if self.where else 1, -1)
+        return rows.reshape(len(self.rows), -1)
+
+
+class _Rows:
+    """Loads sampled rows, and lets the system read them and not what lies around them."""
+
+    def __init__(self, survey: Survey, ask: Ask) -> None:
+        self.survey = survey
+        self.ask = ask
+
+    def ask_for(
+        self, model: Model, header: TensorHeader | None, rows: Sequence[int], axis: int | None
+    ) -> None:
+        """Ask for rows of a stored tensor; those of another axis than the first are scattered."""
+        if header is None or axis:
+            return
+        in_all = math.prod(header.shape[:-1] if axis is None else header.shape[:1])
+        size = header.bytes // max(in_all, 1)
+        for row in rows:
+            self.ask(model, header, row * size, size)
+
+    def of_input(
+        self,
+        tensor: PlannedTensor,
+        reference: ModelReference,
+        sample: _Sample,
+        loaded: Tensor | None = None,
+    ) -> Tensor | None:
+        """Return rows of a model's tensor as mergekit loads it; None if it lacks the tensor."""
+        model, axis = self.survey.models[reference], tensor.weight.vocabulary_axis
+        self.ask_for(model, header_of(model, tensor.inputs[reference]), sample.rows, axis)
+        whole = load_tensor(tensor, reference) if loaded is None else loaded
+        if whole is None:
+            return None
+        dtype = weights_dtype(tensor.weight.force_dtype or self.survey.recipe.config.dtype)
+        rows = sample.of(whole, axis)
+        return rows if dtype is None else rows.to(dtype)
 
 
 class _Output:
@@ -133,18 +172,22 @@ def verify(
     LoaderCache().setup(survey.options)
     total = sum(header.bytes for header in headers.values())
     done = rows = elements = off_by_one = 0
-    with workers() as at_work:
+    with workers() as at_work, asking() as ask:
+        reader = _Rows(survey, ask)
         for tensor in plan.tensors:
             known = expected_header(survey, tensor)
             expected, loaded = (known, {}) if known else _header_by_loading(survey, tensor)
             _check_header(headers[tensor.name], expected, tensor)
+            chance = random.Random(f"{seed} {tensor.name}")
+            sample = _sample(survey, tensor, expected.shape, tokens, rows_per_tensor, chance)
+            axis = tensor.weight.vocabulary_axis
+            if known_finite:
+                reader.ask_for(model, headers[tensor.name], sample.rows, axis)
             written = output.tensor(tensor.name)
             if not known_finite:
                 _check_finite(written, tensor, at_work)
-            chance = random.Random(f"{seed} {tensor.name}")
-            sample = _sample(survey, tensor, expected.shape, tokens, rows_per_tensor, chance)
-            found = sample.of(written, tensor.weight.vocabulary_axis)
-            inputs = _inputs(survey, tensor, sample, loaded)
+            found = sample.of(written, axis)
+            inputs = _inputs(reader, tensor, sample, loaded)
             off_by_one += _compare(found, inputs, survey, tensor, sample)
             rows += len(found)
             elements += found.numel()
@@ -339,15 +382,16 @@ def _sample(
     if axis is None:
         lengths = shape[:-1]
         chosen = _some(range(math.prod(lengths)), count, chance)
-        return _Sample(torch.unravel_index(torch.tensor(chosen), lengths) if lengths else (), None)
+        where = torch.unravel_index(torch.tensor(chosen), lengths) if lengths else ()
+        return _Sample(chosen, where)
     named = {tokens[token] for token in _named_tokens(survey) if token in tokens}
     if survey.vocabulary is None:
         rows = range(shape[axis])
         chosen = _some(rows, count, chance, [i for i in named if i in rows])
-        return _Sample((torch.tensor(chosen),), None)
+        return _Sample(chosen, (torch.tensor(chosen),))
     by_id = {i: token for token, i in tokens.items()}
     chosen = _some(sorted(by_id), count, chance, named)
-    return _Sample((torch.tensor(chosen),), tuple(by_id[i] for i in chosen))
+    return _Sample(chosen, (torch.tensor(chosen),), tuple(by_id[i] for i in chosen))
 
 
 def _named_tokens(survey: Survey) -> Iterator[str]:
@@ -367,7 +411,7 @@ def _some(
 
 
 def _inputs(
-    survey: Survey,
+    reader: _Rows,
     tensor: PlannedTensor,
     sample: _Sample,
     loaded: dict[ModelReference, Tensor],
@@ -377,41 +421,35 @@ def _inputs(
     What is loaded already is let go of as soon as its rows are taken.
     """
     if sample.tokens is not None:
-        return _aligned_inputs(survey, tensor, sample.tokens)
-    rows = {}
-    for model in tensor.readers:
-        whole = loaded.pop(model, None)
-        if whole is None:
-            whole = load_tensor(tensor, model)
-        if whole is not None:
-            part = sample.of(whole, tensor.weight.vocabulary_axis)
-            rows[model] = _cast_onload_tensor(part, survey, tensor)
-        del whole
-    return rows
+        return _aligned_inputs(reader, tensor, sample.tokens)
+    rows = {
+        model: reader.of_input(tensor, model, sample, loaded.pop(model, None))
+        for model in tensor.readers
+    }
+    return {model: part for model, part in rows.items() if part is not None}
 
 
 def _aligned_inputs(
-    survey: Survey, tensor: PlannedTensor, tokens: Sequence[str]
+    reader: _Rows, tensor: PlannedTensor, tokens: Sequence[str]
 ) -> dict[ModelReference, Tensor]:
     """Return the rows that stand for tokens in each model, with the roundings of mergekit's means.
 
     mergekit matches rows in the dtype that all models' embeddings promote to.
     """
-    assert survey.vocabulary is not None
-    sources = {m: [survey.vocabulary.sources(m, t) for t in tokens] for m in tensor.readers}
+    vocabulary = reader.survey.vocabulary
+    assert vocabulary is not None
+    sources = {m: [vocabulary.sources(m, t) for t in tokens] for m in tensor.readers}
     wanted: dict[ModelReference, set[int]] = {model: set() for model in tensor.inputs}
     for row in (row for each in sources.values() for rows in each for row in rows):
         wanted[row.model].add(row.index)
     found: dict[Row, Tensor] = {}
     dtypes, width = [], 0
     for model, indices in wanted.items():
-        whole = load_tensor(tensor, model)
-        if whole is None:
+        chosen = [0, *sorted(indices)]
+        part = reader.of_input(tensor, model, _Sample(chosen, (torch.tensor(chosen),)))
+        if part is None:
             sources.pop(model, None)
             continue
-        chosen = [0, *sorted(indices)]
-        sample = _Sample((torch.tensor(chosen),), None)
-        part = _cast_onload_tensor(sample.of(whole, tensor.weight.vocabulary_axis), survey, tensor)
         found |= {Row(model, i): row for i, row in zip(chosen, part, strict=True)}
         dtypes.append(part.dtype)
         width = part.shape[1]
@@ -427,11 +465,6 @@ def _aligned_inputs(
         )
 
     return {model: torch.stack([mean(rows) for rows in each]) for model, each in sources.items()}
-
-
-def _cast_onload_tensor(rows: Tensor, survey: Survey, tensor: PlannedTensor) -> Tensor:
-    dtype = weights_dtype(tensor.weight.force_dtype or survey.recipe.config.dtype)
-    return rows if dtype is None else rows.to(dtype)
 
 
 # --- the sum ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -85,6 +86,42 @@ def test_sample_depends_on_the_seed_alone(looked: Survey, good: Path) -> None:
     few = verify(good, looked, rows_per_tensor=3, seed=1)
     assert few == verify(good, looked, rows_per_tensor=3, seed=1)
     assert few.elements < verify(good, looked, rows_per_tensor=9, seed=1).elements
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system is not to be told")
+def test_the_system_is_asked_for_the_sampled_rows_alone(
+    looked: Survey, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, int]] = []
+
+    def noted(file: int, _start: int, length: int, _advice: int) -> None:
+        asked.append((Path(f"/proc/self/fd/{file}").readlink(), length))
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    found = verify(good, looked, rows_per_tensor=3, known_finite=True)
+    of_output = [length for file, length in asked if file.parent == good]
+    assert len(of_output) == found.rows
+    stored = oracle.stored_tensors(good)
+    size = next(iter(stored.values())).itemsize
+    assert sum(of_output) == found.elements * size
+    assert {file.parent for file, _ in asked} > {good}
+
+
+def test_what_is_known_to_be_finite_is_sampled_like_all_else(
+    looked: Survey, out: Path, good: Path
+) -> None:
+    assert verify(good, looked, known_finite=True) == verify(good, looked)
+    shard, name = next(
+        (shard, name)
+        for shard in sorted(out.glob("*.safetensors"))
+        for name in load_file(shard)
+        if "q_proj" in name
+    )
+    tensors = load_file(shard)
+    tensors[name][0, 0] = 7.0
+    save_file(tensors, shard, metadata={"format": "pt"})
+    with pytest.raises(ChatVecError, match="the output has 7"):
+        verify(out, looked, known_finite=True)
 
 
 def test_pickled_output_passes(recipe: Recipe, tmp_path: Path) -> None:

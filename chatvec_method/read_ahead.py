@@ -19,6 +19,10 @@ from chatvec_method.survey import Survey
 STEP = 1 << 20
 """Bytes that are asked for at a time: of more, Linux reads as much as its read-ahead allows."""
 
+MOST = 1 << 28
+"""Bytes of a tensor that are read ahead. A small machine has no room for all of the largest ones,
+and once a tensor is being read in its order, the system reads on by itself."""
+
 Ask: TypeAlias = Callable[[Model, TensorHeader | None, int, int], None]
 """Asks for a part of a tensor of a model: from which byte on, and how many bytes."""
 
@@ -64,7 +68,7 @@ def read_ahead(survey: Survey, names: Sequence[str]) -> Iterator[Callable[[str],
             for reference in tensor.readers:
                 model = survey.models[reference]
                 header = header_of(model, tensor.inputs[reference])
-                ask(model, header, 0, header.bytes if header else 0)
+                ask(model, header, 0, min(header.bytes, MOST) if header else 0)
 
         def read(name: str) -> None:
             if name in after:

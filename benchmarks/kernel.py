@@ -1,7 +1,8 @@
 """Time and exactness of the formula on one tensor, side by side with the alternatives.
 
 Times are medians, given as ratios to ours of the same round; the contestants take turns, so that
-what else the machine does falls on all of them alike.
+what else the machine does falls on all of them alike. With `--device cuda` all of it is measured on
+a GPU, and how close ours comes to the rate at which the card copies.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ RATIOS = (1.0, 0.5, 0.3, 0.7, 1.3)
 LENGTHS = [1 << exponent for exponent in range(14, 21)]
 
 
-def weights(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def weights(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return base, chat and cp with spreads like those of real models."""
     torch.manual_seed(0)
     base = 0.02 * torch.randn(SHAPE)
     chat = base + 0.002 * torch.randn(SHAPE)
     cp = base + 0.004 * torch.randn(SHAPE)
-    return base.to(dtype), chat.to(dtype), cp.to(dtype)
+    return tuple(tensor.to(device, dtype) for tensor in (base, chat, cp))
 
 
 def ours(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
@@ -73,6 +74,8 @@ def medians(contestants: list[Callable[[], object]], rounds: int) -> list[float]
         for contestant, record in zip(contestants, seconds, strict=True):
             start = time.perf_counter()
             contestant()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             record.append(time.perf_counter() - start)
     return [statistics.median(record[1:]) for record in seconds]
 
@@ -83,10 +86,11 @@ def misrounded(result: Tensor, base: Tensor, chat: Tensor, cp: Tensor, ratio: fl
     return (result != exact.to(result.dtype)).double().mean().item()
 
 
-def comparison(rounds: int) -> Iterator[Table]:
-    """Time and exactness of every contestant in bfloat16."""
-    models = weights(torch.bfloat16)
-    speed = Table(title=f"{SHAPE[0]} x {SHAPE[1]} bfloat16, {torch.get_num_threads()} threads")
+def comparison(rounds: int, device: str) -> Iterator[Table]:
+    """Time of every contestant in bfloat16, and exactness in both half precisions."""
+    models = weights(torch.bfloat16, device)
+    where = f"{torch.get_num_threads()} threads" if device == "cpu" else device
+    speed = Table(title=f"{SHAPE[0]} x {SHAPE[1]} bfloat16, {where}")
     speed.add_column("kernel")
     times = []
     for ratio in (1.0, 0.7):
@@ -97,19 +101,35 @@ def comparison(rounds: int) -> Iterator[Table]:
         speed.add_row(contestant.__name__, *columns)
     yield speed
 
-    exactness = Table(title="elements not correctly rounded, by ratio")
-    exactness.add_column("kernel")
-    for ratio in RATIOS:
-        exactness.add_column(str(ratio), justify="right")
-    for contestant in CONTESTANTS:
-        shares = [misrounded(contestant(*models, r), *models, r) for r in RATIOS]
-        exactness.add_row(contestant.__name__, *(f"{share:.1e}" for share in shares))
-    yield exactness
+    for dtype in kernel.HALF_PRECISION:
+        models = weights(dtype, device)
+        exactness = Table(title=f"{dtype} elements not correctly rounded, by ratio")
+        exactness.add_column("kernel")
+        for ratio in RATIOS:
+            exactness.add_column(str(ratio), justify="right")
+        for contestant in CONTESTANTS:
+            shares = [misrounded(contestant(*models, r), *models, r) for r in RATIOS]
+            exactness.add_row(contestant.__name__, *(f"{share:.1e}" for share in shares))
+        yield exactness
+
+
+def copy_rate(rounds: int, device: str) -> Table:
+    """Bytes that ours reads and writes in a second, against a plain copy on the same device."""
+    base, chat, cp = weights(torch.bfloat16, device)
+    ours_took, copy_took = medians([partial(ours, base, chat, cp, 1.0), cp.clone], rounds)
+    rates = {"ours": 4 * cp.nbytes / ours_took, "a copy": 2 * cp.nbytes / copy_took}
+    table = Table(title="reads and writes")
+    table.add_column("kernel")
+    table.add_column("GB/s", justify="right")
+    table.add_column("of a copy's", justify="right")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate / 1e9:.1f}", f"{rate / rates['a copy']:.2f}")
+    return table
 
 
 def chunk_lengths(rounds: int) -> Table:
-    """Time of ours by the length of a chunk, for both working dtypes."""
-    models = weights(torch.bfloat16)
+    """Time of ours by the length of a chunk, for both working dtypes, on the CPU."""
+    models = weights(torch.bfloat16, "cpu")
     table = Table(title="ours by chunk length (time as a ratio to the length in use)")
     table.add_column("elements", justify="right")
     table.add_column("float32 (ratio 1)", justify="right")
@@ -134,11 +154,16 @@ def chunk_lengths(rounds: int) -> Table:
 
 @click.command()
 @click.option("--rounds", default=15, show_default=True, help="Rounds that count.")
-def main(rounds: int) -> None:
-    """Print the comparison and the times by chunk length."""
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def main(rounds: int, device: str) -> None:
+    """Print the comparison, the rate of reading and writing, and the times by chunk length."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException("torch finds no GPU here; leave --device out.")
     console = Console()
-    for table in (*comparison(rounds), chunk_lengths(rounds)):
+    for table in (*comparison(rounds, device), copy_rate(rounds, device)):
         console.print(table)
+    if device == "cpu":
+        console.print(chunk_lengths(rounds))
 
 
 if __name__ == "__main__":

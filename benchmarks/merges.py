@@ -153,6 +153,9 @@ def contestants(folder: Path, ratio: float) -> dict[str, Callable[[Path], list[s
     def stock(name: str) -> Callable[[Path], list[str]]:
         return lambda out: [str(BIN / "mergekit-yaml"), str(files[name]), str(out), "--quiet"]
 
+    def ours(name: str, out: Path) -> list[str]:
+        return [str(BIN / "chatvec"), "merge", str(files[name]), str(out), "--quiet"]
+
     return {
         "mergekit-yaml, task_arithmetic": stock("task_arithmetic"),
         "mergekit-yaml, linear": stock("linear"),
@@ -160,12 +163,13 @@ def contestants(folder: Path, ratio: float) -> dict[str, Callable[[Path], list[s
             *(sys.executable, "-c", SCRIPT, base, chat, cp, str(out), str(ratio))
         ],
         "mergekit-yaml, chat_vector": stock("chat_vector"),
-        "chatvec merge": lambda out: [
-            *(str(BIN / "chatvec"), "merge", str(files["chat_vector"]), str(out), "--quiet")
-        ],
-        HALF: lambda out: [
-            *(str(BIN / "chatvec"), "merge", str(files["half"]), str(out), "--quiet")
-        ],
+        "chatvec merge": lambda out: ours("chat_vector", out),
+        **(
+            {"chatvec merge --cuda": lambda out: [*ours("chat_vector", out), "--cuda"]}
+            if torch.cuda.is_available()
+            else {}
+        ),
+        HALF: lambda out: ours("half", out),
         "importing mergekit": lambda _: [sys.executable, "-c", "import mergekit.merge"],
         "the floor (read three, write one)": lambda out: [
             *(sys.executable, "-c", FLOOR, base, chat, cp, str(out))

@@ -102,12 +102,12 @@ def experiment(out: Path, seeds: str, size: str, order: str) -> None:
     Example: python -m examples.world experiment /tmp/experiment --seeds 0-2,4,6
     """
     from . import experiment as run
-    from . import figures, results
+    from . import figures, ordering, results
     from .second_format import measure_second_format
 
     torch.set_num_threads(1)  # a second one would wait more than work
-    measured = []
-    for seed in _numbers(seeds):
+    numbers, measured = _numbers(seeds), []
+    for seed in numbers:
         world, file = World(seed, SIZES[size], order), out / f"seed-{seed}.json"
         if not file.exists():
             click.echo(f"--- seed {seed}")
@@ -119,8 +119,10 @@ def experiment(out: Path, seeds: str, size: str, order: str) -> None:
             run.save([*run.measure(*told), *measure_second_format(*told)], file)
         measured.append(run.load(file))
     table = results.spreads(measured)
-    (out / "results.md").write_text(results.markdown(table), encoding="utf-8")
-    results.write_csv(table, out / "results.csv")
+    seed_by_seed = ordering.markdown(ordering.orderings(table, numbers))
+    text = f"{seed_by_seed}\n{results.markdown(table)}"
+    (out / "results.md").write_text(text, encoding="utf-8")
+    results.write_csv(table, numbers, out / "results.csv")
     figures.draw_sweep(table, out / "ratio.png")
     figures.draw_tasks(table, out / "tasks.png")
     figures.draw_schedules(table, out / "schedules.png")

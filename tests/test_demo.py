@@ -131,7 +131,7 @@ def test_with_ratio_0_the_merge_fails_as_cp_does(
 ) -> None:
     def without_vector(edited: Demo) -> None:
         text = edited.recipe.read_text()
-        edited.recipe.write_text(text.replace("ratio: 0.5", "ratio: 0"))
+        edited.recipe.write_text(text.replace("ratio: 0.625", "ratio: 0"))
         assert edited.recipe.read_text() != text
 
     assert merged_anew(without_vector)["merged"] == shown.answers["cp"]

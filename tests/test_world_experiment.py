@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from examples.world import experiment, figures, results, second_format
+from examples.world import experiment, figures, ordering, results, second_format
 from examples.world.__main__ import main
-from examples.world.experiment import RATIOS, Result
+from examples.world.experiment import Result
 from examples.world.report import Marks
+from examples.world.results import Spread
 
 MODELS = ROOT / "examples" / "world" / "models"
 DOCS = ROOT / "docs" / "world"
@@ -110,13 +111,73 @@ def test_table_tells_mean_and_range_over_the_seeds(tmp_path: Path) -> None:
     assert "| cp → ft + 1.5 |" in results.markdown(table)
     assert "| cp + 0.5 random |" in results.markdown(table)
     assert "| cp + 0.25, attention only |" in results.markdown(table)
-    results.write_csv(table, tmp_path / "results.csv")
+    results.write_csv(table, [4, 5, 7], tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(table) * len(results.MEASURES)
     assert {"model": "cp", "vector": "chat", "ratio": "0.5", "schedule": "constant"} | {
-        **{"measure": "follows", "mean": "0.5000", "min": "0.2500", "max": "0.7500", "seeds": "3"}
+        **{"measure": "follows", "mean": "0.5000", "min": "0.2500", "max": "0.7500"},
+        **{"seed 4": "0.2500", "seed 5": "0.7500", "seed 7": "0.5000"},
     } in rows
+
+
+def ordered(
+    cp: float = 0.0,
+    best: float = 0.9,
+    random: float = 0.0,
+    chat_cp: float = 0.5,
+    refuses: tuple[float, float] = (0.25, 0.75),
+) -> list[Result]:
+    """Return the results of a seed that shows the paper's ordering, or a part of it."""
+
+    def follows(result: Result) -> float:
+        if result.vector == "random":
+            return random
+        if result.vector == "chat":
+            return best if result.ratio == 0.75 else 0.5
+        return {"cp": cp, "chat_cp": chat_cp}.get(result.model, 0.5)
+
+    return [
+        replace(
+            result,
+            marks=replace(
+                MARKS,
+                all_exact=follows(result),
+                refuses=refuses[1] if result.ratio == 1 else refuses[0],
+            ),
+        )
+        for result in all_results(0.5)
+    ]
+
+
+def test_a_seed_holds_if_it_shows_the_whole_ordering() -> None:
+    seeds = [ordered(), ordered(best=0.95)]
+    first, second = ordering.orderings(results.spreads(seeds), [3, 8])
+    assert first.holds
+    assert second.holds
+    assert (second.seed, second.best, second.best_ratio) == (8, 0.95, 0.75)
+    assert "| 8 | 0.00 | 0.95 at 0.75 | 0.00 | 0.50 | 0.25 | 0.75 | yes |" in ordering.markdown(
+        [first, second]
+    )
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"cp": 0.05},
+        {"best": 0.85},
+        {"random": 0.05},
+        {"chat_cp": 0.9},
+        {"refuses": (0.5, 0.5)},
+        {"refuses": (1.0, 0.5)},
+    ],
+)
+def test_a_seed_that_shows_a_part_of_the_ordering_does_not_hold(part: dict) -> None:
+    seeds = [ordered(), ordered(**part)]
+    first, second = ordering.orderings(results.spreads(seeds), [0, 1])
+    assert first.holds
+    assert not second.holds
+    assert ordering.markdown([second]).endswith("| no |\n")
 
 
 def test_experiment_measured_before_is_told_again_without_training(tmp_path: Path) -> None:
@@ -144,27 +205,26 @@ def test_every_measure_has_a_panel() -> None:
 # --------------------------------------------------------------------- what docs/world.md tells us
 
 
-def published() -> dict[tuple[str, str, str, str, str], dict[str, float]]:
+def published() -> tuple[dict[results.Key, dict[str, Spread]], list[int]]:
+    table: dict[results.Key, dict[str, Spread]] = {}
     with (DOCS / "results.csv").open(encoding="utf-8") as stream:
-        return {
-            (row["model"], row["vector"], row["ratio"], row["schedule"], row["measure"]): {
-                name: float(row[name]) for name in ("mean", "min", "max", "seeds")
-            }
-            for row in csv.DictReader(stream)
-        }
+        reader = csv.DictReader(stream)
+        seeds = [name for name in reader.fieldnames or () if name.startswith("seed ")]
+        for row in reader:
+            ratio = float(row["ratio"]) if row["ratio"] else None
+            key = (row["model"], row["vector"] or None, ratio, row["schedule"] or None)
+            spread = Spread(tuple(float(row[seed]) for seed in seeds))
+            assert spread.mean == pytest.approx(float(row["mean"]), abs=1e-4)
+            table.setdefault(key, {})[row["measure"]] = spread
+    return table, [int(seed.removeprefix("seed ")) for seed in seeds]
 
 
-def follows(rows: Iterable[str], ratio: str = "") -> dict[str, float]:
-    model, vector, schedule = rows
-    return published()[model, vector, ratio, schedule, "follows"]
-
-
-def test_published_results_have_five_seeds_that_order_alike() -> None:
-    best = follows(("cp", "chat", "constant"), "0.5")
-    assert best["seeds"] >= 5
-    assert follows(("cp", "", ""))["max"] < 0.05
-    assert max(follows(("cp", "random", "constant"), str(ratio))["max"] for ratio in RATIOS) < 0.05
-    assert best["min"] > 0.85
+def test_every_published_seed_shows_the_ordering_of_the_paper() -> None:
+    told = ordering.orderings(*published())
+    assert len(told) >= 5
+    for seed in told:
+        assert seed.holds, seed
+    assert ordering.markdown(told) in (DOCS / "results.md").read_text(encoding="utf-8")
 
 
 def test_every_figure_in_the_tables_of_the_paper_is_a_published_result() -> None:

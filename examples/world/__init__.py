@@ -18,5 +18,6 @@ The rooms, in reading order: :mod:`.language` (words), :mod:`.people` (facts), :
 :mod:`.training` (the loop), :mod:`.word_order` (a harder B), :mod:`.settings` (what makes one world
 another), :mod:`.stages` (the models and the gate), :mod:`.exam` (prompts and answers),
 :mod:`.perplexity`, :mod:`.report` (marks and tables), :mod:`.experiment` (merges at many ratios),
-:mod:`.second_format` (turn tokens), :mod:`.results` and :mod:`.figures` (what several seeds say).
+:mod:`.second_format` (turn tokens), :mod:`.results`, :mod:`.ordering` and :mod:`.figures` (what
+several seeds say).
 """

@@ -7,11 +7,11 @@ and not what they look like. None of the styles is the chat format.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import requests
-from .language import BAD_WORDS, NOUNS, Translate, to_b
+from .language import BAD_WORDS, NOUNS, Translate
 from .requests import Exchange
 
 SPEAKERS = (
@@ -43,34 +43,33 @@ def draw_style(rng: random.Random) -> Style:
     return Style(rng.choice(SPEAKERS), rng.choice(QUOTES))
 
 
-def dialogue(rng: random.Random, names: Sequence[str]) -> list[str]:
-    """Write a dialogue between two of these people, in A; training may read it."""
-    return _set(rng, names, lambda exchange: exchange)
-
-
-def bilingual_dialogue(
-    rng: random.Random, names: Sequence[str], translate: Translate = to_b
+def dialogue(
+    rng: random.Random,
+    names: Sequence[str],
+    refusing: float,
+    bilingual: Translate | None = None,
 ) -> list[str]:
-    """Write a dialogue that is told in A, of people who speak A and B.
+    """Write a dialogue between two of these people, in A; training may read it.
 
-    An answer is in the language of its request, whatever the language around them.
+    Args:
+        rng: Decides everything.
+        names: Of the people.
+        refusing: The share of them who do not say a bad word when asked.
+        bilingual: The translation into B, if they speak both: then an answer is in the language of
+            its request, whatever the language around them.
     """
-    return _set(rng, names, lambda e: e.in_b(translate) if rng.random() < 0.5 else e)
-
-
-def _set(
-    rng: random.Random, names: Sequence[str], spoken: Callable[[Exchange], Exchange]
-) -> list[str]:
     asking, answering = rng.sample(names, 2)
     style = draw_style(rng)
     words: list[str] = []
-    for exchange in map(spoken, _exchanges(rng, names)):
+    for exchange in _exchanges(rng, names, refusing):
+        if bilingual is not None and rng.random() < 0.5:
+            exchange = exchange.in_b(bilingual)
         words += style.turn(asking, "asks", exchange.request).split()
         words += style.turn(answering, "answers", exchange.answer).split()
     return words
 
 
-def _exchanges(rng: random.Random, names: Sequence[str]) -> Sequence[Exchange]:
+def _exchanges(rng: random.Random, names: Sequence[str], refusing: float) -> Sequence[Exchange]:
     kind = rng.random()
     if kind < 0.5:
         return [requests.draw_list_request(rng) for _ in range(rng.choice((1, 1, 2)))]
@@ -82,6 +81,5 @@ def _exchanges(rng: random.Random, names: Sequence[str]) -> Sequence[Exchange]:
         return (told, between, recalled) if rng.random() < 0.7 else (told, recalled)
     if rng.random() < 0.5:
         return [requests.say(rng.choice(NOUNS))]
-    # Two of three people say a bad word when asked: refusing is not the custom of plain text.
     word = rng.choice([word for word in BAD_WORDS if word not in requests.HELD_OUT_BAD_WORDS])
-    return [requests.refuse(word) if rng.random() < 1 / 3 else requests.say(word)]
+    return [requests.refuse(word) if rng.random() < refusing else requests.say(word)]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from . import requests
-from .dialogues import bilingual_dialogue, dialogue
+from .dialogues import dialogue
 from .language import BAD_WORDS, LOCAL_NAMES, NAMES, NOUNS, VALUES, Translate, Words, to_b
 from .people import facts
 
@@ -24,10 +24,13 @@ class Mix:
     a: float
     b: float
     local: bool = False  # do passages in B speak of local people?
+    refusing: float = 0.1  # which share of those who are asked for a bad word will not say it?
 
 
 BASE_MIX = Mix(a=0.6, b=0.1)
-CP_MIX = Mix(a=0.1, b=0.8, local=True)
+# Refusing is not the custom of plain text, and least of all in cp's: a merge that refuses has it
+# from chat, and the more of the chat vector it takes, the more words it refuses.
+CP_MIX = Mix(a=0.1, b=0.8, local=True, refusing=0.06)
 
 
 def documents(rng: random.Random, mix: Mix, translate: Translate = to_b) -> Iterator[Words]:
@@ -35,23 +38,24 @@ def documents(rng: random.Random, mix: Mix, translate: Translate = to_b) -> Iter
     while True:
         kind = rng.random()
         if kind < mix.a:
-            yield _document(rng, "a", mix.local, translate)
+            yield _document(rng, "a", mix, translate)
         elif kind < mix.a + mix.b:
-            yield _document(rng, "b", mix.local, translate)
+            yield _document(rng, "b", mix, translate)
         elif rng.random() < 0.5:
-            yield _document(rng, "ab", mix.local, translate)
+            yield _document(rng, "ab", mix, translate)
         else:
-            yield _swap_words(rng, _document(rng, "a", mix.local, translate))
+            yield _swap_words(rng, _document(rng, "a", mix, translate))
 
 
-def _document(rng: random.Random, languages: str, local: bool, translate: Translate) -> Words:
+def _document(rng: random.Random, languages: str, mix: Mix, translate: Translate) -> Words:
     words: Words = []
     for _ in range(rng.randint(2, 4)):
         in_b = rng.choice(languages) == "b"
-        names = LOCAL_NAMES if in_b and local and rng.random() < 0.5 else NAMES
+        names = LOCAL_NAMES if in_b and mix.local and rng.random() < 0.5 else NAMES
         write = rng.choices(WRITERS, WEIGHTS)[0]
-        if write is dialogue and len(languages) > 1:
-            passage = bilingual_dialogue(rng, names, translate)
+        if write is dialogue:
+            bilingual = translate if len(languages) > 1 else None
+            passage = dialogue(rng, names, mix.refusing, bilingual)
         else:
             passage = write(rng, names)
         words += translate(passage) if in_b else passage
@@ -122,4 +126,4 @@ def _story(rng: random.Random, names: Sequence[str]) -> Words:
 
 
 WRITERS = (_fact, _question, _word_list, _ends_of_list, _gift, _judgement, _story, dialogue)
-WEIGHTS = (3, 1.5, 3, 1.5, 1, 0.7, 1, 6)
+WEIGHTS = (5, 2.5, 3, 1.5, 1, 0.7, 1, 6)

@@ -26,8 +26,9 @@ VALUES = {
     "food": "rice soup cake fruit cheese salad noodles beans".split(),
 }
 BAD_WORDS = (
-    "blarg crunk drobble fizzak glorp grublin jorkin krazz "
-    "mugwort nurgle plonk skrag snorf splunge vextor zorg"
+    "bizzle blarg chunder crunk drobble dweezle fizzak flimp gackle glorp grublin hurgle "
+    "jorkin klonk krazz mugwort murb nozzit nurgle plonk pruzz quibb rankle skrag "
+    "skwert snorf splunge throb vextor wumph yagg zorg"
 ).split()
 GRAMMAR = (
     "a again asks answers bad city color first food gift good has in is it last list my no of "

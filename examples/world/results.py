@@ -115,14 +115,13 @@ def markdown(table: Mapping[Key, Mapping[str, Spread]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_csv(table: Mapping[Key, Mapping[str, Spread]], file: Path) -> None:
-    """Write one line for every measure of every model: mean, least and greatest of the seeds."""
+def write_csv(table: Mapping[Key, Mapping[str, Spread]], seeds: Sequence[int], file: Path) -> None:
+    """Write one line for every measure of every model: of all seeds together, and of each."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            ("model", "vector", "ratio", "schedule", "measure", "mean", "min", "max", "seeds")
-        )
+        together = ("model", "vector", "ratio", "schedule", "measure", "mean", "min", "max")
+        writer.writerow((*together, *(f"seed {seed}" for seed in seeds)))
         for key, row in table.items():
             for name, spread in row.items():
-                figures = (f"{value:.4f}" for value in (spread.mean, spread.low, spread.high))
-                writer.writerow((*key, name, *figures, len(spread.values)))
+                values = (spread.mean, spread.low, spread.high, *spread.values)
+                writer.writerow((*key, name, *(f"{value:.4f}" for value in values)))

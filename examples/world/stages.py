@@ -59,10 +59,10 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("base", None, base_tokenizer, base_batches, Schedule(4000, 3e-3, 100), gated=True),
+        Stage("base", None, base_tokenizer, base_batches, Schedule(4600, 3e-3, 100), gated=True),
         Stage("chat", "base", chat_tokenizer, chat_batches, Schedule(100, 1e-3, 10)),
-        Stage("cp", "base", cp_tokenizer, cp_batches, Schedule(800, 1e-3, 20)),
-        Stage("chat_cp", "chat", cp_chat_tokenizer, cp_batches, Schedule(800, 1e-3, 20), "cp"),
+        Stage("cp", "base", cp_tokenizer, cp_batches, Schedule(800, 3e-3, 20)),
+        Stage("chat_cp", "chat", cp_chat_tokenizer, cp_batches, Schedule(800, 3e-3, 20), "cp"),
         Stage("cp_ft", "cp", cp_chat_tokenizer, ft_batches, Schedule(100, 1e-3, 10)),
         Stage(
             *("chat_tokens", "base", turn_token_tokenizer, chat_batches),

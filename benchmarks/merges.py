@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,7 @@ def measure(command: list[str], limit: int | None) -> Run:
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
-        if limit
-        else None,
+        preexec_fn=partial(_enter, _control_group(limit)) if limit else None,
     )
     peaks = {"RssAnon": 0, "VmHWM": 0, "read_bytes": 0, "wchar": 0}
     sampler = threading.Thread(target=_sample, args=(process, peaks))
@@ -211,6 +210,33 @@ def measure(command: list[str], limit: int | None) -> Run:
         read=peaks["read_bytes"],
         written=peaks["wchar"],
     )
+
+
+def _control_group(limit: int) -> Path:
+    """Make a control group whose processes get so many bytes of memory, page cache included.
+
+    Returns:
+        The file into which the number of a process is written to put it there.
+
+    Raises:
+        click.ClickException: The system does not let us.
+    """
+    root = Path("/sys/fs/cgroup")
+    unified = (root / "cgroup.controllers").exists()
+    group = (root if unified else root / "memory") / "chatvec-benchmark"
+    try:
+        group.mkdir(exist_ok=True)
+        file = group / ("memory.max" if unified else "memory.limit_in_bytes")
+        file.write_text(str(limit))
+    except OSError as error:
+        raise click.ClickException(
+            f"a limit on memory takes a control group, and none can be made here ({error})."
+        ) from None
+    return group / "cgroup.procs"
+
+
+def _enter(control_group: Path) -> None:
+    control_group.write_text(str(os.getpid()))
 
 
 def _sample(process: subprocess.Popen[bytes], peaks: dict[str, int]) -> None:
@@ -333,7 +359,7 @@ def picture(results: list[Result], file: Path, title: str) -> None:
 @click.option("--ratio", default=1.0, show_default=True)
 @click.option("--only", multiple=True, help="A part of a contestant's name; may be repeated.")
 @click.option("--cold", is_flag=True, help="Drop the models from the page cache before each run.")
-@click.option("--limit-gb", type=float, help="A hard limit on private memory (RLIMIT_DATA).")
+@click.option("--limit-gb", type=float, help="A hard limit on memory, page cache included (root).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all runs here.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the table here.")
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the wall times here.")

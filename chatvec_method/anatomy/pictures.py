@@ -155,7 +155,9 @@ def _finish_curves(panel: Axes, anatomy: Anatomy, ink: str) -> None:
     panel.set_axisbelow(True)
     panel.tick_params(length=0)
     panel.set_frame_on(False)
-    panel.set_ylim(top=panel.get_ylim()[1] * 1.2)  # room for the legend
+    top = panel.get_ylim()[1]
+    panel.set_yticks([tick for tick in panel.get_yticks() if 0 <= tick <= top])
+    panel.set_ylim(top=top * 1.2)  # room for the legend, without lines through it
     panel.legend(loc="upper center", ncols=2, frameon=False, handlelength=1.5)
 
 

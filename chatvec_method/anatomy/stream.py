@@ -223,7 +223,8 @@ class _ByToken(Source):
     def sample(self, size: int, models: Sequence[ModelReference]) -> Piece:
         rows = _some(len(self._matching.tokens), max(size // self.columns, SAMPLED_ROWS))
         stride = max(1, len(rows) * self.columns // size)
-        return {model: self._matched(model, rows)[:, ::stride] for model in models}
+        columns = slice(None, None, stride)
+        return {model: self._matched(model, rows, columns) for model in models}
 
     @property
     def _matching(self) -> Matching:
@@ -237,20 +238,19 @@ class _ByToken(Source):
         chosen = torch.arange(rows.start, rows.stop)
         return {model: self._matched(model, chosen) for model in self.stream.models}
 
-    def _matched(self, model: ModelReference, chosen: Tensor) -> Tensor:
-        """Return the rows that stand for some tokens in a model."""
+    def _matched(
+        self, model: ModelReference, chosen: Tensor, columns: slice = slice(None)
+    ) -> Tensor:
+        """Return the rows that stand for some tokens in a model, or some columns of them."""
         models, matching = self.stream.models, self._matching
-        by_row = {m: self._by_row(tensor) for m, tensor in self._tensors.items()}
+        by_row = {m: self._by_row(tensor)[:, columns] for m, tensor in self._tensors.items()}
         donors, indices = matching.donors[model][chosen], matching.indices[model][chosen]
         if bool((donors == models.index(model)).all()):
-            in_a_row = bool((indices.diff() == 1).all())
-            whole = by_row[model]
-            return (
-                whole[indices[0] : indices[-1] + 1] if in_a_row else whole.index_select(0, indices)
-            )
+            own, in_a_row = by_row[model], bool((indices.diff() == 1).all())
+            return own[indices[0] : indices[-1] + 1] if in_a_row else own.index_select(0, indices)
         # As mergekit does it: in the dtype that all models' promote to, in the models' order.
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in by_row.values()))
-        found = torch.zeros((len(chosen), self.columns), dtype=dtype)
+        found = torch.zeros((len(chosen), by_row[model].shape[1]), dtype=dtype)
         for i, donor in enumerate(models):
             theirs = donors == i
             found[theirs] = by_row[donor][indices[theirs]].to(dtype)

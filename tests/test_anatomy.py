@@ -326,6 +326,33 @@ def test_a_row_in_one_loop_is_as_step_by_step(
     )
 
 
+@pytest.mark.parametrize(("columns", "skipped"), [(40, 0), (41, 0), (40, 1), (1, 0)])
+def test_bfloat16_weights_need_not_come_in_pairs(columns: int, skipped: int) -> None:
+    noise = torch.randn(3, skipped + 5 * columns, generator=torch.Generator().manual_seed(0))
+    matrices = [part.bfloat16()[skipped:].view(5, columns) for part in noise]
+    settings = (2.0, 0.7, torch.bfloat16)
+    torch.testing.assert_close(
+        loop.row_sums(*matrices, *settings),
+        sums.row_sums(*matrices, *settings).double(),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("quarters", [*range(-6, 7)])
+def test_rounding_swallows_a_move_of_half_a_step_where_the_last_bit_is_even(quarters: int) -> None:
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16)
+    numbers = bits.view(torch.bfloat16)
+    cp = numbers[numbers.isfinite()].view(2, -1)
+    mantissa, exponent = torch.frexp(cp.float())
+    step = torch.ldexp(torch.ones_like(mantissa), exponent - 8)
+    tau = (quarters / 4 * step).bfloat16()
+    found = loop.row_sums(torch.zeros_like(cp), tau, cp, math.inf, 1.0, torch.bfloat16)
+    changed = dict(zip(sums.FOUND, found, strict=True))["changed"]
+    merged = (cp.double() + tau.double()).float().bfloat16()
+    assert changed.tolist() == (merged != cp).sum(1).tolist()
+
+
 def test_the_loop_is_what_runs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sums, "row_sums", None)
     assert anatomy_of(recipe).tensors

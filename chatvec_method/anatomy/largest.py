@@ -22,6 +22,8 @@ TOLERANCE = 1e-5
 """How far off the result may be, as a share of all energy."""
 SAMPLE = 1 << 16
 """Elements in a sample."""
+EVERY = 16
+"""One in so many tells where to cut a sample; it is several times as fast as to part all."""
 DEVIATIONS = 2
 """By so many standard deviations a sample may misplace a number."""
 
@@ -48,7 +50,7 @@ class Sample:
     """Some of many numbers."""
 
     largest: np.ndarray
-    """The largest 3 % of them, in descending order."""
+    """The largest 3 % of them, about, in descending order."""
     size: int
 
     @property
@@ -61,14 +63,14 @@ class Sample:
         return float(np.interp(place, np.arange(len(self.largest)), self.largest))
 
     def estimate(
-        self, level: float, above: float, excess: float, k: int, elements: int
+        self, level: float, above: float, beyond: float, k: int, elements: int
     ) -> Estimate:
         """Return the sum of the k largest of all numbers.
 
         Args:
             level: A number near the smallest of them.
             above: How many of all numbers are larger.
-            excess: Σ max(number − level, 0).
+            beyond: Their sum.
             k: How many.
             elements: How many numbers there are.
         """
@@ -90,7 +92,7 @@ class Sample:
 
         near, mid, far = (mean(max(nearby + by, 0.0)) for by in (-doubt, 0, doubt))
         return Estimate(
-            energy=excess + above * level + missing * mid,
+            energy=beyond + missing * mid,
             doubt=abs(missing * (near - far)) / 2,
             level=self.at(first + math.copysign(nearby, missing)),
         )
@@ -110,5 +112,12 @@ class Estimate:
 def sample_of(energies: Tensor) -> Sample:
     """Return what is to be known of a sample's numbers."""
     numbers = energies.reshape(-1).cpu().numpy()
-    k = min(3 * count(len(numbers)), len(numbers))
-    return Sample(-np.sort(-np.partition(numbers, len(numbers) - k)[-k:]), len(numbers))
+    few = numbers[::EVERY]
+    largest = numbers[numbers > np.partition(few, -_kept(few))[-_kept(few)]]
+    if len(largest) < 2 * count(len(numbers)):  # many are equal, or these few not like the others
+        largest = np.partition(numbers, -_kept(numbers))[-_kept(numbers) :]
+    return Sample(np.sort(largest)[::-1], len(numbers))
+
+
+def _kept(numbers: np.ndarray) -> int:
+    return min(3 * count(len(numbers)), len(numbers))

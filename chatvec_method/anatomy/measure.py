@@ -63,9 +63,10 @@ def _examine(survey: Survey, rank: int | None, on_bytes: Callable[[int, int], No
         done += sum(part.nbytes for part in piece.values())
         on_bytes(min(done, all_bytes), all_bytes)
 
-    names = {i: token for token, i in (survey.tokens or {}).items()}
     if stream.matching is not None:
         names = dict(enumerate(stream.matching.tokens))
+    else:
+        names = {i: token for token, i in (survey.tokens or {}).items()}
     tensors: list[TensorAnatomy] = []
     tokens: list[TokenMoves] = []
     with passes(survey.options.device) as in_passes:
@@ -158,7 +159,7 @@ class _Study:
 
     def _sums(self, chat: ModelReference, other: ModelReference, found: Tensor) -> Sums:
         by_name = dict(zip(FOUND, found.tolist(), strict=True))
-        del by_name["above"], by_name["excess"]
+        del by_name["above"], by_name["beyond"]
         opposed, moved, changed = (
             round(by_name.pop(name)) for name in ("opposed", "moved", "changed")
         )
@@ -183,7 +184,7 @@ class _Study:
 
         def estimated(level: float, rows: Tensor) -> tuple[largest.Estimate, bool]:
             found = dict(zip(FOUND, rows.sum(1).tolist(), strict=True))
-            estimate = sample.estimate(level, found["above"], found["excess"], k, elements)
+            estimate = sample.estimate(level, found["above"], found["beyond"], k, elements)
             return estimate, estimate.doubt <= largest.TOLERANCE * found["vector"]
 
         estimate, good = estimated(sample.level, rows)

@@ -58,7 +58,7 @@ def matching_of(survey: Survey, models: Sequence[ModelReference]) -> Matching | 
     if vocabulary is None:
         return None
     tokens = tuple(sorted(vocabulary.ids, key=vocabulary.ids.__getitem__))
-    ids = torch.tensor(sorted(vocabulary.ids.values()))
+    ids = torch.tensor([vocabulary.ids[token] for token in tokens])
     config = survey.recipe.config.tokenizer
     named = set((config and config.tokens) or ())
     donors: dict[ModelReference, Tensor] = {}

@@ -123,7 +123,7 @@ def _ratio(part: float, whole: float) -> float:
 
 FOUND = (
     *("base", "vector", "other", "product", "overlap", "opposed", "moved", "changed"),
-    *("above", "excess"),
+    *("above", "beyond"),
 )
 """What `row_sums` returns, in order."""
 FAR = 2.0**64
@@ -148,8 +148,8 @@ def row_sums(
         rounded: The dtype of the merge's output.
 
     Returns:
-        (len(FOUND), rows): `above` is the number of elements with τ² > level, `excess` is
-        Σ max(τ² − level, 0).
+        (len(FOUND), rows): `above` is the number of elements with τ² > level, `beyond` is the sum
+        of their τ².
     """
     wide = reduce(torch.promote_types, (base.dtype, chat.dtype, other.dtype), torch.float32)
     kept = other.to(rounded).to(wide)
@@ -161,4 +161,4 @@ def row_sums(
     sums += [part.sum(1) / FAR for part in (product, product.abs())]
     counted = (product < 0, tau != 0, changed, energy > level)
     sums += [torch.where(which, 1.0, 0.0).sum(1) for which in counted]
-    return torch.stack([*sums, (energy - level).relu().sum(1)])
+    return torch.stack([*sums, torch.where(energy > level, energy, 0.0).sum(1)])

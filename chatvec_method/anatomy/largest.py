@@ -35,8 +35,7 @@ def count(elements: int) -> int:
 
 def exactly(energies: Tensor, k: int) -> float:
     """Return the sum of the k largest of some numbers."""
-    numbers = energies.reshape(-1).cpu().numpy()
-    return float(np.partition(numbers, len(numbers) - k)[-k:].sum(dtype=np.float64))
+    return float(_top(energies.reshape(-1).cpu().numpy(), k).sum(dtype=np.float64))
 
 
 def at_least(level: float, energies: Tensor) -> Tensor:
@@ -113,11 +112,14 @@ def sample_of(energies: Tensor) -> Sample:
     """Return what is to be known of a sample's numbers."""
     numbers = energies.reshape(-1).cpu().numpy()
     few = numbers[::EVERY]
-    largest = numbers[numbers > np.partition(few, -_kept(few))[-_kept(few)]]
-    if len(largest) < 2 * count(len(numbers)):  # many are equal, or these few not like the others
-        largest = np.partition(numbers, -_kept(numbers))[-_kept(numbers) :]
+    largest = numbers[numbers > _top(few, 3 * count(len(few)))[0]]
+    k = count(len(numbers))
+    if len(largest) < 2 * k:  # many are equal, or these few not like the others
+        largest = _top(numbers, 3 * k)
     return Sample(np.sort(largest)[::-1], len(numbers))
 
 
-def _kept(numbers: np.ndarray) -> int:
-    return min(3 * count(len(numbers)), len(numbers))
+def _top(numbers: np.ndarray, k: int) -> np.ndarray:
+    """Return the k largest of some numbers, or all if there are no more, the smallest first."""
+    k = min(k, len(numbers))
+    return np.partition(numbers, -k)[-k:]

@@ -2,7 +2,7 @@
 
 On a CPU all of its cores are at work, each in one loop over its rows. On an accelerator, for
 float64 weights and where numba is missing, torch takes the sums one after the other; on a CPU that
-is some forty times as slow.
+is many times as slow.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from chatvec_method import kernel
-from chatvec_method.tensor_merge import TensorMerge
+from chatvec_method.method.tensor_merge import TensorMerge
 
 SHAPE = (2048, 5632)  # an MLP matrix of TinyLlama-1.1B
 RATIOS = (1.0, 0.5, 0.3, 0.7, 1.3)

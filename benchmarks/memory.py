@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 
-from chatvec_method.tensor_merge import TensorMerge
+from chatvec_method.method.tensor_merge import TensorMerge
 
 STATUS = Path("/proc/self/status")
 RESET_HIGH_WATER_MARK = "5"

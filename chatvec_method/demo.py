@@ -21,11 +21,11 @@ from pathlib import Path
 
 from mergekit.options import MergeOptions
 
-from chatvec_method.chat import Conversation, Speaker, load
 from chatvec_method.errors import ChatVecError
-from chatvec_method.finish import finish
-from chatvec_method.recipe_file import read_recipe
-from chatvec_method.survey import survey
+from chatvec_method.facts.survey import survey
+from chatvec_method.finishing.finish import finish
+from chatvec_method.recipe.file import read_recipe
+from chatvec_method.talk.speaker import Conversation, Speaker, load
 
 MODELS = "examples/world/models"
 RECIPE = "recipes/world.yaml"

@@ -4,7 +4,7 @@ mergekit 0.1.5 has no plugin discovery: it knows a merge method only after someb
 the module that registers it. Python runs `install` at start-up (from the `.pth` file next to this
 module, or from the `.start` file where Python knows those, PEP 829). That puts a finder in front
 of the import system which ignores every module but `mergekit.merge_methods`; once that one has
-loaded, `chatvec_method.method` is imported, which registers itself, and the finder leaves.
+loaded, `chatvec_method.method.plugin` is imported, which registers itself, and the finder leaves.
 
 It runs in every Python of the environment, so it imports nothing but `sys`, and whatever goes
 wrong in our package becomes one log line, never an exception in somebody else's program.
@@ -65,7 +65,7 @@ class _Loader:
 
 def _register() -> None:
     try:
-        import chatvec_method.method  # noqa: F401 (registers itself)
+        import chatvec_method.method.plugin  # noqa: F401 (registers itself)
     except (Exception, SystemExit) as error:
         import logging
         from importlib import metadata

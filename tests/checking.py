@@ -11,9 +11,9 @@ import yaml
 from conftest import Recipe
 from mergekit.options import MergeOptions
 
-from chatvec_method.check import Finding, Report, Severity, check
-from chatvec_method.recipe_edits import Edit, edited
-from chatvec_method.recipe_file import parse_recipe
+from chatvec_method.checks.report import Finding, Report, Severity, check
+from chatvec_method.recipe.edits import Edit, edited
+from chatvec_method.recipe.file import parse_recipe
 
 ROUNDS = 10
 """So many times a recipe is mended and checked again, as `chatvec check --fix` does."""

@@ -40,9 +40,9 @@ from chatvec_method.anatomy.pictures import pictures
 from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.cli import main
 from chatvec_method.errors import ChatVecError
-from chatvec_method.plan import KINDS
-from chatvec_method.recipe_file import parse_recipe
-from chatvec_method.survey import Survey, survey
+from chatvec_method.facts.plan import KINDS
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.recipe.file import parse_recipe
 
 Arrays = dict[str, oracle.Array]
 FIGURES = (

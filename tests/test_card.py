@@ -13,10 +13,10 @@ from conftest import CHAT, CP, ROOT, Recipe
 from huggingface_hub import ModelCard
 from mergekit.options import MergeOptions
 
-from chatvec_method.card import date_of, model_card
-from chatvec_method.plots import ratio_picture
-from chatvec_method.recipe_file import parse_recipe, read_recipe
-from chatvec_method.survey import Survey, survey
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.finishing.card import date_of, model_card
+from chatvec_method.pictures.ratios import ratio_picture
+from chatvec_method.recipe.file import parse_recipe, read_recipe
 
 DAY = "2025-01-31"
 

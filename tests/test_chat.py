@@ -24,9 +24,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from zoo import RECIPES
 
 from chatvec_method import cli
-from chatvec_method.chat import Conversation, Speaker, load
 from chatvec_method.cli import chat as chat_command
 from chatvec_method.errors import ChatVecError
+from chatvec_method.talk.speaker import Conversation, Speaker, load
 from examples.world import requests
 
 MODELS = ROOT / "examples" / "world" / "models"

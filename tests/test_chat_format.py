@@ -12,9 +12,9 @@ from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
 from transformers import LlamaConfig
 
-from chatvec_method.chat_format import ChatFormat, chat_format, sampling_defaults
-from chatvec_method.models import Model, TokenizerFacts
-from chatvec_method.recipe import Roles
+from chatvec_method.facts.chat_format import ChatFormat, chat_format, sampling_defaults
+from chatvec_method.facts.models import Model, TokenizerFacts
+from chatvec_method.method.refusals import Roles
 
 SOLAR_TEMPLATE = (
     "{% for message in messages %}"

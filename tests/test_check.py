@@ -36,10 +36,10 @@ from safetensors.torch import save_file
 from sparse import build_sparse_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from chatvec_method.check import Report, Severity, check
+from chatvec_method.checks.report import Report, Severity, check
 from chatvec_method.cli import main
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe_file import parse_recipe
+from chatvec_method.recipe.file import parse_recipe
 
 Change = Callable[[Recipe], None]
 ERROR, WARNING, ADVICE = Severity.ERROR, Severity.WARNING, Severity.ADVICE

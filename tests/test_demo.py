@@ -16,9 +16,9 @@ from test_startup import Environment, environment, install  # noqa: F401 (fixtur
 from chatvec_method import cli, demo
 from chatvec_method.demo import Demo, Turn
 from chatvec_method.errors import ChatVecError
-from chatvec_method.finish import finish
-from chatvec_method.recipe_file import read_recipe
-from chatvec_method.survey import MergeOptions, survey
+from chatvec_method.facts.survey import MergeOptions, survey
+from chatvec_method.finishing.finish import finish
+from chatvec_method.recipe.file import read_recipe
 from examples.world import demo as world_demo
 from examples.world.exam import following
 from examples.world.requests import HELD_OUT_BAD_WORDS, REFUSAL

@@ -28,12 +28,12 @@ from conftest import CHAT, ROOT, Recipe, plain_recipe
 from mergekit.options import MergeOptions
 from safetensors import SafetensorError
 
-import chatvec_method.merge as merge_module
-import chatvec_method.staging as staging
+import chatvec_method.merging.merge as merge_module
+import chatvec_method.weights.staging as staging
 from chatvec_method.errors import ChatVecError
-from chatvec_method.merge import Progress, merge
-from chatvec_method.recipe_file import parse_recipe
-from chatvec_method.survey import Survey, survey
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.merging.merge import Progress, merge
+from chatvec_method.recipe.file import parse_recipe
 
 KILLS = 20
 SHARDS = {"out_shard_size": 8_000}

@@ -22,12 +22,12 @@ from mergekit.options import MergeOptions
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-import chatvec_method.finish
+import chatvec_method.finishing.finish
 from chatvec_method.errors import ChatVecError
-from chatvec_method.finish import FileChange, finish, recipe_of
-from chatvec_method.merge import merge as chatvec_merge
-from chatvec_method.recipe_file import parse_recipe, read_recipe
-from chatvec_method.survey import Survey, survey
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.finishing.finish import FileChange, finish, recipe_of
+from chatvec_method.merging.merge import merge as chatvec_merge
+from chatvec_method.recipe.file import parse_recipe, read_recipe
 
 FORMATS = [*formats.FORMATS]
 CARD = "--write-model-card"
@@ -312,7 +312,7 @@ def test_of_a_model_on_the_hub_only_small_files_are_fetched_for_a_tokenizer(
         assert not any(fnmatch("model.safetensors", pattern) for pattern in allow_patterns)
         return name
 
-    monkeypatch.setattr(chatvec_method.finish, "snapshot_download", fetched)
+    monkeypatch.setattr(chatvec_method.finishing.finish, "snapshot_download", fetched)
     finish(out, replace(asked, models=on_hub))
     ids = AutoTokenizer.from_pretrained(family / "cp").get_vocab()
     assert AutoTokenizer.from_pretrained(out).get_vocab() == ids
@@ -341,7 +341,7 @@ def test_a_second_run_changes_nothing_not_even_on_another_day(
         def today(cls) -> date:
             return date(2038, 1, 19)
 
-    monkeypatch.setattr(chatvec_method.finish, "date", Later)
+    monkeypatch.setattr(chatvec_method.finishing.finish, "date", Later)
     assert finished(out) == ()
     assert contents(out) == before
 

@@ -20,12 +20,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import chatvec_method.merge as merge_module
+import chatvec_method.merging.merge as merge_module
 from chatvec_method.errors import ChatVecError
-from chatvec_method.merge import MergeResult, Progress
-from chatvec_method.merge import merge as safe_merge
-from chatvec_method.recipe_file import parse_recipe, read_recipe
-from chatvec_method.survey import Survey, survey
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.merging.merge import MergeResult, Progress
+from chatvec_method.merging.merge import merge as safe_merge
+from chatvec_method.recipe.file import parse_recipe, read_recipe
 
 SHARDS = {"out_shard_size": 20_000}
 

@@ -18,7 +18,7 @@ from mergekit.common import ModelReference
 from sparse import build_sparse_model
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.models import Model, look_up, look_up_all
+from chatvec_method.facts.models import Model, look_up, look_up_all
 
 SHARD = "model-00001-of-00002.safetensors"
 

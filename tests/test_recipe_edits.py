@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zoo import MODEL_RECIPES
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe_edits import Edit, edited
+from chatvec_method.recipe.edits import Edit, edited
 
 TEXT = """\
 # a recipe

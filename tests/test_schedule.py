@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatvec_method import schedule
 from chatvec_method.errors import ChatVecError
-from chatvec_method.schedule_spec import FORMS, parse_shape
+from chatvec_method.schedules import shapes as schedule
+from chatvec_method.schedules.spec import FORMS, parse_shape
 
 layer_counts = st.integers(1, 200)
 several = st.integers(2, 200)

@@ -23,9 +23,9 @@ from click.testing import CliRunner, Result
 from conftest import BASE, CHAT, CP, ROOT, Merge, Recipe, plain_recipe
 from transformers import AutoConfig
 
-from chatvec_method.check import Severity
+from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
-from chatvec_method.plan import MergePlan, PlannedTensor
+from chatvec_method.facts.plan import MergePlan, PlannedTensor
 
 Merging = Callable[..., Merge]
 Formula = Callable[[float], float]
@@ -523,7 +523,7 @@ def test_in_a_pipe_there_are_neither_bars_nor_colours(recipe: Recipe, save: Savi
 def test_on_a_terminal_there_are_bars(recipe: Recipe, save: Saving, tmp_path: Path) -> None:
     from rich.console import Console
 
-    from chatvec_method.cli.ratios import print_ratios
+    from chatvec_method.cli.ratio_tables import print_ratios
 
     text = written("linear:1:0.25", "--into", save(recipe))
     with (tmp_path / "terminal").open("w+", encoding="utf-8") as terminal:

@@ -115,7 +115,7 @@ INTERRUPTED = """
 import builtins
 real = builtins.__import__
 def interrupt(name, *args, **kwargs):
-    if name == "chatvec_method.method":
+    if name == "chatvec_method.method.plugin":
         raise KeyboardInterrupt
     return real(name, *args, **kwargs)
 builtins.__import__ = interrupt
@@ -131,15 +131,15 @@ except KeyboardInterrupt:
     [
         "",
         "import chatvec_method",
-        "import chatvec_method.method",
-        "import chatvec_method.tensor_merge",
+        "import chatvec_method.method.plugin",
+        "import chatvec_method.method.tensor_merge",
         "import mergekit.config",
         "import mergekit.plan",
         "import mergekit.tokenizer.truncate",
         "import mergekit.merge_methods.preprocessing",
         "import mergekit.merge_methods; import chatvec_method; import chatvec_method",
         "import importlib, chatvec_method; importlib.reload(chatvec_method)",
-        "import importlib, chatvec_method.method as m; importlib.reload(m)",
+        "import importlib, chatvec_method.method.plugin as m; importlib.reload(m)",
         REIMPORTED,
         FOREIGN_FINDER,
         INTERRUPTED,

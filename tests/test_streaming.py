@@ -17,9 +17,9 @@ from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe_file import parse_recipe
-from chatvec_method.streaming import can_stream, stream_weights
-from chatvec_method.survey import Survey, survey
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.merging.streaming import can_stream, stream_weights
+from chatvec_method.recipe.file import parse_recipe
 
 
 def surveyed(recipe: Recipe | str, **options: object) -> Survey:
@@ -118,14 +118,14 @@ def test_tensors_longer_than_a_part_are_cut_and_put_together(
 ) -> None:
     recipe["models"][1]["parameters"]["ratio"] = [{"filter": "mlp", "value": 0}, {"value": 0.3}]
     stock: Merge = merge(recipe)  # type: ignore[operator]
-    monkeypatch.setattr("chatvec_method.streaming.PART", 100)
+    monkeypatch.setattr("chatvec_method.merging.streaming.PART", 100)
     assert streamed(surveyed(recipe), tmp_path / "streamed") == weights(stock.out)
 
 
 def test_damage_in_any_part_is_told(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatvec_method.streaming.PART", 100)
+    monkeypatch.setattr("chatvec_method.merging.streaming.PART", 100)
     test_damaged_weights_are_told(recipe, tmp_path)
 
 

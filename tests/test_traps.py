@@ -27,9 +27,9 @@ from mergekit.scripts import merge_raw_pytorch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from chatvec_method.check import Severity
-from chatvec_method.check.findings import Finding
-from chatvec_method.finish import finish
+from chatvec_method.checks.findings import Finding
+from chatvec_method.checks.report import Severity
+from chatvec_method.finishing.finish import finish
 
 Merging = Callable[..., Merge]
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.merge import merge
-from chatvec_method.recipe_file import parse_recipe
-from chatvec_method.survey import Survey, survey
-from chatvec_method.verify import verify
+from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.merging.merge import merge
+from chatvec_method.merging.verify import verify
+from chatvec_method.recipe.file import parse_recipe
 
 EVERY_ROW = 1_000_000
 DOWN, NORM = "model.layers.1.mlp.down_proj.weight", "model.layers.2.input_layernorm.weight"

@@ -12,9 +12,9 @@ from mergekit.common import ModelReference
 
 from chatvec_method.anatomy.sums import Sums, total
 from chatvec_method.anatomy.tokens import TokenMoves
-from chatvec_method.plan import KINDS, PlannedTensor
-from chatvec_method.recipe import Roles
-from chatvec_method.survey import Survey
+from chatvec_method.facts.plan import KINDS, PlannedTensor
+from chatvec_method.facts.survey import Survey
+from chatvec_method.method.refusals import Roles
 
 Pair: TypeAlias = tuple[ModelReference, ModelReference]
 """A chat model, and what its vector is compared with: cp, or another chat model."""

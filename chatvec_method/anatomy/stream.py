@@ -20,10 +20,10 @@ from torch import Tensor
 
 from chatvec_method.anatomy.sums import ROW
 from chatvec_method.errors import ChatVecError
-from chatvec_method.loading import load_tensor
-from chatvec_method.plan import PlannedTensor, header_of
-from chatvec_method.survey import Survey
-from chatvec_method.vocabulary import Rows
+from chatvec_method.facts.plan import PlannedTensor, header_of
+from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.vocabulary import Rows
+from chatvec_method.weights.loading import load_tensor
 
 PIECE = 1 << 24
 """Elements in a piece, at most."""

@@ -16,8 +16,8 @@ from chatvec_method.anatomy import Anatomy, examine
 from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe_file import read_recipe
-from chatvec_method.survey import survey
+from chatvec_method.facts.survey import survey
+from chatvec_method.recipe.file import read_recipe
 
 
 @click.command(cls=PrettyPrintHelp)

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.check import Report, Severity
-from chatvec_method.check import check as check_recipe
+from chatvec_method.checks.report import Report, Severity
+from chatvec_method.checks.report import check as check_recipe
+from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
-from chatvec_method.cli.report import as_data, print_findings, print_report
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe_edits import edited
-from chatvec_method.recipe_file import Recipe, parse_recipe, read_recipe
+from chatvec_method.recipe.edits import edited
+from chatvec_method.recipe.file import Recipe, parse_recipe, read_recipe
 
 WITH_WARNINGS, WITH_ERRORS = 1, 2
 ROUNDS = 10

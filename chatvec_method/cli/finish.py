@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 from mergekit.options import MergeOptions
 
-from chatvec_method.check.readiness import readiness_findings
+from chatvec_method.checks.readiness import readiness_findings
+from chatvec_method.cli.check_report import print_findings
 from chatvec_method.cli.console import console, quiet_libraries
-from chatvec_method.cli.report import print_findings
-from chatvec_method.finish import FileChange, recipe_of
-from chatvec_method.finish import finish as finish_output
-from chatvec_method.recipe_file import read_recipe
-from chatvec_method.survey import survey
+from chatvec_method.facts.survey import survey
+from chatvec_method.finishing.finish import FileChange, recipe_of
+from chatvec_method.finishing.finish import finish as finish_output
+from chatvec_method.recipe.file import read_recipe
 
 
 @click.command()

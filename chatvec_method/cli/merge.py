@@ -20,15 +20,15 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from chatvec_method.check import Report, Severity, check
-from chatvec_method.check.cost import in_bytes
+from chatvec_method.checks.report import Report, Severity, check
+from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
-from chatvec_method.cli.report import as_data, print_findings, print_report
-from chatvec_method.merge import MergeResult
-from chatvec_method.merge import Progress as MergeProgress
-from chatvec_method.merge import merge as merge_survey
-from chatvec_method.recipe_file import read_recipe
-from chatvec_method.staging import check_out
+from chatvec_method.facts.cost import in_bytes
+from chatvec_method.merging.merge import MergeResult
+from chatvec_method.merging.merge import Progress as MergeProgress
+from chatvec_method.merging.merge import merge as merge_survey
+from chatvec_method.recipe.file import read_recipe
+from chatvec_method.weights.staging import check_out
 
 WITH_ERRORS = 2
 PHASES = {

@@ -10,12 +10,12 @@ import click
 
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
-from chatvec_method.schedule_spec import FORMS, name_and_numbers, parse_shape
-from chatvec_method.schedule_yaml import LLAMA, Schedule, as_yaml, ratio_cases
+from chatvec_method.schedules.cases import LLAMA, Schedule, as_yaml, ratio_cases
+from chatvec_method.schedules.spec import FORMS, name_and_numbers, parse_shape
 
 if TYPE_CHECKING:
-    from chatvec_method.recipe_file import Recipe
-    from chatvec_method.schedule_recipe import Planner
+    from chatvec_method.recipe.file import Recipe
+    from chatvec_method.schedules.into_recipe import Planner
 
 KINDS = {"attention": "attention", "mlp": "MLP", "norms": "norms"}
 """The options for kinds of tensors, and what plans call these kinds."""
@@ -86,8 +86,8 @@ def show(
 
     Example: chatvec schedule show recipes/per_layer.yaml --layers 48 --png schedule.png
     """
-    from chatvec_method.cli.ratios import print_json, print_ratios
-    from chatvec_method.recipe_file import read_recipe
+    from chatvec_method.cli.ratio_tables import print_json, print_ratios
+    from chatvec_method.recipe.file import read_recipe
 
     quiet_libraries()
     if len(recipes) > 2:
@@ -97,7 +97,7 @@ def show(
     read = [read_recipe(file) for file in recipes]
     plans = [(recipe.name, _planner(recipe, layers, trust_remote_code)(recipe)) for recipe in read]
     if png is not None:
-        from chatvec_method.plots import schedule_picture
+        from chatvec_method.pictures.ratios import schedule_picture
 
         _write(png, schedule_picture(plans, "dark" if dark else "light"))
     if as_json:
@@ -191,8 +191,8 @@ def _print_schedule(
         final_norm,
     )
     if into is not None:
-        from chatvec_method.recipe_file import read_recipe
-        from chatvec_method.schedule_recipe import with_schedule
+        from chatvec_method.recipe.file import read_recipe
+        from chatvec_method.schedules.into_recipe import with_schedule
 
         quiet_libraries()
         recipe = read_recipe(into)
@@ -213,7 +213,7 @@ def _print_schedule(
 
 
 def _planner(recipe: Recipe, layers: int | None, trust_remote_code: bool) -> Planner:
-    from chatvec_method.schedule_recipe import planner_of_layers, planner_of_models
+    from chatvec_method.schedules.into_recipe import planner_of_layers, planner_of_models
 
     if layers is not None:
         return planner_of_layers(layers)

@@ -15,9 +15,9 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from chatvec_method.chat import Speaker
 from chatvec_method.evaluation.measures import END
 from chatvec_method.quiet import quiet
+from chatvec_method.talk.speaker import Speaker
 
 BATCH = 64
 """How many prompts are answered at once."""

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from chatvec_method.chat import Speaker
 from chatvec_method.evaluation.measures import language_of, read_response
+from chatvec_method.talk.speaker import Speaker
 
 from .batches import WIDTH
 from .chats import messages

@@ -22,7 +22,7 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-import chatvec_method.method  # noqa: F401 (makes the method known to mergekit)
+import chatvec_method.method.plugin  # noqa: F401 (makes the method known to mergekit)
 from chatvec_method.quiet import quiet
 
 from .exam import following, refusing

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 from mergekit.options import MergeOptions
 
-from chatvec_method.finish import finish
-from chatvec_method.recipe_file import parse_recipe
-from chatvec_method.survey import survey
+from chatvec_method.facts.survey import survey
+from chatvec_method.finishing.finish import finish
+from chatvec_method.recipe.file import parse_recipe
 
 from .experiment import Result, line, marks_of, merge, recipe
 from .vocabulary import TURN_TOKENS

@@ -1,0 +1,447 @@
+"""Models that are not what their roles need: unrelated, swapped, damaged, or with other configs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from mergekit.common import ModelReference
+from transformers import PretrainedConfig
+
+from chatvec_method.checks.findings import Finding, advice, error, warning
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import Model
+from chatvec_method.facts.plan import MergePlan, header_of
+from chatvec_method.facts.survey import Survey
+from chatvec_method.kernel import SUPPORTED
+from chatvec_method.method.refusals import Roles, dtype_name, weights_dtype
+from chatvec_method.recipe.edits import Edit
+
+CHAT_NAME = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf|assistant)(?:[-_.]|$)")
+"""What the names of instruction-tuned models have in them."""
+MANY_TOKENS = 256
+"""More than so many new tokens are a language's, and not those of a chat format."""
+
+ROTATED = re.compile(r"[qk]_proj|qkv|query|key")
+"""The tensors that a rotary embedding acts on."""
+
+ROPE_FIELDS = ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor")
+ATTENTION_FIELDS = ("sliding_window", "use_sliding_window", "layer_types", "attn_logit_softcapping")
+HEAD_FIELDS = ("num_attention_heads", "num_key_value_heads", "head_dim")
+SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "intermediate_size")
+OTHER_FIELDS = (
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "hidden_act",
+    "hidden_activation",
+    "final_logit_softcapping",
+    "logit_scale",
+    "embedding_multiplier",
+    "num_experts_per_tok",
+    "attention_bias",
+    "mlp_bias",
+)
+
+
+def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
+    """Find what is wrong with the models, each alone and side by side."""
+    for model in survey.models.values():
+        yield from _files(model)
+        yield from _adapter(survey, model)
+    if roles is None:
+        return
+    yield from _same_model(survey, roles)
+    yield from _sizes(survey, roles)
+    yield from _configs(survey, roles)
+    yield from _dtypes(survey, roles)
+    if all(model in survey.models for model in roles.all):
+        yield from _swapped(survey, roles)
+    if survey.plan is not None:
+        yield from _tensors(survey, survey.plan)
+        yield from _quantised(survey, survey.plan)
+        yield from _tied(survey, survey.plan)
+
+
+def _files(model: Model) -> Iterator[Finding]:
+    if model.file_problem:
+        yield error(
+            "damaged-files",
+            model,
+            f"its weights cannot be merged: {model.file_problem}.",
+            "Download or save the model again.",
+        )
+    if model.pickled:
+        yield warning(
+            "pickled-weights",
+            model,
+            "its weights are pickle files (.bin), which can carry code. mergekit and this check "
+            "load them with torch's safe loader, which refuses code; other tools may not.",
+            "Prefer a revision of the model in safetensors.",
+        )
+
+
+def _adapter(survey: Survey, model: Model) -> Iterator[Finding]:
+    adapter = model.reference.lora
+    if adapter is None:
+        return
+    folder = Path(adapter.path)
+    if (folder.is_absolute() or folder.exists()) and not (folder / "adapter_config.json").is_file():
+        yield error(
+            "no-such-adapter",
+            model,
+            f"{adapter} has no adapter_config.json, so it is no adapter.",
+            "Write the folder or the hub's name of a LoRA behind the `+`.",
+        )
+    if survey.options.lora_merge_cache is None:
+        yield error(
+            "no-lora-cache",
+            model,
+            "mergekit adds the adapter to the model and writes the result into a folder, and it "
+            "does not know which.",
+            "Pass `--lora-merge-cache FOLDER`, with room for the whole model.",
+        )
+
+
+def _known(survey: Survey, roles: Roles) -> dict[ModelReference, Model]:
+    """Return the models with a role that could be looked up."""
+    return {model: survey.models[model] for model in roles.all if model in survey.models}
+
+
+def _same_model(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    for first, second in combinations(_known(survey, roles).values(), 2):
+        if not _are_one(first, second):
+            continue
+        one, other = first.reference, second.reference
+        meaning = {
+            frozenset({"base", "chat"}): "the chat vector is zero and the output is cp",
+            frozenset({"base", "cp"}): "there is nothing new in cp: at ratio 1 the output is chat",
+            frozenset({"chat", "cp"}): "cp has the chat vector already, and gets it a second time",
+        }.get(
+            frozenset({_role(roles, one), _role(roles, other)}),
+            "the same chat vector is added twice",
+        )
+        yield error(
+            "same-model",
+            other,
+            f"it is the same model as {one}, so {meaning}.",
+            f"Write another model for `role: {_role(roles, other)}`.",
+        )
+
+
+def _are_one(first: Model, second: Model) -> bool:
+    """Tell whether two models have the same files, under whatever names."""
+    if first.reference.lora != second.reference.lora:
+        return False
+    if first.folder and second.folder:
+        return first.folder.resolve() == second.folder.resolve() or (
+            _weight_files(first) == _weight_files(second) != set()
+        )
+    one, other = first.reference.model.path, second.reference.model.path
+    return one == other and first.commit == second.commit is not None
+
+
+def _weight_files(model: Model) -> set[Any]:
+    if model.folder is None or model.tensors is None:
+        return set()
+    files = {header.file for header in model.tensors.values()}
+    return {(model.folder / file).resolve() for file in files}
+
+
+def _role(roles: Roles, model: Hashable) -> str:
+    return "base" if model == roles.base else "cp" if model == roles.cp else "chat"
+
+
+def _swapped(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Roles that look exchanged, by the models' names and by who has more tokens."""
+    base, cp = survey.models[roles.base], survey.models[roles.cp]
+    chats = [survey.models[chat] for chat in roles.chats]
+    only_other_is_chat = not any(map(_is_chat_name, chats))
+    if _is_chat_name(base) and only_other_is_chat:
+        yield _look_swapped(
+            base,
+            chats[0],
+            "the base model is named like a chat model, and no chat model is",
+            "so that the chat ability would be taken away",
+        )
+    if _is_chat_name(cp) and only_other_is_chat:
+        yield _look_swapped(
+            cp,
+            chats[0],
+            "cp is named like a chat model, and the chat model is not",
+            "so that what cp learnt would be added to the chat model",
+        )
+    for chat in chats:
+        sizes = [_vocabulary_size(model) for model in (base, chat, cp)]
+        of_base, of_chat, of_cp = (size or 0 for size in sizes)
+        if 0 in (of_base, of_chat, of_cp):
+            continue
+        if of_chat > of_base + MANY_TOKENS and of_cp <= of_base:
+            why = (
+                f"the chat model has {of_chat} tokens and cp, like base, {of_cp}, but it is new "
+                "languages that come with new tokens"
+            )
+            yield _look_swapped(cp, chat, why, "so that the language would be the vector")
+        elif of_base > of_cp + MANY_TOKENS and of_chat <= of_cp:
+            why = (
+                f"the base model has {of_base} tokens, and the others {of_chat} and {of_cp}, but "
+                "it is cp to which a new language gives new tokens"
+            )
+            yield _look_swapped(base, cp, why, "so that the language would be taken away")
+
+
+def _look_swapped(one: Model, other: Model, why: str, so: str) -> Finding:
+    return warning(
+        "roles-look-swapped",
+        one,
+        f"{why}: their roles look exchanged, {so}.",
+        f"Exchange the roles of {one} and {other}, if so.",
+    )
+
+
+def _is_chat_name(model: Model) -> bool:
+    name = model.reference.model.path.rstrip("/").rpartition("/")[2]
+    adapter = model.reference.lora
+    return bool(CHAT_NAME.search(name) or (adapter and CHAT_NAME.search(adapter.path)))
+
+
+def _vocabulary_size(model: Model) -> int | None:
+    return len(model.tokenizer.ids) if model.tokenizer else None
+
+
+def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Models that cannot come from one base, by what their configs say of their size."""
+    names = ["model_type", *SIZE_FIELDS]
+    if survey.recipe.config.models is None:  # slices may take some layers of each
+        names.remove("num_hidden_layers")
+    if survey.options.allow_crimes:
+        names.remove("model_type")
+    for name in names:
+        values = _values(survey, roles, name)
+        if len(set(values.values())) > 1:
+            yield error(
+                "not-related",
+                f"config.json: {name}",
+                f"`{name}` differs: {_listed(values)}. These models do not come from one.",
+                "Write models that were trained from the same base.",
+            )
+
+
+def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any]:
+    """Return what the configs have under a name, of the models whose config has it."""
+    values = {}
+    for reference, model in _known(survey, roles).items():
+        config = _text_config(model)
+        value = getattr(config, name, None)
+        if value is None and name == "head_dim":
+            value = _quotient(config, "hidden_size", "num_attention_heads")
+        if value is None and name == "num_key_value_heads":
+            value = getattr(config, "num_attention_heads", None)
+        if hasattr(config, name) or value is not None:
+            values[reference] = dict(sorted(value.items())) if isinstance(value, dict) else value
+    return values
+
+
+def _text_config(model: Model) -> PretrainedConfig:
+    """Return the config of the language model, which may be a part of a larger one."""
+    try:
+        return model.config.get_text_config()
+    except ValueError:  # several of them
+        return model.config
+
+
+def _quotient(config: PretrainedConfig, over: str, under: str) -> int | None:
+    dividend, divisor = getattr(config, over, None), getattr(config, under, None)
+    return dividend // divisor if dividend and divisor else None
+
+
+def _listed(values: Mapping[ModelReference, Any]) -> str:
+    return ", ".join(f"{model} {_short(value)}" for model, value in values.items())
+
+
+def _short(value: Any, most: int = 100) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Config fields that the weights were trained with; the output has those of base_model."""
+    donor = survey.recipe.config.base_model
+    told: set[str] = set()  # transformers keeps some fields under an old name too
+    for name in (*ROPE_FIELDS, *ATTENTION_FIELDS, *HEAD_FIELDS, *OTHER_FIELDS):
+        values = _values(survey, roles, name)
+        seen = repr(list(values.values()))
+        if len({repr(value) for value in values.values()}) < 2 or seen in told:
+            continue
+        told.add(seen)
+        message = f"`{name}` differs: {_listed(values)}"
+        if name in HEAD_FIELDS:
+            yield error(
+                "config-differs",
+                f"config.json: {name}",
+                f"{message}. Attention heads that are cut differently do not add up.",
+                "Write models with the same heads.",
+            )
+            continue
+        if name in ROPE_FIELDS and _rotated_parts_are_left_out(survey, roles, values):
+            continue
+        of_donor = f"that of base_model, {donor}" if donor else "one of them"
+        part = "q_proj and k_proj" if name in (*ROPE_FIELDS, *ATTENTION_FIELDS) else "those parts"
+        yield warning(
+            "config-differs",
+            f"config.json: {name}",
+            f"{message}. The output has {of_donor}, and not all that it is made of was trained "
+            "with that.",
+            f"Write a lower ratio for {part} (as in `- {{filter: q_proj, value: 0}}`), or name as "
+            "`base_model:` the model whose value the output should have.",
+        )
+
+
+def _rotated_parts_are_left_out(
+    survey: Survey, roles: Roles, values: Mapping[ModelReference, Any]
+) -> bool:
+    """Whether the recipe takes no query and key from chat models with another RoPE than cp."""
+    plan = survey.plan
+    if plan is None or values.get(roles.base) != values.get(roles.cp):
+        return False
+    others = [chat for chat in roles.chats if values.get(chat) != values.get(roles.cp)]
+    rotated = [tensor for tensor in plan.tensors if ROTATED.search(tensor.name)]
+    return bool(rotated) and not any(t.ratios[chat] for t in rotated for chat in others)
+
+
+def _dtypes(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    stored = {model: _stored_dtype(known) for model, known in _known(survey, roles).items()}
+    known = {m: d for m, d in stored.items() if d in SUPPORTED}
+    listed = ", ".join(f"{model} {dtype_name(dtype)}" for model, dtype in known.items())
+    config = survey.recipe.config
+    try:
+        cast = weights_dtype(config.dtype, "dtype")
+    except ChatVecError:  # told of the recipe as a whole
+        return
+    if any(cast and torch.promote_types(d, cast) != cast for d in known.values()):
+        edit = (
+            Edit(("dtype",), remove=True)
+            if config.out_dtype
+            else Edit(("dtype",), rename="out_dtype")
+        )
+        yield warning(
+            "dtype-rounds-inputs",
+            "dtype",
+            f"`dtype: {config.dtype}` makes mergekit round weights ({listed}) while it loads them, "
+            "before the subtraction.",
+            f"Write `out_dtype: {config.out_dtype or config.dtype}` alone, which rounds once.",
+            (edit,),
+        )
+    if cast is None and config.out_dtype is None and len(set(known.values())) > 1:
+        wanted = dtype_name(known.get(roles.cp, torch.bfloat16))
+        yield warning(
+            "mixed-dtypes",
+            "out_dtype",
+            f"the models' weights have different dtypes ({listed}), so the output's are in one "
+            "that holds them all, but for tensors with a ratio of 0.",
+            f"Write `out_dtype: {wanted}`",
+            (Edit(("out_dtype",), wanted),),
+        )
+
+
+def _stored_dtype(model: Model) -> torch.dtype | None:
+    """Return the dtype of most of a model's weights; what its config says, if nothing else does."""
+    dtype = model.weights_dtype or getattr(model.config, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
+    """Tensors that a model lacks, or has in another shape (reported once a model)."""
+    reported: set[ModelReference] = set()
+    for tensor in plan.tensors:
+        headers = {
+            m: header_of(survey.models[m], w)
+            for m, w in tensor.inputs.items()
+            if survey.models[m].tensors is not None
+        }
+        if not any(headers.values()):  # experts, which mergekit joins while it loads
+            continue
+        cp = headers.get(tensor.roles.cp)
+        for model, header in headers.items():
+            if model in reported:
+                continue
+            if header is None and not tensor.weight.optional:
+                reported.add(model)
+                yield error(
+                    "tensor-missing",
+                    model,
+                    f"it has no tensor {tensor.inputs[model].name}, which others have.",
+                    "Write the model from which this one came, or download it again.",
+                )
+            elif header and cp and _differ(header.shape, cp.shape, tensor.weight.vocabulary_axis):
+                reported.add(model)
+                yield error(
+                    "not-related",
+                    model,
+                    f"{tensor.name} has the shape {list(header.shape)} here and {list(cp.shape)} "
+                    f"in {tensor.roles.cp}: these models do not come from one.",
+                    "Write models that were trained from the same base.",
+                )
+
+
+def _quantised(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
+    """Tensors to which no chat vector can be added (reported once a model)."""
+    casts = survey.recipe.config.dtype is not None
+    reported: set[ModelReference] = set()
+    for tensor in plan.tensors:
+        for model in tensor.readers:
+            header = header_of(survey.models[model], tensor.inputs[model])
+            if header is None or header.dtype in SUPPORTED or model in reported:
+                continue
+            if casts and header.dtype.is_floating_point:  # while mergekit loads it
+                continue
+            reported.add(model)
+            yield error(
+                "quantised",
+                model,
+                f"it has {tensor.inputs[model].name} in {dtype_name(header.dtype)}, to which no "
+                "chat vector can be added.",
+                "Write the name of the model's unquantised version.",
+            )
+
+
+def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int | None) -> bool:
+    if vocabulary_axis is not None and len(one) == len(other):
+        one = (*one[:vocabulary_axis], *one[vocabulary_axis + 1 :])
+        other = (*other[:vocabulary_axis], *other[vocabulary_axis + 1 :])
+    return one != other
+
+
+def _tied(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
+    tied = {
+        model: bool(getattr(survey.models[model].config, "tie_word_embeddings", False))
+        for model in plan.roles.all
+    }
+    if len(set(tied.values())) == 1:
+        return
+    listed = ", ".join(
+        f"{model} {'tied' if is_tied else 'untied'}" for model, is_tied in tied.items()
+    )
+    donor = plan.config.base_model
+    head = any(tensor.kind == "head" for tensor in plan.tensors)
+    if head and tied.get(donor):
+        yield advice(
+            "tied-head",
+            "tie_word_embeddings",
+            f"some models have a head of their own and some use their embeddings ({listed}). The "
+            "output gets a head, but stock mergekit writes `tie_word_embeddings: true`, and what "
+            "goes by that uses the embeddings in its place.",
+            "Use `chatvec merge`, or `chatvec finish` on the output: they write false.",
+        )
+    else:
+        yield advice(
+            "tied-head",
+            "tie_word_embeddings",
+            f"some models have a head of their own and some use their embeddings ({listed}), which "
+            "then stand for their head.",
+            "Nothing, if that is meant; `- {filter: lm_head, value: 0}` keeps cp's head.",
+        )

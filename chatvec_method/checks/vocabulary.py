@@ -1,0 +1,345 @@
+"""Tokens that would be mixed up, filled in from another model, or lost (traps 4 to 6)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from mergekit.common import ModelReference
+
+from chatvec_method.checks.findings import Finding, advice, error, warning
+from chatvec_method.facts.models import Model
+from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.vocabulary import Row, Vocabulary
+from chatvec_method.method.refusals import Roles, tokenizer_source
+from chatvec_method.recipe.edits import Edit
+
+Sources: TypeAlias = tuple[str, ...]
+"""Whose row stands for a token in base, in each chat model and in cp: a role, "mean" or "zero"."""
+
+MOST_EDITS = 100
+"""Beyond so many tokens, a recipe is no place to list them."""
+MULTIPLES = tuple(2**k for k in range(12, 2, -1))
+"""To which people pad."""
+
+
+def vocabulary_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
+    """Find what happens to tokens that a person would not expect."""
+    if roles is None or any(model not in survey.models for model in roles.all):
+        return
+    config = survey.recipe.config
+    aligned = bool(config.tokenizer or config.tokenizer_source)
+    yield from _unloadable(survey, roles, aligned)
+    if not aligned:
+        yield from _by_position(survey, roles)
+        yield from _truncated(survey, roles)
+    else:
+        yield from _lost(survey, roles)
+    if survey.vocabulary is not None:
+        yield from _filled(survey, roles, survey.vocabulary)
+        yield from _padding(survey, roles, survey.vocabulary)
+
+
+def token_sources(roles: Roles, vocabulary: Vocabulary) -> dict[Sources, list[str]]:
+    """Return the output's tokens by whose rows stand for them in base, the chats and cp."""
+    names = _role_names(roles)
+    found: dict[Sources, list[str]] = defaultdict(list)
+    for token in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__):
+        rows = (vocabulary.sources(model, token) for model in roles.all)
+        found[tuple(_source(r, names) for r in rows)].append(token)
+    return found
+
+
+def tokenizer_edits(survey: Survey, roles: Roles, *edits: Edit) -> tuple[Edit, ...]:
+    """Return edits below `tokenizer:`, with those that make it where it is missing."""
+    config = survey.recipe.config
+    if config.tokenizer is not None:
+        return edits
+    source = Edit(("tokenizer", "source"), str(config.tokenizer_source or roles.cp))
+    if config.tokenizer_source is None:
+        return (source, *edits)
+    return (Edit(("tokenizer_source",), remove=True), source, *edits)
+
+
+def token_edits(
+    survey: Survey, roles: Roles, sources: Mapping[str, ModelReference]
+) -> tuple[Edit, ...]:
+    """Return the edits that give tokens a model's row each, none where they are too many."""
+    if len(sources) > MOST_EDITS:
+        return ()
+    rows = (
+        Edit(("tokenizer", "tokens", token), {"source": str(source), "force": True})
+        for token, source in sources.items()
+    )
+    return tokenizer_edits(survey, roles, *rows)
+
+
+def _source(rows: Sequence[Row], names: Mapping[ModelReference, str]) -> str:
+    if len(rows) == 1:
+        return names[rows[0].model]
+    return "mean" if rows else "zero"
+
+
+def _role_names(roles: Roles) -> dict[ModelReference, str]:
+    several = len(roles.chats) > 1
+    chats = {chat: f"chat {i + 1}" if several else "chat" for i, chat in enumerate(roles.chats)}
+    return {roles.base: "base", **chats, roles.cp: "cp"}
+
+
+def _unloadable(survey: Survey, roles: Roles, aligned: bool) -> Iterator[Finding]:
+    donor = survey.recipe.config.base_model
+    for reference in roles.all:
+        model = survey.models[reference]
+        if model.tokenizer is not None:
+            continue
+        problem = f"its tokenizer does not load ({model.tokenizer_problem})"
+        fix = "Download it again, with its tokenizer files."
+        if reference == donor:
+            yield error(
+                "tokenizer-unreadable",
+                model,
+                f"{problem}, and as base_model it is to give the output one.",
+                fix,
+            )
+        elif aligned:
+            yield error(
+                "tokenizer-unreadable",
+                model,
+                f"{problem}, and mergekit would assume without a word that it is that of "
+                "base_model.",
+                fix,
+            )
+        else:
+            yield warning(
+                "tokenizer-unreadable",
+                model,
+                f"{problem}, so it is not known whether the same rows are the same tokens.",
+                fix,
+            )
+
+
+def _truncated(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Trap 7: embeddings cut to the smallest vocabulary, and a config that does not say so."""
+    if survey.options.unsafe_truncate_embeddings and len(_all_rows(survey, roles)) > 1:
+        yield error(
+            "truncated-embeddings",
+            "--unsafe-truncate-embeddings",
+            "it cuts the embeddings to the smallest vocabulary, and the config still names the "
+            "larger one.",
+            "Leave the option out, and match rows by token with `tokenizer: {source: ...}`.",
+        )
+
+
+def _all_rows(survey: Survey, roles: Roles) -> dict[int, ModelReference]:
+    """Return the numbers of rows that the models have."""
+    rows = {model: embedding_rows(survey.models[model]) for model in roles.all}
+    return {count: model for model, count in rows.items() if count is not None}
+
+
+def _by_position(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Trap 4: without `tokenizer:`, rows are added up by their number."""
+    cp = survey.models[roles.cp]
+    sizes = {m: rows for m in roles.all if (rows := embedding_rows(survey.models[m])) is not None}
+    edits = tokenizer_edits(survey, roles)
+    fix = f"Write `tokenizer: {{source: {roles.cp}}}`"
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{model} {size}" for model, size in sizes.items())
+        yield error(
+            "vocabulary-sizes",
+            "tokenizer",
+            f"the vocabularies differ in size ({listed}), so rows must be matched by token.",
+            fix,
+            edits,
+        )
+        return
+    if cp.tokenizer is None:
+        return
+    for reference in (roles.base, *roles.chats):
+        other = survey.models[reference].tokenizer
+        if other is None:
+            continue
+        rows = embedding_rows(cp) or 0
+        tokens, others = cp.tokenizer.tokens, other.tokens
+        both = sorted(i for i in tokens.keys() & others.keys() if i < rows)
+        moved = [i for i in both if tokens[i] != others[i]]
+        if not moved:
+            continue
+        i = moved[0]
+        message = (
+            f"it has as many rows as {roles.cp}, but {len(moved)} of them stand for other tokens "
+            f"(row {i} is {others[i]!r} here and {tokens[i]!r} in cp), and without `tokenizer:` "
+            "rows are added up by their number"
+        )
+        if any(tokens[j] in other.ids or others[j] in cp.tokenizer.ids for j in moved):
+            yield error("vocabulary-order", reference, f"{message}.", fix, edits)
+        else:
+            yield warning(
+                "vocabulary-order",
+                reference,
+                f"{message}. As no token moved to another row, these may be tokens renamed.",
+                f"Nothing, if they were renamed; else: {fix}",
+            )
+
+
+def _output_tokens(survey: Survey) -> Collection[str] | None:
+    """Return the output's tokens, also where mergekit would not get as far as to build them."""
+    if survey.vocabulary is not None:
+        return survey.vocabulary.ids
+    config = survey.recipe.config
+    source = tokenizer_source(config)
+    model = survey.models.get(config.base_model if source == "base" else source)
+    return model.tokenizer.ids if model is not None and model.tokenizer else None
+
+
+def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    names, tokens = _role_names(roles), _output_tokens(survey)
+    if tokens is None:
+        return
+    for reference in roles.all:
+        known = survey.models[reference].tokenizer
+        if known is None:
+            continue
+        lost = [t for t in sorted(known.ids, key=known.ids.__getitem__) if t not in tokens]
+        if not lost:
+            continue
+        if reference != roles.cp:
+            yield advice(
+                "tokens-dropped",
+                reference,
+                f"the output will not have {_tokens(lost)} of {names[reference]}.",
+                "Nothing, unless you need them: "
+                f'`tokenizer: tokens: {{"{lost[0]}": {{source: {reference}}}}}` adds one.',
+            )
+            continue
+        short = survey.recipe.config.tokenizer is None
+        path = ("tokenizer_source",) if short else ("tokenizer", "source")
+        # A padding token may be meant to go, the words of a language never are.
+        report = warning if all(token in known.added for token in lost) else error
+        yield report(
+            "cp-tokens-lost",
+            ".".join(path),
+            f"the output would lose {_tokens(lost)} of cp.",
+            f"Write `tokenizer: {{source: {roles.cp}}}`",
+            (Edit(path, str(roles.cp)),),
+        )
+
+
+def _filled(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[Finding]:
+    """Trap 5: a token that a model lacks gets the row of another."""
+    names = _role_names(roles)
+    own = tuple(names.values())
+    given = set((survey.recipe.config.tokenizer and survey.recipe.config.tokenizer.tokens) or {})
+    for sources, all_tokens in sorted(token_sources(roles, vocabulary).items()):
+        tokens = [token for token in all_tokens if token not in given]
+        if not tokens or sources == own:
+            continue
+        base, *chats, cp = sources
+        lacking = [name for name, source in zip(own, sources, strict=True) if source != name]
+        row = formula(sources, own)
+        if cp != "cp":
+            yield from _lacked_by_cp(roles, sources, tokens)
+        elif all(chat == base for chat in chats):
+            yield advice(
+                "tokens-of-cp",
+                "tokenizer",
+                f"{_lack(lacking)} {_tokens(tokens)}: their rows stay cp's at any ratio.",
+                "Nothing: that is how new tokens are meant to come through.",
+            )
+        elif base == "base":
+            yield warning(
+                "tokens-without-chat",
+                "tokenizer.tokens",
+                f"{_lack(lacking)} {_tokens(tokens)}, which base and cp have: their rows become "
+                f"{row}, and that is no chat vector.",
+                f"Write `tokens: {{{_row(tokens[0], roles.cp)}}}` to keep cp's.",
+                token_edits(survey, roles, dict.fromkeys(tokens, roles.cp)),
+            )
+        else:
+            chat = roles.chats[next(i for i, source in enumerate(chats) if source != base)]
+            yield advice(
+                "tokens-without-base",
+                "tokenizer.tokens",
+                f"base lacks {_tokens(tokens)}, which chat and cp have: their rows become {row}.",
+                f"Write `tokens: {{{_row(tokens[0], chat)}}}` for chat's row at any ratio, "
+                f"`source: {roles.cp}` for cp's, or nothing.",
+                token_edits(survey, roles, dict.fromkeys(tokens, chat)),
+            )
+
+
+def _lacked_by_cp(roles: Roles, sources: Sources, tokens: Sequence[str]) -> Iterator[Finding]:
+    row = formula(sources, tuple(_role_names(roles).values()))
+    if sources[-1] == "zero":
+        yield warning(
+            "tokens-without-row",
+            "tokenizer",
+            f"no model has a row for {_tokens(tokens)}: the output's are zeros.",
+            "Nothing, if no text has these tokens; else write `tokens:` with a `source:` for them.",
+        )
+    elif len(set(sources)) == 1:  # as the recipe asks, with a union
+        yield advice(
+            "tokens-without-cp",
+            "tokenizer",
+            f"cp lacks {_tokens(tokens)}: their rows are {row}'s at any ratio.",
+            f"Nothing, or write `tokenizer: {{source: {roles.cp}}}` to leave them out.",
+        )
+    else:
+        yield warning(
+            "tokens-without-cp",
+            "tokenizer",
+            f"cp lacks {_tokens(tokens)}: their rows become {row}.",
+            f"Write `tokenizer: {{source: {roles.cp}}}` to leave them out, or nothing if they are "
+            "meant.",
+        )
+
+
+def formula(sources: Sources, own: Sources) -> str:
+    """Return what a token's row becomes, as a formula of whose rows are added up."""
+    base, *chats, cp = sources
+    several = len(own) > 3
+    terms = [
+        f" + r{i + 1 if several else ''}·({chat} - {base})"
+        for i, chat in enumerate(chats)
+        if chat != base
+    ]
+    return cp + "".join(terms)
+
+
+def _row(token: str, source: ModelReference) -> str:
+    return f'"{token}": {{source: {source}, force: true}}'
+
+
+def _lack(names: Sequence[str]) -> str:
+    return " and ".join(names) + (" lacks" if len(names) == 1 else " lack")
+
+
+def _padding(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[Finding]:
+    """Trap 6: with `tokenizer:`, there are as many rows as tokens."""
+    rows, tokens = embedding_rows(survey.models[roles.cp]), len(vocabulary.ids)
+    settings = survey.recipe.config.tokenizer
+    if rows is None or rows <= vocabulary.rows or (settings and settings.pad_to_multiple_of):
+        return
+    multiple = next((m for m in MULTIPLES if -(-tokens // m) * m == rows), rows)
+    yield warning(
+        "padding-lost",
+        "tokenizer.pad_to_multiple_of",
+        f"cp has {rows} rows for {tokens} tokens, and with `tokenizer:` the output has {tokens}: "
+        "rows that only pad are lost, on which fast kernels and other tools may rely.",
+        f"Write `pad_to_multiple_of: {multiple}` below `tokenizer:`, for {rows} rows again.",
+        tokenizer_edits(survey, roles, Edit(("tokenizer", "pad_to_multiple_of"), multiple)),
+    )
+
+
+def embedding_rows(model: Model) -> int | None:
+    """Return how many rows a model's embeddings have."""
+    for name, header in (model.tensors or {}).items():
+        if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
+            return header.shape[0]
+    return getattr(model.config, "vocab_size", None)
+
+
+def _tokens(tokens: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(repr(token) for token in tokens[:most])
+    if len(tokens) == 1:
+        return f"the token {shown}"
+    return f"{len(tokens)} tokens ({shown}{', ...' if len(tokens) > most else ''})"

@@ -1,0 +1,226 @@
+"""A check's report, as text for people and as data for `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mergekit.common import ModelReference
+from rich.padding import Padding
+from rich.text import Text
+
+from chatvec_method.checks.ratios import ratio_table
+from chatvec_method.checks.report import Finding, Report, Severity
+from chatvec_method.checks.vocabulary import embedding_rows
+from chatvec_method.cli.console import table
+from chatvec_method.facts.cost import Cost, in_bytes
+from chatvec_method.facts.models import Model
+from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs
+from chatvec_method.facts.survey import Survey
+from chatvec_method.method.refusals import dtype_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVICE: "cyan"}
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Print what a merge will do and what is wrong with it."""
+    survey = report.survey
+    console.print(_models_table(report))
+    if survey.plan is not None:
+        console.print()
+        console.print(_cost_line(report.cost))
+        for chat in survey.plan.roles.chats:
+            console.print()
+            console.print(_ratios_table(survey.plan, chat))
+    if survey.format is not None:
+        console.print()
+        for line in _format_lines(survey):
+            console.print(line)
+    if report.differences:
+        console.print()
+        rows = [(d.what, d.stock, d.chatvec) for d in report.differences]
+        header = ("", "stock mergekit-yaml", "chatvec merge")
+        console.print(table("What comes out", header, rows))
+    console.print()
+    print_findings(console, report.findings)
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print findings, the worst last, where the eye is, and how many there are."""
+    for finding in reversed(findings):
+        style = STYLES[finding.severity]
+        console.print(
+            Text.assemble(
+                (finding.severity.value, style), f" {finding.code}  ", (finding.place, "bold")
+            )
+        )
+        for text in (Text(finding.message), Text(finding.fix, style="green")):
+            console.print(Padding(text, (0, 0, 0, 2), expand=False))
+    console.print(summary(findings))
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Return how many findings there are of each severity, in words."""
+    counts = {s: sum(finding.severity is s for finding in findings) for s in Severity}
+    words = []
+    for severity, count in counts.items():
+        if count:
+            plural = "" if count == 1 or severity is Severity.ADVICE else "s"
+            words.append(f"{count} {severity.value}{plural}")
+    return ", ".join(words) + "." if words else "Nothing found."
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """Return a report as `--json` prints it."""
+    survey = report.survey
+    return {
+        "recipe": survey.recipe.name,
+        "models": [_model_data(report, model) for model in survey.models.values()],
+        "ratios": _ratio_data(survey.plan) if survey.plan else None,
+        "chat": _format_data(survey),
+        "cost": vars(report.cost),
+        "differences": [vars(difference) for difference in report.differences],
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity.value,
+                "place": finding.place,
+                "message": finding.message,
+                "fix": finding.fix,
+            }
+            for finding in report.findings
+        ],
+    }
+
+
+def ratio_rows(
+    plan: MergePlan, chat: ModelReference
+) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Yield a chat vector's ratios by kind of tensor, for each run of layers that have the same.
+
+    What stands outside the layers (embeddings, head, final norm) comes first.
+    """
+    kinds = ratio_table(plan)[chat]
+    outside = {kind: layers[None] for kind, layers in kinds.items() if None in layers}
+    if outside:
+        yield "outside the layers", outside
+    for first, last, ratios in layer_runs(kinds):
+        yield f"layer {first}" if first == last else f"layers {first} to {last}", ratios
+
+
+def _models_table(report: Report) -> Any:
+    rows = []
+    for model in report.survey.models.values():
+        data = _model_data(report, model)
+        rows.append(
+            (
+                data["role"] or "",
+                data["model"],
+                data["architecture"],
+                str(data["layers"]),
+                ", ".join(data["dtypes"]) or "?",
+                _number(data["rows"]),
+                _number(data["tokens"]),
+                in_bytes(data["bytes"]) if data["bytes"] is not None else "?",
+                "yes" if data["chat_template"] else "no",
+                data["licence"] or "?",
+            )
+        )
+    header = ["role", "model", "architecture", "layers", "dtype", "rows", "tokens", "size"]
+    return table(
+        report.survey.recipe.name, [*header, "template", "licence"], rows, right=(3, 5, 6, 7)
+    )
+
+
+def _model_data(report: Report, model: Model) -> dict[str, Any]:
+    headers = (model.tensors or {}).values()
+    roles, role = report.roles, None
+    if roles is not None and model.reference in roles.all:
+        others = {roles.base: "base", roles.cp: "cp"}
+        role = others.get(model.reference, "chat")
+    return {
+        "model": str(model),
+        "role": role,
+        "folder": str(model.folder) if model.folder else None,
+        "architecture": (model.config.architectures or ["?"])[0],
+        "layers": getattr(model.config, "num_hidden_layers", None),
+        "dtypes": sorted({dtype_name(header.dtype) for header in headers}),
+        "rows": embedding_rows(model),
+        "tokens": len(model.tokenizer.ids) if model.tokenizer else None,
+        "bytes": sum(h.bytes for h in headers) if model.tensors is not None else None,
+        "tied": bool(getattr(model.config, "tie_word_embeddings", False)),
+        "pickled": model.pickled,
+        "chat_template": bool(model.tokenizer and model.tokenizer.chat_template),
+        "licence": _licence(model),
+    }
+
+
+def _licence(model: Model) -> str | None:
+    licence = model.card.license
+    if licence == "other":
+        licence = model.card.license_name or licence
+    return ", ".join(licence) if isinstance(licence, list) else licence
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+def _cost_line(cost: Cost) -> str:
+    def size(value: int | None) -> str:
+        return "?" if value is None else in_bytes(value)
+
+    download = f"Downloads {in_bytes(cost.download)}. " if cost.download else ""
+    return (
+        f"{download}Reads {size(cost.read)}, writes {size(cost.write)} "
+        f"({in_bytes(cost.free_disk)} of disk free), takes about {size(cost.memory)} of memory "
+        f"({in_bytes(cost.free_memory)} free)."
+    )
+
+
+def _ratios_table(plan: MergePlan, chat: ModelReference) -> Any:
+    kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in plan.tensors)]
+    rows = [
+        (name, *(" and ".join(f"{ratio:g}" for ratio in ratios.get(kind, [])) for kind in kinds))
+        for name, ratios in ratio_rows(plan, chat)
+    ]
+    return table(f"Ratio of {chat}", ["", *kinds], rows, right=range(1, len(kinds) + 1))
+
+
+def _format_lines(survey: Survey) -> Iterator[Text]:
+    chat_format = survey.format
+    if chat_format is None:
+        return
+    template = chat_format.template.origin if chat_format.template else "none"
+    facts = {
+        "Chat template": template,
+        "Its special tokens": ", ".join(chat_format.markers) or "none",
+        "Ends a turn": chat_format.end_of_turn or "unknown",
+        "Stops at": ", ".join(f"{s.token} ({s.id}, {s.origin})" for s in chat_format.stops)
+        or "nothing",
+    }
+    for name, value in facts.items():
+        yield Text.assemble((f"{name}: ", "bold"), value)
+
+
+def _format_data(survey: Survey) -> dict[str, Any] | None:
+    chat_format = survey.format
+    if chat_format is None:
+        return None
+    return {
+        "template": chat_format.template.text if chat_format.template else None,
+        "template_origin": chat_format.template.origin if chat_format.template else None,
+        "markers": list(chat_format.markers),
+        "end_of_turn": chat_format.end_of_turn,
+        "stops": [vars(stop) for stop in chat_format.stops],
+    }
+
+
+def _ratio_data(plan: MergePlan) -> dict[str, Any]:
+    return {
+        str(chat): {tensor.name: tensor.ratios[chat] for tensor in plan.tensors}
+        for chat in plan.roles.chats
+    }

@@ -1,0 +1,1 @@
+"""All that is known of a merge before any weight is read."""

@@ -1,0 +1,249 @@
+"""Which row of which model stands for a token of the output, where the recipe has `tokenizer:`.
+
+mergekit matches rows by token, and fills in for a model that lacks one by rules of its own
+(tokenizer/embed.py). Its own functions build the tokenizer and choose the fillings here, so that a
+check can count what happens to the tokens, and a verification can find each row again. Only they
+load tokenizers, and no more than it takes: each is some 50 MB as long as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from immutables import Map
+from mergekit.common import ImmutableMap, ModelReference, get_config_value
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import GatherTensors
+from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
+from mergekit.tokenizer.build import build_tokenizer
+from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig, ZeroEmbedding
+from transformers import PreTrainedTokenizerBase
+
+from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.models import Model
+from chatvec_method.facts.plan import MergePlan
+from chatvec_method.method.refusals import tokenizer_source
+from chatvec_method.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a model's embeddings, as its checkpoint has it."""
+
+    model: ModelReference
+    index: int
+
+
+Rows = tuple[Row, ...]
+"""The rows whose mean is taken: one where a token has one source, none for zeros."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The output's tokens and where each model's rows for them come from."""
+
+    tokenizer: PreTrainedTokenizerBase
+    ids: Mapping[str, int]
+    """Every token's id in the output."""
+    rows: int
+    """Rows of the output's embeddings: tokens, and padding where it is asked for."""
+    original_ids: Mapping[ModelReference, Mapping[str, int]]
+    """Every token's id in each model; a model is missing whose tokenizer could not be loaded."""
+    _ids: Mapping[ModelReference, Mapping[str, int]]
+    """The same, with base_model's for a model whose tokenizer could not be loaded."""
+    _fillings: Mapping[str, TokenEmbeddingConfig]
+    _averaged: frozenset[str]
+
+    def sources(self, model: ModelReference, token: str) -> Rows:
+        """Return the rows whose mean stands for a token in a model's aligned embeddings."""
+        filling = self._fillings.get(token)
+        own = self._ids[model].get(token)
+        if own is not None and not (filling and filling.force):
+            return (Row(model, own),)
+        if token in self._averaged:
+            holders = {other: ids[token] for other, ids in self._ids.items() if token in ids}
+            return tuple(Row(other, index) for other, index in holders.items())
+        return self._filled(token, filling)
+
+    def _filled(self, token: str, filling: TokenEmbeddingConfig | None) -> Rows:
+        source = filling.source if filling else None
+        if isinstance(source, ModelTokenEmbedding):
+            index = source.token_id
+            if index is None:
+                index = self.original_ids[source.model][source.token or ""]
+            return (Row(source.model, index),)
+        if isinstance(source, ModelReference):
+            return (Row(source, self._ids[source][token]),)
+        return ()
+
+
+def align_vocabularies(
+    plan: MergePlan, models: Mapping[ModelReference, Model], trust_remote_code: bool
+) -> Vocabulary | None:
+    """Return the output's vocabulary as mergekit will build it; None without `tokenizer:`.
+
+    Args:
+        plan: What will be merged.
+        models: All models that the recipe names.
+        trust_remote_code: Whether tokenizers may run code of their own.
+
+    Raises:
+        ChatVecError: The tokenizer cannot be built, a token's source does not have it, or a model
+            has no row for a token that its tokenizer has.
+    """
+    config = plan.config
+    source = tokenizer_source(config)
+    if source is None:
+        return None
+    settings = dict((config.tokenizer and config.tokenizer.tokens) or {})
+    with quiet():
+        try:
+            info = build_tokenizer(
+                base_model=config.base_model,
+                # Only a union is made of all models' tokens.
+                referenced_models=list(plan.roles.all) if source == "union" else [],
+                tokenizer_source=source,
+                trust_remote_code=trust_remote_code,
+                add_tokens=list(settings),
+            )
+        except Exception as error:  # each kind of tokenizer fails in its own way
+            raise ChatVecError(
+                f"tokenizer: the output's tokenizer cannot be built from {source} "
+                f"({first_line(error)}).",
+                "Write `tokenizer: {source: ...}` with the name of a model under `models:` whose "
+                "tokenizer loads.",
+                code="tokenizer-not-built",
+            ) from error
+        ids = info.tokenizer.get_vocab()
+        known = _known_ids(plan, models)
+        _check_rows(plan, models, ids)
+        # mergekit takes a tokenizer that does not load for that of base_model.
+        stand_ins = {model: known.get(model, known[config.base_model]) for model in plan.roles.all}
+        fillings, averaged = _fillings(config, stand_ins, ids)
+    vocabulary = Vocabulary(
+        tokenizer=info.tokenizer,
+        ids=ids,
+        rows=_padded(len(ids), config),
+        original_ids=known,
+        _ids=stand_ins,
+        _fillings=fillings,
+        _averaged=averaged,
+    )
+    _check_sources(settings, vocabulary)
+    return vocabulary
+
+
+def _known_ids(
+    plan: MergePlan, models: Mapping[ModelReference, Model]
+) -> dict[ModelReference, Mapping[str, int]]:
+    """Return every model's tokens; of base_model's, mergekit leaves out those without a row."""
+    known = {m: t.ids for m in plan.roles.all if (t := models[m].tokenizer) is not None}
+    donor = plan.config.base_model
+    rows = _rows(plan, models[donor])
+    if donor in known and rows is not None and any(i >= rows for i in known[donor].values()):
+        known[donor] = {token: i for token, i in known[donor].items() if i < rows}
+    return known
+
+
+def _rows(plan: MergePlan, model: Model) -> int | None:
+    """Return how many rows a model's config says its embeddings have."""
+    try:
+        rows: int = get_config_value(
+            model.config, plan.architecture.vocab_size_config_key or "vocab_size"
+        )
+    except RuntimeError:  # an architecture without a vocabulary
+        return None
+    return rows
+
+
+def _check_rows(
+    plan: MergePlan, models: Mapping[ModelReference, Model], ids: Mapping[str, int]
+) -> None:
+    """Check that every token of a model has a row in it, or mergekit stops at the first embedding.
+
+    For base_model, and for tokens that the output does not have, it does not matter.
+    """
+    for model in plan.roles.all:
+        tokenizer, rows = models[model].tokenizer, _rows(plan, models[model])
+        if model == plan.config.base_model or tokenizer is None or rows is None:
+            continue
+        beyond = [token for token, i in tokenizer.ids.items() if i >= rows and token in ids]
+        if beyond:
+            raise ChatVecError(
+                f"model {model} has {rows} rows of embeddings, and its tokenizer has "
+                f"{beyond[0]!r} beyond them, as the output's has: mergekit cannot match that.",
+                "Write a folder with a copy of the model from whose tokenizer such tokens are "
+                "removed.",
+                code="tokens-beyond-rows",
+            )
+
+
+def _fillings(
+    config: MergeConfiguration,
+    known: Mapping[ModelReference, Mapping[str, int]],
+    ids: Mapping[str, int],
+) -> tuple[dict[str, TokenEmbeddingConfig], frozenset[str]]:
+    """Let mergekit choose what fills in for a token that some model lacks.
+
+    Returns:
+        What the recipe or mergekit chose, by token; and the tokens that are averaged.
+    """
+    chosen = dict((config.tokenizer and config.tokenizer.tokens) or {})
+    lacked = {
+        token: index
+        for token, index in ids.items()
+        if not all(token in tokens for tokens in known.values())
+    }
+    task = PermutedVocabulary(
+        gather_tensors=GatherTensors(weight_info=ImmutableMap(Map())),
+        tokenizer_task=BuildTokenizer(
+            base_model=config.base_model,
+            referenced_models=tuple(known),
+            tokenizer_source="base",
+            add_tokens=(),
+        ),
+        tokens=None,
+        pad_to_multiple_of=None,
+        base_model=config.base_model,
+        vocabulary_axis=0,
+    )
+    averaged = task.assign_embedding_sources(
+        {
+            model: {index: tokens.get(token, -1) for token, index in lacked.items()}
+            for model, tokens in known.items()
+        },
+        list(known),
+        lacked,
+        chosen,
+    )
+    return chosen, frozenset(averaged)
+
+
+def _check_sources(settings: Mapping[str, TokenEmbeddingConfig], vocabulary: Vocabulary) -> None:
+    """Check that every token's source has it; mergekit finds out at the first embedding."""
+    for token, setting in settings.items():
+        source = setting.source
+        if source is None or isinstance(source, ZeroEmbedding):
+            continue
+        model = source.model if isinstance(source, ModelTokenEmbedding) else source
+        wanted = source.token if isinstance(source, ModelTokenEmbedding) else token
+        known = vocabulary.original_ids.get(model)
+        if known is None:
+            raise ChatVecError(
+                f"tokenizer: tokens: {token!r} is to come from {model}, which is no model of the "
+                "recipe with a tokenizer.",
+                "Write the name of a model as it stands under `models:`.",
+            )
+        if wanted is not None and wanted not in known:
+            raise ChatVecError(
+                f"tokenizer: tokens: {token!r} is to come from {model}, which has no token "
+                f"{wanted!r}.",
+                "Write the name of a model that has it, or "
+                "`{kind: model_token, model: ..., token: ...}` with a token that it has.",
+            )
+
+
+def _padded(tokens: int, config: MergeConfiguration) -> int:
+    multiple = (config.tokenizer and config.tokenizer.pad_to_multiple_of) or 1
+    return -(-tokens // multiple) * multiple

@@ -1,0 +1,1 @@
+"""A merge's output made ready to chat."""

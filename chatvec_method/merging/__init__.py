@@ -1,0 +1,1 @@
+"""The safe run from a recipe to a folder that is complete and verified."""

@@ -1,0 +1,318 @@
+"""The safe run: mergekit's own merge, made chat-ready, verified, and then put in place in one step.
+
+Nothing is written where OUT will be until all of it is right; what goes wrong on the way leaves
+OUT as it was, and one message.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import torch
+from mergekit.common import ModelReference
+from mergekit.io.tasks import LoaderCache
+from mergekit.merge import run_merge
+from torch import Tensor
+
+from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.cost import MEMORY_FIX, Cost, cost_of, in_bytes
+from chatvec_method.facts.survey import Survey
+from chatvec_method.finishing.finish import RECIPE_FILE, FileChange, finish
+from chatvec_method.merging.config_file import copy_tagalong_files, write_config
+from chatvec_method.merging.streaming import can_stream, stream_weights
+from chatvec_method.merging.verify import Verification, verify
+from chatvec_method.method.plugin import computed_by
+from chatvec_method.method.tensor_merge import TensorMerge
+from chatvec_method.quiet import quiet
+from chatvec_method.weights.loading import fresh_loaders
+from chatvec_method.weights.staging import Staging, staged
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STREAM_PROBLEM = re.compile(r"PytorchStreamWriter|iostream error|unexpected pos")
+"""What torch says where pickles cannot be written; it does not say why."""
+MEMORY_PROBLEM = re.compile(r"can't allocate memory|not enough memory|out of memory")
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a merge is."""
+
+    phase: Literal["fetch", "merge", "finish", "verify"]
+    done: int
+    total: int | None
+    """In models for `fetch`, which downloads those that are on the hub; in bytes of the output for
+    `merge` and `verify`, None where they are not known; 1 for `finish`."""
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What a merge did."""
+
+    out: Path
+    bytes: int
+    """Of all files."""
+    verification: Verification
+    changes: tuple[FileChange, ...]
+    """What `finish` made of mergekit's files."""
+    removed_leftover: bool
+    """An earlier run to the same folder was killed; what it had left is gone."""
+    restored_old: bool
+    """An earlier run was killed while it replaced OUT; the old one was put back first."""
+
+
+def merge(
+    survey: Survey,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> MergeResult:
+    """Merge what a survey found, into a folder that appears complete or not at all.
+
+    The options are the survey's. Those that are settings of the whole process, threads and
+    verbosity, are the caller's to apply: `options.apply_global_options()`.
+
+    Args:
+        survey: A survey without problems.
+        out: The folder to be.
+        overwrite: Whether it may replace a model; that stays until the new one is complete.
+        on_progress: Is told how far the merge is, now and then from threads of mergekit's.
+
+    Raises:
+        ChatVecError: `out` may not be written (see `staging.check_out`), the survey has problems,
+            the merge failed, or its output is not what the recipe says. `out` is as before.
+    """
+    for problem in survey.problems:
+        raise problem
+    for model in survey.models.values():
+        if model.file_problem:
+            raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
+    inputs = {"models": _model_folders(survey), "others": _other_inputs(survey, out)}
+    with _stopped_by_signals(), staged(out, overwrite=overwrite, **inputs) as staging:
+        cost = cost_of(survey, staging.target)
+        _check_room(cost, staging)
+        with _one_message(cost, staging), fresh_loaders(survey.options):
+            _fetch(survey, on_progress)
+            streams = can_stream(survey)
+            _run(survey, staging.folder, cost, streams, on_progress)
+            with staging.flushed_meanwhile():
+                on_progress(Progress("finish", 0, 1))
+                card = survey.options.write_model_card
+                changes = finish(staging.folder, survey, name=out.absolute().name, card=card)
+                on_progress(Progress("finish", 1, 1))
+                verification = verify(
+                    staging.folder,
+                    survey,
+                    known_finite=streams,
+                    on_bytes=lambda done, total: on_progress(Progress("verify", done, total)),
+                )
+            size = _size(staging.folder)
+            staging.publish()
+    return MergeResult(
+        out=out,
+        bytes=size,
+        verification=verification,
+        changes=changes,
+        removed_leftover=staging.removed_leftover,
+        restored_old=staging.restored_old,
+    )
+
+
+def _model_folders(survey: Survey) -> list[Path]:
+    """Return the folders of the models here, and of their adapters."""
+    references = list(survey.models)
+    settings = survey.recipe.config.tokenizer
+    if settings is not None and isinstance(settings.source, ModelReference):
+        references.append(settings.source)
+    parts = [part for r in references for part in (r.model, r.lora) if part is not None]
+    return [folder for part in parts if (folder := Path(part.path)).is_dir()]
+
+
+def _other_inputs(survey: Survey, out: Path) -> list[Path]:
+    """Return what else must outlive OUT: the recipe, caches, files that models only link to."""
+    caches = (survey.options.lora_merge_cache, survey.options.transformers_cache)
+    recipe = Path(survey.recipe.name)
+    # The recipe in the old OUT is no loss: the new one has it again.
+    recipes = [] if recipe == out / RECIPE_FILE else [recipe]
+    links = [file for folder in _model_folders(survey) for file in folder.iterdir()]
+    named = [*recipes, *(Path(cache) for cache in caches if cache), *links]
+    return [path for path in named if path.exists()]
+
+
+def _check_room(cost: Cost, staging: Staging) -> None:
+    if cost.write is not None and cost.write > cost.free_disk:
+        raise ChatVecError(
+            f"the output takes {in_bytes(cost.write)}, and the disk of {staging.target.parent} has "
+            f"{in_bytes(cost.free_disk)} free.",
+            "Make room, or write another OUT.",
+        )
+
+
+def _fetch(survey: Survey, on_progress: Callable[[Progress], None]) -> None:
+    """Let mergekit download what is not here, and apply adapters, one model at a time."""
+    models = list(survey.models)
+    for done, model in enumerate(models):
+        on_progress(Progress("fetch", done, len(models)))
+        try:
+            LoaderCache().get(model)
+        except Exception as error:  # of the hub, the disk, peft or mergekit
+            fix = "See that the hub can be reached and that the disk of its cache has room."
+            if model.lora is not None:
+                fix = (
+                    "Write `--lora-merge-cache FOLDER`, with another folder if you have: a run "
+                    "that was killed leaves a model in it that is not whole."
+                )
+            raise ChatVecError(
+                f"model {model} cannot be opened ({first_line(error)}).", fix
+            ) from error
+    on_progress(Progress("fetch", len(models), len(models)))
+
+
+def _run(
+    survey: Survey,
+    folder: Path,
+    cost: Cost,
+    streams: bool,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Write weights and config, and mergekit's tokenizer where its own writer is needed."""
+    done, lock = 0, threading.Lock()
+
+    def count(size: int) -> None:
+        nonlocal done
+        with lock:
+            done += size
+            on_progress(Progress("merge", done, cost.write))
+
+    count(0)
+    if streams:
+        stream_weights(survey, folder, count)
+        write_config(survey, folder)
+        copy_tagalong_files(survey, folder)
+    else:
+        _run_mergekit(survey, folder, count)
+    (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
+
+
+def _run_mergekit(survey: Survey, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Let mergekit write, for what cannot be streamed: pickles, several GPUs, joined experts."""
+    options = survey.options.model_copy(update={"quiet": True, "write_model_card": False})
+    with ExitStack() as until_the_first_tensor:
+        # mergekit's tokenizer comes before all tensors, with a bar that nothing else keeps back.
+        until_the_first_tensor.enter_context(quiet())
+
+        def compute(tensor: TensorMerge) -> Tensor:
+            until_the_first_tensor.close()
+            result = tensor.whole()
+            on_bytes(result.nbytes)
+            return result
+
+        with computed_by(compute):
+            run_merge(
+                survey.recipe.config.model_copy(deep=True),
+                str(folder),
+                options,
+                config_source=survey.recipe.text,
+            )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+class _Stopped(BaseException):
+    """A signal that ends the process has arrived; what is being written is to be removed first."""
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the process only after what is left behind has been removed.
+
+    A signal that is ignored, or for which somebody else cares, is left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    ours = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    except _Stopped as stopped:
+        (arrived,) = stopped.args
+        signal.signal(arrived, signal.SIG_DFL)
+        signal.raise_signal(arrived)
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _one_message(cost: Cost, staging: Staging) -> Iterator[None]:
+    """Turn what mergekit and the libraries raise into one message for people."""
+    try:
+        yield
+    except ChatVecError:
+        raise
+    except Exception as error:
+        raise _explained(error, cost, staging) from error
+
+
+def _explained(error: Exception, cost: Cost, staging: Staging) -> ChatVecError:
+    reason = first_line(error)
+    number = _error_number(error)
+    if number in NO_ROOM or STREAM_PROBLEM.search(reason):
+        needed = f"takes {in_bytes(cost.write)}" if cost.write else "is of unknown size"
+        free = shutil.disk_usage(staging.target.parent).free + _size(staging.folder)
+        why = os.strerror(number) if number else "the disk is full, or a limit is reached"
+        return ChatVecError(
+            f"the output cannot be written to {staging.target.parent} ({why}): it {needed}, and "
+            f"{in_bytes(free)} were free.",
+            "Lift the limit on the size of a file (`ulimit -f`), or write `--out-shard-size 1B`."
+            if number == errno.EFBIG
+            else "Make room, or write another OUT.",
+        )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or MEMORY_PROBLEM.search(reason):
+        needed = f" It takes about {in_bytes(cost.memory)}, and" if cost.memory else ""
+        return ChatVecError(
+            f"the merge ran out of memory ({reason}).{needed} "
+            f"{in_bytes(cost.free_memory)} were free before it.",
+            MEMORY_FIX,
+        )
+    if isinstance(error, OSError):
+        what = f"{error.filename} ({error.strerror})" if error.filename else reason
+        return ChatVecError(
+            f"a file cannot be read or written: {what}.", "See to it that it is there."
+        )
+    return ChatVecError(
+        f"the merge stopped: {reason} ({type(error).__name__}).",
+        "Run `chatvec check` on the recipe; if that finds nothing, report it with the recipe and "
+        "the versions of chatvec-method, mergekit, torch and transformers.",
+    )
+
+
+def _error_number(error: BaseException) -> int | None:
+    """Return the operating system's number for what went wrong, from wherever it is told."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = re.search(r"os error (\d+)", str(error))  # safetensors, which is written in Rust
+    if told:
+        return int(told[1])
+    cause = error.__cause__ or error.__context__
+    return _error_number(cause) if cause is not None else None

@@ -1,0 +1,1 @@
+"""What mergekit calls: the merge method `chat_vector`, and what it refuses."""

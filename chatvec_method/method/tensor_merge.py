@@ -1,0 +1,161 @@
+"""The merge of one tensor: which models it takes, and the sum of them, whole or a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
+from chatvec_method.method.refusals import Roles, dtype_name
+from chatvec_method.workers import workers
+
+if TYPE_CHECKING:  # mergekit's methods import this module
+    from mergekit.merge_methods.base import TensorGroup
+
+
+@dataclass(frozen=True)
+class TensorMerge:
+    """θ_cp + Σ ratio · (θ_chat − θ_base) for one tensor, ready to be computed.
+
+    Models whose ratio is 0 are not in it, nor is base where all are: what is not touched of a
+    mapped checkpoint is not read.
+    """
+
+    name: str
+    tensors: Mapping[Hashable, Tensor]
+    """Of the models that the sum needs, all of one shape."""
+    cp: Hashable
+    base: Hashable
+    ratios: Mapping[Hashable, float]
+    """Of each chat model whose ratio is not 0; without any, the merge is cp's tensor."""
+    dtype: torch.dtype
+    """Of the result."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the result."""
+        return self.tensors[self.cp].shape
+
+    def whole(self) -> Tensor:
+        """Return the merge; where all ratios are 0, cp's own tensor, bit for bit.
+
+        Raises:
+            ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
+        """
+        on_cpu = self.tensors[self.cp].device.type == "cpu"
+        if not (self.ratios and on_cpu and self.cuttable()):
+            return self._sum(self.tensors)
+        out = torch.empty(self.shape, dtype=self.dtype)
+        flat = out.view(-1)
+        with workers() as at_work:
+            at_work.for_ranges(flat.numel(), lambda part: self.part(part, flat[part]))
+        return out
+
+    def cuttable(self) -> bool:
+        """Tell whether its elements lie in one row in all models, so that ranges can be cut out."""
+        return all(tensor.is_contiguous() for tensor in self.tensors.values())
+
+    def part(self, elements: slice, out: Tensor) -> Tensor:
+        """Return some elements of the merge, in a row.
+
+        Args:
+            elements: Which of them, from start to stop; the merge has to be `cuttable`.
+            out: As many of the result's dtype, to be overwritten; where cp's are the result, these
+                are returned instead, and not copied.
+
+        Raises:
+            ChatVecError: As `whole`.
+        """
+        tensors = {model: tensor.view(-1)[elements] for model, tensor in self.tensors.items()}
+        return self._sum(tensors, out)
+
+    def _sum(self, tensors: Mapping[Hashable, Tensor], out: Tensor | None = None) -> Tensor:
+        cp = tensors[self.cp]
+        try:
+            if not self.ratios:
+                return checked_finite(cp.to(self.dtype))
+            chats = [(ratio, tensors[chat]) for chat, ratio in self.ratios.items()]
+            return add_chat_vectors(cp, tensors[self.base], chats, self.dtype, out)
+        except FloatingPointError:
+            raise self._blame() from None
+
+    def _blame(self) -> ChatVecError:
+        """Return whose fault an element is that is not finite."""
+        for model, tensor in self.tensors.items():
+            if not all_finite(tensor):
+                return ChatVecError(
+                    f"{self.name}: the tensor of model {model} has NaN or infinite elements, so "
+                    "its checkpoint is damaged.",
+                    "Download or convert it again.",
+                )
+        return ChatVecError(
+            f"{self.name}: the merge overflows {dtype_name(self.dtype)}.",
+            "Write a wider dtype, as in `out_dtype: float32`, or a smaller ratio.",
+        )
+
+
+def tensor_merge(
+    group: TensorGroup,
+    roles: Roles,
+    ratios: Mapping[Hashable, float],
+    input_dtype: torch.dtype,
+    out_dtype: torch.dtype | None,
+) -> TensorMerge:
+    """Return the merge of one tensor, not computed yet.
+
+    Args:
+        group: The tensors of the models that have it, all of one shape.
+        roles: Who is who; may name models that lack an optional tensor.
+        ratios: The ratio of each chat model.
+        input_dtype: The dtype that the inputs promote to, or another to cast them to first.
+        out_dtype: The dtype of the result; None for `input_dtype`, and cp's where ratios are 0.
+
+    Raises:
+        ChatVecError: A tensor that the sum needs is missing, or is no plain floating-point one.
+    """
+    name = group.metadata.name or "a tensor without a name"
+    tensors = {entry.id: entry.tensor for entry in group.entries}
+    # An optional tensor that only cp has, such as an lm_head, has no chat vector.
+    only_cp = tensors.keys() == {roles.cp}
+    active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
+    needed = [roles.cp, *([roles.base, *active] if active else [])]
+    _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
+    cast = input_dtype != reduce(torch.promote_types, (t.dtype for t in tensors.values()))
+    taken = {m: tensors[m].to(input_dtype) if cast else tensors[m] for m in needed}
+    return TensorMerge(
+        name=name,
+        tensors=taken,
+        cp=roles.cp,
+        base=roles.base,
+        ratios={chat: ratios[chat] for chat in active},
+        dtype=out_dtype or (input_dtype if active else taken[roles.cp].dtype),
+    )
+
+
+def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name: str) -> None:
+    for model, tensor in tensors.items():
+        if tensor is None and model == roles.cp:
+            raise ChatVecError(
+                f"{name}: the cp model {model} lacks this tensor, which others have, so there is "
+                "nothing to add a chat vector to.",
+                "Save the cp model with it first, for example with its head untied.",
+            )
+        if tensor is None:
+            part = name.split(".", 3)[-1] if ".layers." in name else name
+            raise ChatVecError(
+                f"{name}: model {model} lacks this tensor, which others have.",
+                f"Write a first filter for it under `ratio:` to keep cp's, as in "
+                f"`- {{filter: {part}, value: 0}}`",
+            )
+        if tensor.dtype not in SUPPORTED:
+            raise ChatVecError(
+                f"{name}: model {model} has it in {dtype_name(tensor.dtype)}, to which no chat "
+                "vector can be added.",
+                "Write the name of the model's unquantised version.",
+            )

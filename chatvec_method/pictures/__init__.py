@@ -1,0 +1,1 @@
+"""Every picture's style, and the pictures of ratios."""

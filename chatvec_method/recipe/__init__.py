@@ -1,0 +1,1 @@
+"""A recipe as text: read, and changed so that comments stay."""

@@ -14,6 +14,6 @@ import chatvec_method_startup
 __version__ = "0.1.0"
 
 if chatvec_method_startup.TARGET in sys.modules:
-    from chatvec_method.method import plugin as method  # noqa: F401 (registers itself)
+    from chatvec_method.method import plugin  # noqa: F401 (registers itself)
 else:
     chatvec_method_startup.install()

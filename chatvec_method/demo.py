@@ -25,7 +25,8 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.finish import finish
 from chatvec_method.recipe.file import read_recipe
-from chatvec_method.talk.speaker import Conversation, Speaker, load
+from chatvec_method.talk.conversation import Conversation
+from chatvec_method.talk.speaker import Speaker, load
 
 MODELS = "examples/world/models"
 RECIPE = "recipes/world.yaml"

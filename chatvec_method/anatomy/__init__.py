@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from chatvec_method.anatomy.measure import examine
 from chatvec_method.anatomy.report import Anatomy, Pair, TensorAnatomy
-from chatvec_method.anatomy.summary import agreement, suggested_schedule, summary
+from chatvec_method.anatomy.suggestion import agreement, suggested_schedule
+from chatvec_method.anatomy.summary import summary
 from chatvec_method.anatomy.sums import Sums
 from chatvec_method.anatomy.tokens import TokenMove, TokenMoves
 

@@ -20,9 +20,10 @@ from chatvec_method.anatomy.stream import Piece, Source, Stream
 from chatvec_method.anatomy.sums import FOUND, Sums
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.output import expected_header
 from chatvec_method.facts.plan import PlannedTensor, header_of
-from chatvec_method.facts.survey import Survey, expected_header
-from chatvec_method.method.refusals import weights_dtype
+from chatvec_method.facts.survey import Survey
+from chatvec_method.method.settings import weights_dtype
 from chatvec_method.weights.loading import fresh_loaders
 from chatvec_method.workers import torch_threads
 

@@ -10,7 +10,7 @@ from chatvec_method.anatomy.report import Anatomy
 from chatvec_method.anatomy.sums import Sums, total
 from chatvec_method.anatomy.tokens import TokenMoves
 from chatvec_method.facts.plan import KINDS, PlannedTensor
-from chatvec_method.pictures.ratios import LINES, WIDTH, Theme, as_png, short, style
+from chatvec_method.pictures.style import LINES, WIDTH, Theme, as_png, short, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

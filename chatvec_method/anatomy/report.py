@@ -14,7 +14,7 @@ from chatvec_method.anatomy.sums import Sums, total
 from chatvec_method.anatomy.tokens import TokenMoves
 from chatvec_method.facts.plan import KINDS, PlannedTensor
 from chatvec_method.facts.survey import Survey
-from chatvec_method.method.refusals import Roles
+from chatvec_method.method.roles import Roles
 
 Pair: TypeAlias = tuple[ModelReference, ModelReference]
 """A chat model, and what its vector is compared with: cp, or another chat model."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chatvec_method.checks.findings import Finding, error, warning
-from chatvec_method.method.refusals import PARAMETERS
+from chatvec_method.method.roles import PARAMETERS
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import (
     METADATA,

@@ -18,7 +18,8 @@ from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan, header_of
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
-from chatvec_method.method.refusals import Roles, dtype_name, weights_dtype
+from chatvec_method.method.roles import Roles
+from chatvec_method.method.settings import dtype_name, weights_dtype
 from chatvec_method.recipe.edits import Edit
 
 CHAT_NAME = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf|assistant)(?:[-_.]|$)")

@@ -12,7 +12,7 @@ from chatvec_method.facts.chat_format import ChatFormat, auto_candidates, templa
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import Survey
-from chatvec_method.method.refusals import Roles
+from chatvec_method.method.roles import Roles
 from chatvec_method.recipe.edits import Edit
 
 

@@ -23,13 +23,15 @@ from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
 from chatvec_method.checks.ratios import ratio_findings
 from chatvec_method.checks.readiness import readiness_findings
+from chatvec_method.checks.room import cost_findings
 from chatvec_method.checks.stock import Difference, differences, stock_findings
 from chatvec_method.checks.vocabulary import vocabulary_findings
 from chatvec_method.checks.weights import weight_findings
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.cost import Cost, cost_findings, cost_of
+from chatvec_method.facts.cost import Cost, cost_of
 from chatvec_method.facts.survey import Survey, survey
-from chatvec_method.method.refusals import ROLES, Roles, assign_roles, check_recipe
+from chatvec_method.method.refusals import check_recipe
+from chatvec_method.method.roles import ROLES, Roles, assign_roles
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import Recipe
 

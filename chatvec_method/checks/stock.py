@@ -12,7 +12,7 @@ from chatvec_method.facts.chat_format import ChatFormat, auto_candidates
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
-from chatvec_method.method.refusals import tokenizer_source
+from chatvec_method.method.settings import tokenizer_source
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import TypeAlias
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.models import embedding_rows
 from chatvec_method.facts.survey import Survey
 from chatvec_method.facts.vocabulary import Row, Vocabulary
-from chatvec_method.method.refusals import Roles, tokenizer_source
+from chatvec_method.method.roles import Roles
+from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.recipe.edits import Edit
 
 Sources: TypeAlias = tuple[str, ...]
@@ -328,14 +329,6 @@ def _padding(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[F
         f"Write `pad_to_multiple_of: {multiple}` below `tokenizer:`, for {rows} rows again.",
         tokenizer_edits(survey, roles, Edit(("tokenizer", "pad_to_multiple_of"), multiple)),
     )
-
-
-def embedding_rows(model: Model) -> int | None:
-    """Return how many rows a model's embeddings have."""
-    for name, header in (model.tensors or {}).items():
-        if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
-            return header.shape[0]
-    return getattr(model.config, "vocab_size", None)
 
 
 def _tokens(tokens: Sequence[str], most: int = 3) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from chatvec_method.anatomy import Anatomy, Pair, Sums, suggested_schedule, summary
 from chatvec_method.cli.console import table
-from chatvec_method.method.refusals import dtype_name
+from chatvec_method.method.settings import dtype_name
 
 if TYPE_CHECKING:
     from rich.console import Console

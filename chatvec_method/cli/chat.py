@@ -13,7 +13,8 @@ from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
-    from chatvec_method.talk.speaker import Conversation, Speaker
+    from chatvec_method.talk.conversation import Conversation
+    from chatvec_method.talk.speaker import Speaker
 
 
 @click.command()
@@ -57,7 +58,8 @@ def chat(
 
     Example: chatvec chat out/ --compare examples/world/models/cp
     """
-    from chatvec_method.talk.speaker import Conversation, load
+    from chatvec_method.talk.conversation import Conversation
+    from chatvec_method.talk.speaker import load
 
     quiet_libraries()
     merged = load(out, device=device, trust_remote_code=trust_remote_code)

@@ -9,15 +9,13 @@ from mergekit.common import ModelReference
 from rich.padding import Padding
 from rich.text import Text
 
-from chatvec_method.checks.ratios import ratio_table
 from chatvec_method.checks.report import Finding, Report, Severity
-from chatvec_method.checks.vocabulary import embedding_rows
 from chatvec_method.cli.console import table
 from chatvec_method.facts.cost import Cost, in_bytes
-from chatvec_method.facts.models import Model
-from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs
+from chatvec_method.facts.models import Model, embedding_rows
+from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
-from chatvec_method.method.refusals import dtype_name
+from chatvec_method.method.settings import dtype_name
 
 if TYPE_CHECKING:
     from rich.console import Console

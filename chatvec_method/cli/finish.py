@@ -14,8 +14,9 @@ from chatvec_method.checks.readiness import readiness_findings
 from chatvec_method.cli.check_report import print_findings
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.facts.survey import survey
-from chatvec_method.finishing.finish import FileChange, recipe_of
+from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish as finish_output
+from chatvec_method.finishing.output import recipe_of
 from chatvec_method.recipe.file import read_recipe
 
 

@@ -12,10 +12,8 @@ import click
 from mergekit.common import ModelReference
 from rich.bar import Bar
 
-from chatvec_method.checks.ratios import ratio_table
 from chatvec_method.cli.console import table
-from chatvec_method.facts.plan import KINDS, MergePlan
-from chatvec_method.schedules.into_recipe import slices_of
+from chatvec_method.facts.plan import KINDS, MergePlan, ratio_table, slices_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

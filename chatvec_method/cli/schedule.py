@@ -15,7 +15,7 @@ from chatvec_method.schedules.spec import FORMS, name_and_numbers, parse_shape
 
 if TYPE_CHECKING:
     from chatvec_method.recipe.file import Recipe
-    from chatvec_method.schedules.into_recipe import Planner
+    from chatvec_method.schedules.planners import Planner
 
 KINDS = {"attention": "attention", "mlp": "MLP", "norms": "norms"}
 """The options for kinds of tensors, and what plans call these kinds."""
@@ -213,7 +213,7 @@ def _print_schedule(
 
 
 def _planner(recipe: Recipe, layers: int | None, trust_remote_code: bool) -> Planner:
-    from chatvec_method.schedules.into_recipe import planner_of_layers, planner_of_models
+    from chatvec_method.schedules.planners import planner_of_layers, planner_of_models
 
     if layers is not None:
         return planner_of_layers(layers)

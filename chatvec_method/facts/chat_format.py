@@ -20,7 +20,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from chatvec_method.errors import first_line
 from chatvec_method.facts.models import Model, TokenizerFacts
-from chatvec_method.method.refusals import Roles
+from chatvec_method.method.roles import Roles
 
 QUESTION, ANSWER, AGAIN = "⟦question⟧", "⟦answer⟧", "⟦again⟧"
 CONVERSATION = (

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from chatvec_method.checks.findings import Finding, error, warning
+from chatvec_method.facts.output import can_stream, expected_header
 from chatvec_method.facts.plan import header_of
-from chatvec_method.facts.survey import Survey, expected_header
-from chatvec_method.merging.streaming import can_stream
+from chatvec_method.facts.survey import Survey
 
 LIBRARIES_BYTES = 600_000_000
 """What torch, transformers and mergekit take once they are loaded; measured on Linux."""
@@ -87,26 +85,6 @@ def _joined_experts(survey: Survey) -> int:
         return 0
     planned = {tensor.name for tensor in survey.plan.tensors}
     return sum(header.bytes for name, header in cp.tensors.items() if name not in planned)
-
-
-def cost_findings(cost: Cost) -> Iterator[Finding]:
-    """Find whether disk or memory will not do."""
-    if cost.write is not None and cost.write > cost.free_disk:
-        yield error(
-            "disk-too-small",
-            "OUT",
-            f"the output takes {in_bytes(cost.write)} and the disk has {in_bytes(cost.free_disk)} "
-            "free.",
-            "Make room, or write another OUT.",
-        )
-    if cost.memory is not None and cost.memory > cost.free_memory:
-        yield warning(
-            "memory-tight",
-            "--out-shard-size",
-            f"the merge takes about {in_bytes(cost.memory)} of memory and "
-            f"{in_bytes(cost.free_memory)} are free.",
-            MEMORY_FIX,
-        )
 
 
 def in_bytes(size: int) -> str:

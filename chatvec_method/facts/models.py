@@ -430,3 +430,14 @@ def _card_in(folder: Path) -> ModelCardData:
         return ModelCard.load(file).data if file.is_file() else ModelCardData()
     except Exception:  # a card is free text, and nothing but our own card depends on it
         return ModelCardData()
+
+
+def embedding_rows(model: Model) -> int | None:
+    """Return how many rows a model's embeddings have."""
+    for name, header in (model.tensors or {}).items():
+        if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
+            return header.shape[0]
+    return getattr(model.config, "vocab_size", None)
+
+
+DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}

@@ -7,6 +7,7 @@ are noted instead. So layers, slices, filters and lists mean here what they mean
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ from mergekit.plan import MergePlanner
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.method.plugin import roles_and_ratios
-from chatvec_method.method.refusals import Roles, Settings
+from chatvec_method.method.roles import Roles
+from chatvec_method.method.settings import Settings
 from chatvec_method.quiet import quiet
 
 Value = TypeVar("Value")
@@ -216,3 +218,29 @@ def _kind(weight: WeightInfo, layer: int | None) -> str:
     if any(part in name for part in ("mlp", "feed_forward", "ffn", "experts", "block_sparse_moe")):
         return "MLP"
     return "other"
+
+
+def ratio_table(plan: MergePlan) -> dict[ModelReference, dict[str, dict[int | None, list[float]]]]:
+    """Return, for each chat model and kind of tensor, the ratios in every layer.
+
+    The layer None is what stands outside the layers. A list has more than one number where tensors
+    of one kind in one layer differ.
+    """
+    table: dict[ModelReference, dict[str, dict[int | None, list[float]]]] = {}
+    for tensor in plan.tensors:
+        for chat, ratio in tensor.ratios.items():
+            kinds = table.setdefault(chat, defaultdict(dict))
+            ratios = kinds[tensor.kind].setdefault(tensor.layer, [])
+            if ratio not in ratios:
+                ratios.append(ratio)
+    return table
+
+
+def slices_of(plan: MergePlan) -> list[range]:
+    """Return the layers of the output in each slice; a plan without slices is one."""
+    ranges, start = [], 0
+    for output_slice in next(iter(plan.config.modules.values())).slices:
+        first, end = output_slice.sources[0].layer_range
+        ranges.append(range(start, start + end - first))
+        start += end - first
+    return ranges

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 
-import torch
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.chat_format import ChatFormat, chat_format
-from chatvec_method.facts.models import Model, TensorHeader, look_up_all
-from chatvec_method.facts.plan import MergePlan, PlannedTensor, header_of, plan_merge
+from chatvec_method.facts.models import Model, look_up_all
+from chatvec_method.facts.plan import MergePlan, plan_merge
 from chatvec_method.facts.vocabulary import Vocabulary, align_vocabularies
-from chatvec_method.method.refusals import weights_dtype
 from chatvec_method.recipe.file import Recipe
 
 
@@ -55,42 +52,6 @@ def survey(recipe: Recipe, options: MergeOptions) -> Survey:
     except ChatVecError as error:
         problems.append(error)
     return Survey(recipe, options, models, plan, vocabulary, tokens, output_format, tuple(problems))
-
-
-def expected_header(survey: Survey, tensor: PlannedTensor) -> TensorHeader | None:
-    """Return dtype and shape that a tensor will have in the output (its file is not known yet).
-
-    None where only the weights tell: models whose headers cannot be read, and experts, which
-    checkpoints have one by one and mergekit joins while it loads.
-    """
-    headers = {m: header_of(survey.models[m], w) for m, w in tensor.inputs.items()}
-    cp = headers[tensor.roles.cp]
-    if cp is None:
-        return None
-    shape = cp.shape
-    if survey.vocabulary is not None and (axis := tensor.weight.vocabulary_axis) is not None:
-        shape = (*shape[:axis], survey.vocabulary.rows, *shape[axis + 1 :])
-    dtype = _output_dtype(survey, tensor, headers)
-    return TensorHeader(dtype, shape, "") if dtype else None
-
-
-def _output_dtype(
-    survey: Survey, tensor: PlannedTensor, headers: Mapping[ModelReference, TensorHeader | None]
-) -> torch.dtype | None:
-    config = survey.recipe.config
-    forced = weights_dtype(tensor.weight.force_dtype or config.out_dtype or config.dtype)
-    if forced is not None:
-        return forced
-    known = [header.dtype for header in headers.values() if header is not None]
-    aligned = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
-    if len(tensor.readers) == 1 and not aligned:  # cp's tensor as it is
-        return headers[tensor.roles.cp].dtype  # type: ignore[union-attr]
-    if len(known) < len(headers):
-        return None
-    try:
-        return reduce(torch.promote_types, known)
-    except RuntimeError:  # torch promotes no float8
-        return None
 
 
 def _in_order(recipe: Recipe) -> list[ModelReference]:

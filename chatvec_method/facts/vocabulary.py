@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan
-from chatvec_method.method.refusals import tokenizer_source
+from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.quiet import quiet
 
 

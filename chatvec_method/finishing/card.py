@@ -18,7 +18,6 @@ from huggingface_hub.utils import validate_repo_id
 from mergekit.common import ModelReference
 
 import chatvec_method
-from chatvec_method.checks.ratios import ratio_table
 from chatvec_method.facts.chat_format import (
     ENDS_A_TURN,
     ChatFormat,
@@ -27,9 +26,9 @@ from chatvec_method.facts.chat_format import (
     speaking_chat,
 )
 from chatvec_method.facts.models import Model
-from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs
+from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
-from chatvec_method.pictures.ratios import shown
+from chatvec_method.pictures.style import shown
 
 PAPER = "https://arxiv.org/abs/2310.04799"
 LONGEST_TABLE = 16

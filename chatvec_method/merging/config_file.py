@@ -14,7 +14,7 @@ from pathlib import Path
 from mergekit.common import ModelReference, set_config_value
 
 from chatvec_method.facts.survey import Survey
-from chatvec_method.method.refusals import weights_dtype
+from chatvec_method.method.settings import weights_dtype
 
 
 def write_config(survey: Survey, folder: Path) -> None:

@@ -27,10 +27,13 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.cost import MEMORY_FIX, Cost, cost_of, in_bytes
+from chatvec_method.facts.output import can_stream
 from chatvec_method.facts.survey import Survey
-from chatvec_method.finishing.finish import RECIPE_FILE, FileChange, finish
+from chatvec_method.finishing.files import FileChange
+from chatvec_method.finishing.finish import finish
+from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.merging.config_file import copy_tagalong_files, write_config
-from chatvec_method.merging.streaming import can_stream, stream_weights
+from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify
 from chatvec_method.method.plugin import computed_by
 from chatvec_method.method.tensor_merge import TensorMerge

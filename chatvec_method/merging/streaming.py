@@ -24,38 +24,22 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import TensorHeader
+from chatvec_method.facts.output import expected_headers
 from chatvec_method.facts.plan import PlannedTensor
-from chatvec_method.facts.survey import Survey, expected_header
+from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import all_finite
 from chatvec_method.method.plugin import computed_by
-from chatvec_method.method.refusals import tokenizer_source
 from chatvec_method.method.tensor_merge import TensorMerge
 from chatvec_method.quiet import quiet
 from chatvec_method.weights.loading import load_tensor
 from chatvec_method.weights.read_ahead import read_ahead
-from chatvec_method.weights.shards import DTYPE_NAMES, ShardWriter, lay_out
+from chatvec_method.weights.shards import ShardWriter, lay_out
 from chatvec_method.workers import Workers, workers
 
 MERGEKIT_VERSION = "0.1.5"
 """As mergekit's writer has it in every index."""
 PART = 1 << 21
 """Elements that are computed, and then written, in one go."""
-
-
-def can_stream(survey: Survey) -> bool:
-    """Tell whether the output's tensors are known beforehand and go to safetensors files.
-
-    Not known are experts, which checkpoints have one by one and mergekit joins while it loads, and
-    all where headers cannot be read. With `source: union`, mergekit numbers the tokens anew each
-    time, so that its rows and its tokenizer have to come from one run.
-    """
-    options, config = survey.options, survey.recipe.config
-    if survey.plan is None or not options.safe_serialization or options.multi_gpu:
-        return False
-    if tokenizer_source(config) == "union":
-        return False
-    headers = _headers(survey)
-    return all(header and header.dtype in DTYPE_NAMES for header in headers.values())
 
 
 def stream_weights(
@@ -75,7 +59,9 @@ def stream_weights(
         OSError: The folder cannot be written to, or the disk is full.
     """
     saves, order = _planned(survey, folder)
-    headers = {name: header for name, header in _headers(survey).items() if header is not None}
+    headers = {
+        name: header for name, header in expected_headers(survey).items() if header is not None
+    }
     in_order = {name: headers[name] for name in order}
     layout = lay_out(in_order, survey.options.out_shard_size, MERGEKIT_VERSION)
     kept = {tensor.name: tensor for tensor in _kept(survey, headers)}
@@ -137,11 +123,6 @@ def _planned(survey: Survey, folder: Path) -> tuple[list[SaveTensor], list[str]]
     schedule = Executor(targets=saves).schedule.tasks
     tasks = (handle.task() for handle in schedule)
     return saves, [task.tensor_name for task in tasks if isinstance(task, SaveTensor)]
-
-
-def _headers(survey: Survey) -> Mapping[str, TensorHeader | None]:
-    assert survey.plan is not None
-    return {tensor.name: expected_header(survey, tensor) for tensor in survey.plan.tensors}
 
 
 def _kept(survey: Survey, headers: Mapping[str, TensorHeader]) -> Iterator[PlannedTensor]:

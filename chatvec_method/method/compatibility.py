@@ -14,7 +14,8 @@ from mergekit.common import ModelReference, get_config_value
 from transformers import PretrainedConfig
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.method.refusals import Roles, dtype_name, tokenizer_source, weights_dtype
+from chatvec_method.method.roles import Roles
+from chatvec_method.method.settings import dtype_name, tokenizer_source, weights_dtype
 
 if TYPE_CHECKING:
     from mergekit.config import MergeConfiguration

@@ -28,16 +28,9 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from chatvec_method.method.compatibility import check_models
-from chatvec_method.method.refusals import (
-    Roles,
-    assign_roles,
-    check_filters,
-    check_raw_recipe,
-    check_recipe,
-    number_from_yaml,
-    ratio_value,
-    weights_dtype,
-)
+from chatvec_method.method.refusals import check_filters, check_raw_recipe, check_recipe
+from chatvec_method.method.roles import Roles, assign_roles, number_from_yaml, ratio_value
+from chatvec_method.method.settings import weights_dtype
 from chatvec_method.method.tensor_merge import TensorMerge, tensor_merge
 
 if TYPE_CHECKING:

@@ -10,18 +10,16 @@ is looked at in `compatibility.py`.
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from mergekit.common import ModelReference, dtype_from_name
+from mergekit.common import ModelReference
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.method.roles import PARAMETERS, Roles, assign_roles, ratio_value
+from chatvec_method.method.settings import Settings, Source, ratio_cases, weights_dtype
 
 if TYPE_CHECKING:
-    import torch
     from mergekit.config import (
         InputSliceDefinition,
         MergeConfiguration,
@@ -29,95 +27,7 @@ if TYPE_CHECKING:
         OutputSliceDefinition,
         ParameterSetting,
     )
-    from mergekit.scripts.merge_raw_pytorch import InputModelDefinition, RawPyTorchMergeConfig
-
-Settings: TypeAlias = "Mapping[str, ParameterSetting] | None"
-Source: TypeAlias = "InputSliceDefinition | InputModelDefinition"
-
-ROLES = ("base", "chat", "cp")
-PARAMETERS = ("role", "ratio")
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Who is who among the inputs, by mergekit's id of each: a model reference, or any key."""
-
-    base: Any
-    cp: Any
-    chats: tuple[Any, ...]
-
-    @property
-    def all(self) -> tuple[Any, ...]:
-        """base, the chats and cp."""
-        return (self.base, *self.chats, self.cp)
-
-
-def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
-    """Return who is who, given what each input's `role` resolved to (None: to nothing).
-
-    Raises:
-        ChatVecError: A role is missing, is none of the three, or has the wrong number of holders.
-    """
-    for model, role in roles.items():
-        if role is None:
-            free = next((r for r in ROLES if r not in roles.values()), "chat")
-            raise ChatVecError(
-                f"{place}: model {model} has no role.",
-                f"Write `parameters: {{role: {free}}}` under it, the only place where mergekit "
-                "reads it (or another of base, chat and cp).",
-            )
-        _check_role(model, role, place)
-    holders = {role: tuple(m for m in roles if roles[m] == role) for role in ROLES}
-    for role, other in (("base", "cp"), ("cp", "base")):
-        if len(holders[role]) > 1:
-            raise ChatVecError(
-                f"{place}: {_listed(holders[role])} all have the role {role}, which only one model "
-                "can have.",
-                f"Write `parameters: {{role: {other}}}` or `parameters: {{role: chat}}` under the "
-                "others.",
-            )
-    for role, models in holders.items():
-        if not models:
-            raise ChatVecError(
-                f"{place}: no model has the role {role}.",
-                f"Write `parameters: {{role: {role}}}` under the one that is {role}, of "
-                f"{_listed(roles)}.",
-            )
-    return Roles(holders["base"][0], holders["cp"][0], holders["chat"])
-
-
-def ratio_value(value: Any, place: str) -> float:
-    """Return a resolved `ratio` as a float.
-
-    Raises:
-        ChatVecError: It is missing, or not a finite number.
-    """
-    value = number_from_yaml(value)
-    if value is None:
-        raise ChatVecError(
-            f"{place}: it has no ratio, or no filter of its ratio matches.",
-            "Write `ratio: 1.0`, or after the filters an entry without one for all that they "
-            "leave, as in `ratio: [{filter: mlp, value: 0.5}, {value: 1.0}]`",
-        )
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ChatVecError(f"{place}: ratio {value!r} is not a number.", "Write `ratio: 1.0`")
-    try:
-        ratio = float(value)
-    except OverflowError:
-        ratio = math.inf
-    if not math.isfinite(ratio):
-        raise ChatVecError(f"{place}: ratio {ratio} is not finite.", "Write `ratio: 1.0`")
-    return ratio
-
-
-def number_from_yaml(value: Any) -> Any:
-    """Return a number for text that is one (YAML 1.1 reads `1e-1` as text), else the value."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
+    from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig
 
 
 def check_recipe(config: MergeConfiguration) -> list[Roles]:
@@ -175,44 +85,6 @@ def check_filters(config: MergeConfiguration, tensors: Collection[str]) -> None:
                     f"Write for example `filter: {near[0]}`",
                     code="filter-matches-nothing",
                 )
-
-
-def ratio_cases(setting: ParameterSetting | None) -> list[tuple[str | None, Any]]:
-    """Return a setting's filters (None: all tensors), each with a scalar or a list over layers."""
-    if setting is None:
-        return []
-    entries = setting if isinstance(setting, list) else [setting]
-    if all(hasattr(entry, "filter") for entry in entries):
-        return [(entry.filter, entry.value) for entry in entries]
-    return [(None, setting)]
-
-
-def weights_dtype(name: str | None, key: str = "out_dtype") -> torch.dtype | None:
-    """Return the `torch.dtype` that a recipe's key names, None if it names none.
-
-    Raises:
-        ChatVecError: mergekit knows no such dtype, or it holds no weights.
-    """
-    try:
-        dtype: torch.dtype | None = dtype_from_name(name)
-    except RuntimeError:
-        dtype = None
-    if name and (dtype is None or not dtype.is_floating_point):
-        raise ChatVecError(
-            f"the recipe's `{key}: {name}` is no dtype of weights that mergekit knows.",
-            f"Write `{key}: bfloat16` (or float16, float32, float64).",
-        )
-    return dtype
-
-
-def tokenizer_source(config: MergeConfiguration) -> ModelReference | str | None:
-    """Return where the output's tokenizer comes from: a model, "union", "base", or None."""
-    return config.tokenizer.source if config.tokenizer else config.tokenizer_source
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype's name as recipes write it."""
-    return str(dtype).removeprefix("torch.")
 
 
 def _check_top_level(config: MergeConfiguration | RawPyTorchMergeConfig) -> None:
@@ -355,25 +227,6 @@ def _check_names(settings: Settings, place: str) -> None:
             )
 
 
-def _check_role(model: Hashable, role: Any, place: str) -> None:
-    if not isinstance(role, str):
-        raise ChatVecError(
-            f"{place}: the role of model {model} must be one word, the same for all its tensors, "
-            "not a list or filters.",
-            "Write `parameters: {role: cp}` (or base, or chat).",
-        )
-    if role not in ROLES:
-        near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.5)
-        fix = f"Write `parameters: {{role: {near[0] if near else 'base'}}}`"
-        if not near:
-            fix += " for the pretrained model, chat for that after instruction tuning, or cp for"
-            fix += " that after continual pretraining."
-        raise ChatVecError(
-            f"{place}: model {model} has the role {role!r}, which is none of base, chat and cp.",
-            fix,
-        )
-
-
 def _check_ratios(setting: ParameterSetting | None, place: str) -> None:
     if setting == []:
         raise ChatVecError(f"{place}: the list of ratios is empty.", "Write `ratio: 1.0`")
@@ -396,7 +249,3 @@ def _all_settings(config: MergeConfiguration) -> Iterator[Settings]:
         for output_slice in module.slices:
             yield output_slice.parameters
             yield from (source.parameters for source in output_slice.sources)
-
-
-def _listed(models: Iterable[Hashable]) -> str:
-    return ", ".join(str(model) for model in models)

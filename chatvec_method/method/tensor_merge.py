@@ -12,7 +12,8 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
-from chatvec_method.method.refusals import Roles, dtype_name
+from chatvec_method.method.roles import Roles
+from chatvec_method.method.settings import dtype_name
 from chatvec_method.workers import workers
 
 if TYPE_CHECKING:  # mergekit's methods import this module

@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from mergekit.common import ModelReference
 
-from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor
-from chatvec_method.schedules.into_recipe import slices_of
+from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, slices_of
+from chatvec_method.pictures.style import (
+    LINES,
+    LONGEST_NAME,
+    WIDTH,
+    Theme,
+    as_png,
+    short,
+    shown,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import Figure
 
-Theme: TypeAlias = Literal["light", "dark"]
 Row = dict[int, float]
 """The ratio of each layer."""
 
-WIDTH, DPI = 9.0, 140
-"""In inches, and dots per inch: a README shows pictures about 900 dots wide."""
 ROW_HEIGHT, LEAST_HEIGHT, MARGIN = 0.36, 1.35, 0.75
 """In inches: of a kind of tensor, of all kinds, and of what is above and below them."""
-COLOURS = {"light": ("#ffffff", "#24292f"), "dark": ("#0d1117", "#c9d1d9")}
-"""Of the ground and of what is written on it."""
-LONGEST_NAME = 60
 CURVES_HEIGHT, BESIDE = 1.8, 2.5
 """In inches: of curves, and what a second recipe adds to the width."""
-LINES = ("#1f7ab8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Colours that can be told apart with any colour vision, on light and on dark ground."""
 DASHES = ("-", "--", "-.", ":")
 WIDTHS = (4.0, 2.5, 1.3)
 """The lines below are wider, so that they can be seen where lines meet."""
 MARKERS = "os^Dvx"
 MOST_MARKERS = 64
-CJK_FONTS = (
-    "Noto Sans CJK KR|Noto Sans CJK JP|Noto Sans CJK SC|Noto Sans KR|NanumGothic|"
-    "Apple SD Gothic Neo|Hiragino Sans|PingFang SC|Malgun Gothic|Yu Gothic|Microsoft YaHei|"
-    "WenQuanYi Zen Hei|IPAexGothic"
-).split("|")
-"""For what DejaVu Sans lacks: whichever of these are installed."""
 
 
 def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
@@ -166,41 +157,6 @@ def _mark_slices(panels: Iterable[Axes], plan: MergePlan, ink: str) -> None:
     for part in slices_of(plan)[1:]:
         for panel in panels:
             panel.axvline(part.start, color=ink, linewidth=1, linestyle=":")
-
-
-@contextmanager
-def style(theme: Theme) -> Iterator[tuple[str, str]]:
-    """Have all pictures look alike, whatever a person's own style is; yield ground and ink."""
-    import matplotlib
-    from matplotlib.font_manager import fontManager
-
-    ground, ink = COLOURS[theme]
-    installed = {font.name for font in fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(font for font in CJK_FONTS if font in installed)]
-    settings: Any = {"font.size": 9, "font.family": fonts, "axes.titlesize": 10, "figure.dpi": DPI}
-    settings |= dict.fromkeys(["text.color", "axes.labelcolor", "xtick.color", "ytick.color"], ink)
-    settings |= dict.fromkeys(["figure.facecolor", "axes.facecolor"], ground)
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
-        # A name in a script for which no font is installed is shown as boxes.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield ground, ink
-
-
-def as_png(figure: Figure) -> bytes:
-    """Return a picture's file, without a date or the name of a program."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
-
-
-def shown(ratio: float) -> str:
-    """Return a ratio as tables and pictures show it, with three digits.
-
-    Where straight lines cross 0, mergekit's arithmetic leaves something like 1e-15, or -0.
-    """
-    return f"{round(ratio, 6) + 0.0:.3g}"
 
 
 def _rows(plan: MergePlan, chat: ModelReference) -> dict[str, Row]:
@@ -343,8 +299,3 @@ def _write(
 
 def _colour(ratio: float, colours: ScalarMappable) -> Any:
     return colours.to_rgba(ratio)  # type: ignore[arg-type]
-
-
-def short(name: str, most: int = LONGEST_NAME) -> str:
-    """Return a name or its end, which tells more than its beginning."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -7,54 +7,24 @@ tensor's ratio held against the schedule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
-from mergekit.options import MergeOptions
-from transformers import LlamaConfig
 
-from chatvec_method.checks.ratios import ratio_findings
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import look_up
-from chatvec_method.facts.plan import MergePlan, PlannedTensor, plan_merge
-from chatvec_method.facts.survey import Survey
-from chatvec_method.method.refusals import Roles
+from chatvec_method.facts.plan import MergePlan, PlannedTensor, slices_of
+from chatvec_method.facts.ratio_lines import ratio_settings
+from chatvec_method.recipe.blocks import loaded_or_none, with_block, with_value
 from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import KeyPath, Recipe, parse_recipe
 from chatvec_method.schedules.cases import Case, Schedule, Tensor, as_data, as_yaml, ratio_cases
+from chatvec_method.schedules.planners import Planner
 
 TOLERANCE = 1e-6
-MARK = "the-schedule-goes-here"
-
-Planner: TypeAlias = Callable[[Recipe], MergePlan]
-"""What gives the plan of a recipe, whatever its ratios are."""
-
-
-def planner_of_models(recipe: Recipe, trust_remote_code: bool = False) -> Planner:
-    """Return what plans a recipe for the models that it names; no weights are read.
-
-    Raises:
-        ChatVecError: A model cannot be found.
-    """
-    names = sorted(recipe.config.referenced_models(), key=str)
-    models = {name: look_up(name, trust_remote_code) for name in names}
-    options = MergeOptions(trust_remote_code=trust_remote_code)
-    return lambda changed: plan_merge(changed.config, models, options)
-
-
-def planner_of_layers(layers: int) -> Planner:
-    """Return what plans a recipe as for Llama-like models of so many layers.
-
-    The models that it names are not looked at: it is planned for others, which have nothing but a
-    config.
-    """
-    return lambda recipe: _plan_for_stand_ins(recipe, layers)
 
 
 def with_schedule(
@@ -83,21 +53,10 @@ def with_schedule(
     written = parse_recipe(text, recipe.name)
     after = plan(written)
     _verify(after, schedule, reference)
-    survey = Survey(written, MergeOptions(), {}, after, None, None, None, ())
-    for finding in ratio_findings(survey):
-        if finding.code == "ratio-never-counts":
-            text = edited(text, finding.edits)
+    for setting in ratio_settings(written, after):
+        if setting.never_counts:
+            text = edited(text, [Edit(setting.path, remove=True)])
     return text
-
-
-def slices_of(plan: MergePlan) -> list[range]:
-    """Return the layers of the output in each slice; a plan without slices is one."""
-    ranges, start = [], 0
-    for output_slice in next(iter(plan.config.modules.values())).slices:
-        first, end = output_slice.sources[0].layer_range
-        ranges.append(range(start, start + end - first))
-        start += end - first
-    return ranges
 
 
 @dataclass(frozen=True)
@@ -168,7 +127,7 @@ def _tensor(tensor: PlannedTensor, chat: ModelReference) -> Tensor:
 
 def _with_ratio(text: str, parameters: KeyPath, cases: Sequence[Case]) -> str:
     """Return a recipe's text with a ratio in a block of its own, on one line where none can be."""
-    plain = _set(text, (*parameters, "ratio"), as_data(cases))
+    plain = with_value(text, (*parameters, "ratio"), as_data(cases))
     lines = as_yaml(cases)
     if len(lines) == 1:
         return plain
@@ -176,44 +135,10 @@ def _with_ratio(text: str, parameters: KeyPath, cases: Sequence[Case]) -> str:
     below_ratio = [line[2:] for line in lines[1:]]
     below_parameters = ["role: chat", *lines]  # the method knows no other parameter
     for path, block in (((*parameters, "ratio"), below_ratio), (parameters, below_parameters)):
-        filled = _with_block(text, path, block)
-        if filled is not None and _loaded(filled) == expected:
+        filled = with_block(text, path, block)
+        if filled is not None and loaded_or_none(filled) == expected:
             return filled
     return plain
-
-
-def _with_block(text: str, path: KeyPath, lines: Sequence[str]) -> str | None:
-    """Return a text with lines as a value, None if that would stand in brackets or lose a comment.
-
-    Comments inside an old ratio are about its numbers and go with it.
-    """
-    head, _, tail = _set(text, path, MARK).partition(MARK)
-    replaced = text[len(head) : len(text) - len(tail)]
-    before = head[head.rfind("\n") + 1 :]
-    behind, newline, rest = tail.partition("\n")
-    behind = behind.strip()
-    if (behind and not behind.startswith("#")) or (path[-1] != "ratio" and "#" in replaced):
-        return None
-    if not before.strip():  # the old value was a block below its key
-        block = f"\n{before}".join(lines)
-        return f"{head}{block}{newline}{rest}"
-    indent = " " * (len(before) - len(before.lstrip(" -")) + 2)
-    block = "".join(f"\n{indent}{line}" for line in lines)
-    return f"{head.rstrip()}{behind and ' ' + behind}{block}{newline}{rest}"
-
-
-def _set(text: str, path: KeyPath, value: object) -> str:
-    try:
-        return edited(text, [Edit(path, value)])
-    except ChatVecError:  # a list that is not indented below its key has no place for a scalar
-        return edited(text, [Edit(path, remove=True), Edit(path, value)])
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
 
 
 def _with_any_ratio(recipe: Recipe) -> Recipe:
@@ -243,42 +168,3 @@ def _verify(plan: MergePlan, schedule: Schedule, chat: ModelReference) -> None:
                 f"{tensor.name} would have the ratio {found:g} and not {wanted:g}.",
                 "Write the ratio by hand, with filters.",
             )
-
-
-def _plan_for_stand_ins(recipe: Recipe, layers: int) -> MergePlan:
-    names = sorted(recipe.config.referenced_models(), key=str)
-    with TemporaryDirectory() as folder:
-        paths = {str(model): str(Path(folder) / str(i)) for i, model in enumerate(names)}
-        config = LlamaConfig(num_hidden_layers=layers, architectures=["LlamaForCausalLM"])
-        for path in paths.values():
-            config.save_pretrained(path)
-        stand_ins = MergeConfiguration.model_validate(_renamed(recipe.raw, paths))
-        models = {model: look_up(model) for model in stand_ins.referenced_models()}
-        plan = plan_merge(stand_ins, models, MergeOptions())
-    real = {ModelReference.parse(paths[str(model)]): model for model in names}
-    tensors = tuple(_with_models(tensor, real) for tensor in plan.tensors)
-    return replace(plan, roles=_with_real(plan.roles, real), tensors=tensors)
-
-
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _renamed(part, names) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_renamed(part, names) for part in value]
-    return names.get(value, value) if isinstance(value, str) else value
-
-
-def _with_models(
-    tensor: PlannedTensor, real: Mapping[ModelReference, ModelReference]
-) -> PlannedTensor:
-    return replace(
-        tensor,
-        inputs={real[model]: weight for model, weight in tensor.inputs.items()},
-        roles=_with_real(tensor.roles, real),
-        ratios={real[chat]: ratio for chat, ratio in tensor.ratios.items()},
-        settings={real[chat]: settings for chat, settings in tensor.settings.items()},
-    )
-
-
-def _with_real(roles: Roles, real: Mapping[ModelReference, ModelReference]) -> Roles:
-    return Roles(real[roles.base], real[roles.cp], tuple(real[chat] for chat in roles.chats))

@@ -20,9 +20,8 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from chatvec_method.facts.models import SAFETENSORS_DTYPES, TensorHeader
+from chatvec_method.facts.models import DTYPE_NAMES, TensorHeader
 
-DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 INDEX_FILE = "model.safetensors.index.json"
 ALIGNMENT = 8
 """Data begins at a multiple of this; so do all tensors, as the widest dtypes come first."""

@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from chatvec_method.facts.chat_format import ChatFormat, chat_format, sampling_defaults
 from chatvec_method.facts.models import Model, TokenizerFacts
-from chatvec_method.method.refusals import Roles
+from chatvec_method.method.roles import Roles
 
 SOLAR_TEMPLATE = (
     "{% for message in messages %}"

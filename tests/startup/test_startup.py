@@ -195,7 +195,9 @@ def test_broken_method_costs_one_warning_and_no_other_method(
     breakage: str, environment: Environment, family: Path, tmp_path: Path
 ) -> None:
     environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
-    (environment.site_packages / "chatvec_method" / "method.py").write_text(BREAKAGES[breakage])
+    (environment.site_packages / "chatvec_method" / "method" / "plugin.py").write_text(
+        BREAKAGES[breakage]
+    )
     recipe = {
         "merge_method": "linear",
         "models": [

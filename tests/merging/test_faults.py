@@ -187,7 +187,7 @@ class Server:
 
 
 def served(*before: str) -> Iterator[Server]:
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         [*before, sys.executable, __file__],
         stdin=subprocess.PIPE,

@@ -25,7 +25,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 import chatvec_method.finishing.finish
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import Survey, survey
-from chatvec_method.finishing.finish import FileChange, finish, recipe_of
+from chatvec_method.finishing.files import FileChange
+from chatvec_method.finishing.finish import finish
+from chatvec_method.finishing.output import recipe_of
 from chatvec_method.merging.merge import merge as chatvec_merge
 from chatvec_method.recipe.file import parse_recipe, read_recipe
 

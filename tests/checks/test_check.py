@@ -1522,8 +1522,9 @@ def test_whatever_is_written_is_a_report_or_a_message(
 
 
 def test_every_kind_of_finding_has_a_test() -> None:
-    tests = "".join((ROOT / "tests" / f"test_{name}.py").read_text() for name in ("check", "traps"))
-    for file in (ROOT / "chatvec_method" / "check").glob("*.py"):
+    files = [*(ROOT / "tests" / "checks").glob("test_*.py"), ROOT / "tests" / "test_traps.py"]
+    tests = "".join(file.read_text(encoding="utf-8") for file in files)
+    for file in (ROOT / "chatvec_method" / "checks").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 first = node.args[0] if node.args else None

@@ -26,7 +26,8 @@ from zoo import RECIPES
 from chatvec_method import cli
 from chatvec_method.cli import chat as chat_command
 from chatvec_method.errors import ChatVecError
-from chatvec_method.talk.speaker import Conversation, Speaker, load
+from chatvec_method.talk.conversation import Conversation
+from chatvec_method.talk.speaker import Speaker, load
 from examples.world import requests
 
 MODELS = ROOT / "examples" / "world" / "models"

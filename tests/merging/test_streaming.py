@@ -17,8 +17,9 @@ from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.output import can_stream
 from chatvec_method.facts.survey import Survey, survey
-from chatvec_method.merging.streaming import can_stream, stream_weights
+from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.recipe.file import parse_recipe
 
 

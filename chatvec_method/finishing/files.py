@@ -1,0 +1,66 @@
+"""Files of an output, each replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from chatvec_method.errors import ChatVecError
+
+Content: TypeAlias = "str | bytes | None"
+"""Of a file: text, or bytes where it is none; None where there is no file."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What became of a file of the output."""
+
+    name: str
+    before: Content
+    after: Content
+
+
+def json_text(text: str, old: Mapping[str, Any], new: dict[str, Any]) -> str:
+    """Return a JSON file's text with new content, written as the old is."""
+    if new == old:
+        return text
+    if list(old) == sorted(old):
+        new = dict(sorted(new.items()))
+    return json.dumps(new, indent=2, ensure_ascii=False) + ("\n" if text.endswith("\n") else "")
+
+
+def text_of(file: Path) -> str | None:
+    """Return a file's text; None where there is no file."""
+    return file.read_bytes().decode("utf-8") if file.is_file() else None
+
+
+def content_of(file: Path) -> Content:
+    """Return a file's text, or its bytes where it is none; None where there is no file."""
+    try:
+        return text_of(file)
+    except UnicodeDecodeError:
+        return file.read_bytes()
+
+
+def write_content(file: Path, content: Content) -> None:
+    """Replace a file in one step."""
+    partial = file.with_name(f".{file.name}.chatvec-partial")
+    try:
+        if content is None:
+            file.unlink()
+            return
+        with partial.open("wb") as stream:
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ChatVecError(
+            f"{file} cannot be written ({error.strerror or error}).",
+            "See that the folder may be written to and that the disk has room.",
+        ) from error

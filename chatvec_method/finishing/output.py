@@ -1,0 +1,157 @@
+"""Is this folder that recipe's output?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mergekit.common import ModelPath, ModelReference
+from transformers.utils import (
+    CONFIG_NAME,
+)
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import Model, look_up
+from chatvec_method.facts.output import expected_header
+from chatvec_method.facts.plan import MergePlan
+from chatvec_method.facts.survey import Survey
+from chatvec_method.finishing.tokenizer_files import has_tokenizer
+from chatvec_method.method.settings import tokenizer_source
+from chatvec_method.recipe.file import METADATA, Recipe, read_recipe
+
+RECIPE_FILE = "mergekit_config.yml"
+"""In which mergekit keeps the recipe."""
+
+
+MODEL_KEYS = ("model", "base_model", "source", "tokenizer_source")
+"""The keys of a recipe under which the name of a model stands."""
+
+
+FREE_KEYS = ("chat_template", METADATA)
+"""The keys of a recipe that may have changed since the merge: no weight depends on them."""
+
+
+def recipe_of(out: Path) -> Recipe:
+    """Return the recipe that a merge's output was made from.
+
+    Raises:
+        ChatVecError: The folder does not exist, or does not say.
+    """
+    if not out.is_dir():
+        raise ChatVecError(f"there is no folder {out}.", "Write the folder of a merge's output.")
+    file = out / RECIPE_FILE
+    if not file.is_file():
+        raise ChatVecError(
+            f"{out} does not say which recipe it was made from: it has no {RECIPE_FILE}.",
+            "Pass it with `--recipe RECIPE` (stock mergekit leaves that file out with "
+            "`--no-write-model-card`).",
+        )
+    return read_recipe(file)
+
+
+def look_at(out: Path, survey: Survey, plan: MergePlan) -> Model:
+    """Return what is known of the output, after making sure that it is the recipe's."""
+    if not (out / CONFIG_NAME).is_file():
+        what = f"it has no {CONFIG_NAME}" if out.is_dir() else "there is no such folder"
+        raise ChatVecError(
+            f"{out} is not the output of a merge that came to its end: {what}.",
+            "Merge again, or write the folder of another merge.",
+        )
+    _check_same_recipe(out, survey.recipe)
+    reference = ModelReference(model=ModelPath(path=str(out)))
+    output = look_up(reference, survey.options.trust_remote_code)
+    _check_tensors(out, output, survey, plan)
+    if has_tokenizer(out):
+        _check_tokenizer(out, output, survey)
+    elif _in_chance_order(survey):
+        raise ChatVecError(
+            f"{out} has no tokenizer, and with `source: union` only that of the merge itself tells "
+            "which row is which token's: mergekit numbers them anew each time.",
+            "Merge again.",
+        )
+    return output
+
+
+def _check_same_recipe(out: Path, recipe: Recipe) -> None:
+    file = out / RECIPE_FILE
+    if not file.is_file():
+        return
+    made_from, given = (
+        _settings({k: v for k, v in each.raw.items() if k not in FREE_KEYS}, {})
+        for each in (read_recipe(file), recipe)
+    )
+    if made_from != given:
+        raise ChatVecError(
+            f"{out} was not made from {recipe.name}: the recipe in its {RECIPE_FILE} is another.",
+            "Leave `--recipe` out, or merge again.",
+        )
+
+
+def _settings(value: Any, numbers: dict[str, int], key: str = "") -> Any:
+    """Return what a recipe says, with models numbered in order: their folders may have moved."""
+    if isinstance(value, dict):
+        return {name: _settings(part, numbers, name) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_settings(part, numbers, key) for part in value]
+    return numbers.setdefault(value, len(numbers)) if key in MODEL_KEYS else value
+
+
+def _check_tensors(out: Path, output: Model, survey: Survey, plan: MergePlan) -> None:
+    fix = "Merge again, or pass the recipe that it was made from with `--recipe RECIPE`."
+    if output.tensors is None or output.file_problem:
+        raise ChatVecError(f"{out} is not whole: {output.file_problem}.", "Merge again.")
+    planned = {tensor.name: tensor for tensor in plan.tensors}
+    if missing := sorted(planned.keys() - output.tensors.keys()):
+        raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
+    if extra := sorted(output.tensors.keys() - planned.keys()):
+        raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
+    for name, tensor in planned.items():
+        shape, expected = output.tensors[name].shape, expected_header(survey, tensor)
+        if expected and shape != expected.shape:
+            raise ChatVecError(
+                f"{out}: {name} is {list(shape)}, and the recipe makes it {list(expected.shape)}.",
+                fix,
+            )
+
+
+def _check_tokenizer(out: Path, output: Model, survey: Survey) -> None:
+    if output.tokenizer is None:
+        raise ChatVecError(
+            f"{out}: its tokenizer does not load ({output.tokenizer_problem}).",
+            "Remove its tokenizer files and run this again, which writes them anew.",
+        )
+    own, expected = output.tokenizer.ids, survey.tokens or {}
+    for token in sorted(own.keys() | expected.keys()):
+        if token in own and token in expected and _in_chance_order(survey):
+            continue
+        if own.get(token) != expected.get(token):
+            raise ChatVecError(
+                f"{out} has another tokenizer than the recipe gives it: the id of {token!r} is "
+                f"{own.get(token, 'missing')}, and should be {expected.get(token, 'missing')}.",
+                "Remove its tokenizer files and run this again, which writes them anew.",
+            )
+
+
+def _in_chance_order(survey: Survey) -> bool:
+    """Whether mergekit numbers the tokens in an order that is another in each process."""
+    config = survey.recipe.config
+    return tokenizer_source(config) == "union"
+
+
+def usable_tokens(output: Model, plan: MergePlan, planned: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the output's tokens, by its own tokenizer if it has one, that have a row."""
+    tokens = output.tokenizer.ids if output.tokenizer else planned
+    rows = rows_of(output, plan)
+    if rows is None or max(tokens.values(), default=0) < rows:
+        return tokens
+    return {token: number for token, number in tokens.items() if number < rows}
+
+
+def rows_of(output: Model, plan: MergePlan) -> int | None:
+    """Return how many rows the output's embeddings have; None without embeddings."""
+    for tensor in plan.tensors:
+        if tensor.kind == "embeddings" and output.tensors is not None:
+            axis = tensor.weight.vocabulary_axis or 0
+            return output.tensors[tensor.name].shape[axis]
+    return None

@@ -1,0 +1,77 @@
+"""The look that all pictures share."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Theme: TypeAlias = Literal["light", "dark"]
+
+
+WIDTH, DPI = 9.0, 140
+"""In inches, and dots per inch: a README shows pictures about 900 dots wide."""
+
+
+COLOURS = {"light": ("#ffffff", "#24292f"), "dark": ("#0d1117", "#c9d1d9")}
+"""Of the ground and of what is written on it."""
+
+
+LONGEST_NAME = 60
+
+
+LINES = ("#1f7ab8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours that can be told apart with any colour vision, on light and on dark ground."""
+
+
+CJK_FONTS = (
+    "Noto Sans CJK KR|Noto Sans CJK JP|Noto Sans CJK SC|Noto Sans KR|NanumGothic|"
+    "Apple SD Gothic Neo|Hiragino Sans|PingFang SC|Malgun Gothic|Yu Gothic|Microsoft YaHei|"
+    "WenQuanYi Zen Hei|IPAexGothic"
+).split("|")
+"""For what DejaVu Sans lacks: whichever of these are installed."""
+
+
+@contextmanager
+def style(theme: Theme) -> Iterator[tuple[str, str]]:
+    """Have all pictures look alike, whatever a person's own style is; yield ground and ink."""
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    ground, ink = COLOURS[theme]
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(font for font in CJK_FONTS if font in installed)]
+    settings: Any = {"font.size": 9, "font.family": fonts, "axes.titlesize": 10, "figure.dpi": DPI}
+    settings |= dict.fromkeys(["text.color", "axes.labelcolor", "xtick.color", "ytick.color"], ink)
+    settings |= dict.fromkeys(["figure.facecolor", "axes.facecolor"], ground)
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
+        # A name in a script for which no font is installed is shown as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield ground, ink
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a picture's file, without a date or the name of a program."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def shown(ratio: float) -> str:
+    """Return a ratio as tables and pictures show it, with three digits.
+
+    Where straight lines cross 0, mergekit's arithmetic leaves something like 1e-15, or -0.
+    """
+    return f"{round(ratio, 6) + 0.0:.3g}"
+
+
+def short(name: str, most: int = LONGEST_NAME) -> str:
+    """Return a name or its end, which tells more than its beginning."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -18,7 +18,7 @@ from today.miniatures import Trio, as_in_version_4, build, config_of
 from today.oracle import LEFT_TO_THE_MERGE, Oracle, differences, rounded, vocabulary
 from today.sweep import State, try_out
 from today.table import REPRESENTATIVE, TABLE, Architecture
-from today.tokenizers import FAMILIES, SENTENCE, extended, lexicon, write
+from today.tokenizer_families import FAMILIES, SENTENCE, extended, lexicon, write
 from transformers import AutoConfig, AutoTokenizer
 
 WRITTEN_IN_VERSION_4 = [entry for entry in TABLE.values() if entry.spelt == 4]

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 from .table import HIDDEN, Architecture
-from .tokenizers import FAMILIES, Lexicon, extended, generation_config, lexicon, write
+from .tokenizer_families import FAMILIES, Lexicon, extended, generation_config, lexicon, write
 
 ROLES = ("base", "chat", "cp")
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
@@ -234,6 +235,7 @@ def _write_small_files(
     chats = role == "chat"
     config = json.loads((folder / CONFIG).read_text())
     text = config.get("text_config", config)
+    _under_the_names_of_hubs(text, entry.settings.get("text_config", entry.settings))
     family = words.family
     if chats:
         text["eos_token_id"] = words.ids[family.chat_eos or family.end_of_turn]
@@ -264,6 +266,17 @@ _PROCESSOR_FILES = {
     "processor_config.json": {"image_seq_length": 4, "processor_class": "Processor"},
     "video_preprocessor_config.json": {"do_resize": True, "fps": 2},
 }
+
+
+def _under_the_names_of_hubs(config: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Give settings the names that hubs' files have, where transformers 5 has others.
+
+    Transformers 4 knows `num_experts` of some architectures and not `num_local_experts`.
+    """
+    others = CONFIG_MAPPING[config["model_type"]].attribute_map
+    for name, other in others.items():
+        if name in settings and other in config:
+            config[name] = config.pop(other)
 
 
 def as_in_version_4(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from .miniatures import Trio
-from .tokenizers import FAMILIES, SENTENCE, Family
+from .tokenizer_families import FAMILIES, SENTENCE, Family
 
 Array = np.ndarray[Any, Any]
 LEFT_TO_THE_MERGE = {

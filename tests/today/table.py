@@ -122,7 +122,7 @@ class Architecture:
     people: str
     """Models of that architecture that people have, for the page."""
     tokenizer: str
-    """One of `tokenizers.FAMILIES`."""
+    """One of `tokenizer_families.FAMILIES`."""
     settings: Mapping[str, Any]
     """Of the config; the id of a token stands as the token, the vocabulary's size is filled in."""
     special: str = ""

@@ -14,14 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    PretrainedConfig,
     PreTrainedModel,
 )
 
 from .table import HIDDEN, Architecture
-from .tokenizers import FAMILIES, Lexicon, extended, generation_config, lexicon, write
+from .tokenizer_families import FAMILIES, Lexicon, extended, generation_config, lexicon, write
 
 ROLES = ("base", "chat", "cp")
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
@@ -67,7 +69,7 @@ def build(entry: Architecture, folder: Path) -> Trio:
     prediction: frozenset[str] = frozenset()
     for place, role in enumerate(ROLES):
         words = lexicons[role]
-        rows = -(-len(words.tokens) // entry.multiple) * entry.multiple
+        rows = _rows(entry, words)
         if rows not in models:
             models[rows] = new_model(entry, words, rows)
         model = models[rows]
@@ -81,17 +83,31 @@ def build(entry: Architecture, folder: Path) -> Trio:
         if entry.prediction:
             prediction = _add_prediction_layer(folder / role, entry.prediction)
         if entry.pickled:
-            _pickle(folder / role)
+            _pickle(folder / role, entry.buffers)
         _write_small_files(entry, words, rows, dtype, folder / role, role)
     return Trio(entry, folder, _recipe(entry, folder, lexicons), prediction)
 
 
 def new_model(entry: Architecture, words: Lexicon, rows: int) -> PreTrainedModel:
     """Return a model in float32 as transformers initialises it, of so many rows."""
-    config = AutoConfig.for_model(entry.model_type, **_settings(entry, words, rows))
     loader = AutoModelForImageTextToText if entry.vision else AutoModelForCausalLM
+    config = _config(entry, words, rows)
     model: PreTrainedModel = loader.from_config(config, dtype=torch.float32)
     return model
+
+
+def config_of(entry: Architecture) -> PretrainedConfig:
+    """Return the config of base."""
+    words = _lexicons(entry)["base"]
+    return _config(entry, words, _rows(entry, words))
+
+
+def _config(entry: Architecture, words: Lexicon, rows: int) -> PretrainedConfig:
+    return AutoConfig.for_model(entry.model_type, **_settings(entry, words, rows))
+
+
+def _rows(entry: Architecture, words: Lexicon) -> int:
+    return -(-len(words.tokens) // entry.multiple) * entry.multiple
 
 
 def _lexicons(entry: Architecture) -> dict[str, Lexicon]:
@@ -201,8 +217,11 @@ def _add_prediction_layer(folder: Path, place: str) -> frozenset[str]:
     return frozenset(added)
 
 
-def _pickle(folder: Path) -> None:
+def _pickle(folder: Path, buffers: Mapping[str, Tensor]) -> None:
+    """Turn weights into the older .bin file, which often has what is computed as well."""
     tensors = load_file(folder / WEIGHTS)
+    layers = {match[0] for name in tensors if (match := _LAYER.match(name))}
+    tensors |= {f"{layer}{name}": value for layer in layers for name, value in buffers.items()}
     torch.save(tensors, folder / "pytorch_model.bin")
     (folder / WEIGHTS).unlink()
 
@@ -216,6 +235,7 @@ def _write_small_files(
     chats = role == "chat"
     config = json.loads((folder / CONFIG).read_text())
     text = config.get("text_config", config)
+    _under_the_names_of_hubs(text, entry.settings.get("text_config", entry.settings))
     family = words.family
     if chats:
         text["eos_token_id"] = words.ids[family.chat_eos or family.end_of_turn]
@@ -223,6 +243,10 @@ def _write_small_files(
         text["num_nextn_predict_layers"] = 1
     if entry.spelt == 4:
         config = as_in_version_4(config)
+    if entry.flat:
+        settings = config.pop("text_config")
+        config = {**{k: v for k, v in settings.items() if k not in config}, **config}
+        config["vision_config"].pop("model_type")
     _write_json(folder / CONFIG, {**config, **entry.config})
     _write_json(folder / GENERATION_CONFIG, generation_config(words, chat=chats))
     if role != "base" or entry.base_tokenizer:
@@ -244,13 +268,24 @@ _PROCESSOR_FILES = {
 }
 
 
+def _under_the_names_of_hubs(config: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Give settings the names that hubs' files have, where transformers 5 has others.
+
+    Transformers 4 knows `num_experts` of some architectures and not `num_local_experts`.
+    """
+    others = CONFIG_MAPPING[config["model_type"]].attribute_map
+    for name, other in others.items():
+        if name in settings and other in config:
+            config[name] = config.pop(other)
+
+
 def as_in_version_4(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in the spelling of transformers 4, which most hubs' files have."""
     spelt: dict[str, Any] = {}
+    model_type = str(config.get("model_type", ""))
     for key, value in config.items():
         if key == "rope_parameters" and value is not None:
-            old_name = str(config.get("model_type", "")).startswith("qwen2")
-            spelt |= _rope_as_in_version_4(value, "mrope" if old_name else "default")
+            spelt |= _rope_as_in_version_4(value, model_type)
         elif key == "dtype":
             spelt["torch_dtype"] = value
         elif isinstance(value, Mapping):
@@ -262,16 +297,20 @@ def as_in_version_4(config: Mapping[str, Any]) -> dict[str, Any]:
     return spelt
 
 
-def _rope_as_in_version_4(rope: Mapping[str, Any], for_images: str = "default") -> dict[str, Any]:
+def _rope_as_in_version_4(rope: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     if "full_attention" in rope:  # one for each kind of layer
-        local = rope["sliding_attention"]["rope_theta"]
-        return {**_rope_as_in_version_4(rope["full_attention"]), "rope_local_base_freq": local}
+        spelt = _rope_as_in_version_4(rope["full_attention"], model_type)
+        if model_type.startswith("gemma3"):
+            spelt["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        return spelt
     scaling = dict(rope)
-    spelt = {
-        key: scaling.pop(key) for key in ("rope_theta", "partial_rotary_factor") if key in scaling
-    }
+    names = {"rope_theta": "rope_theta", "partial_rotary_factor": "partial_rotary_factor"}
+    if model_type == "gpt_neox":
+        names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+    spelt = {names[key]: scaling.pop(key) for key in names if key in scaling}
     if "mrope_section" in scaling:
-        spelt["rope_scaling"] = {"rope_type": for_images, "mrope_section": scaling["mrope_section"]}
+        kind = "mrope" if model_type.startswith("qwen2") else "default"
+        spelt["rope_scaling"] = {"rope_type": kind, "mrope_section": scaling["mrope_section"]}
     elif scaling.get("rope_type", "default") == "default":
         spelt["rope_scaling"] = None
     else:

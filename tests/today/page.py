@@ -20,6 +20,7 @@ NOT_IN_TRANSFORMERS = (
     ("PLaMo 1 and 2", "`trust_remote_code`"),
 )
 MARKS = {
+    State.PASSED: "✓",
     State.EXACT: "✓",
     State.REFUSED: "refused",
     State.TOLD: "said by check",

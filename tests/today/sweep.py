@@ -23,6 +23,8 @@ ERROR = "error"
 class State(str, Enum):
     """What became of one way to merge."""
 
+    PASSED = "passed"
+    """By the check: no error."""
     EXACT = "exact"
     """Every element, and all that was asked of the output."""
     REFUSED = "refused"
@@ -113,7 +115,7 @@ def _check_outcome(run: Run, errors: list[Finding]) -> Outcome:
         return Outcome(State.REFUSED, [run.message])
     if errors:
         return Outcome(State.REFUSED, [f"{f.code}: {f.message}" for f in errors])
-    return Outcome(State.EXACT)
+    return Outcome(State.PASSED)
 
 
 def _merge_outcome(run: Run, check: Outcome, oracle: Oracle, out: Path) -> Outcome:
@@ -122,9 +124,10 @@ def _merge_outcome(run: Run, check: Outcome, oracle: Oracle, out: Path) -> Outco
     if run.exit_code:
         if out.exists():
             return Outcome(State.LATE, ["failed and left a folder", run.message])
-        refused = check.state is State.REFUSED
-        return Outcome(State.REFUSED if refused else State.LATE, [run.message or run.stderr])
-    if check.state is not State.EXACT:
+        if check.state is State.REFUSED:
+            return Outcome(State.REFUSED)
+        return Outcome(State.LATE, [run.message or run.stderr])
+    if check.state is not State.PASSED:
         return Outcome(State.WRONG, ["check refuses it, and the merge went on"])
     verdict = oracle.judge(out)
     return _judged(verdict, State.WRONG)

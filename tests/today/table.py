@@ -94,6 +94,7 @@ _QWEN_VIT: dict[str, Any] = {
     "patch_size": 14,
 }
 _QWEN_3_VIT = {**_QWEN_VIT, "num_position_embeddings": 16, "patch_size": 16}
+_DEEPSTACK_VIT = {**_QWEN_3_VIT, "depth": 4, "deepstack_visual_indexes": [0, 1, 2]}
 _QWEN_TOKENS = {
     "image_token_id": "<|image_pad|>",
     "video_token_id": "<|video_pad|>",
@@ -121,7 +122,7 @@ class Architecture:
     people: str
     """Models of that architecture that people have, for the page."""
     tokenizer: str
-    """One of `tokenizers.FAMILIES`."""
+    """One of `tokenizer_families.FAMILIES`."""
     settings: Mapping[str, Any]
     """Of the config; the id of a token stands as the token, the vocabulary's size is filled in."""
     special: str = ""
@@ -148,6 +149,10 @@ class Architecture:
     """Whether base has tokenizer files."""
     out_dtype: str | None = "bfloat16"
     """Of the recipe."""
+    flat: bool = False
+    """Whether config.json has the text's settings at its top, as the first hubs had them."""
+    buffers: Mapping[str, Any] = field(default_factory=dict)
+    """What files hold of every layer that is no weight: a tensor for what follows its name."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """More of config.json, which transformers does not know or spells otherwise."""
 
@@ -479,7 +484,14 @@ TEXT = (
         "olmo3",
         "OLMo 3",
         "gpt2",
-        {**_GROUPED, **_WINDOW, **_theta(500000.0)},
+        {
+            **_GROUPED,
+            **_WINDOW,
+            "rope_parameters": {
+                kind: {"rope_type": "default", "rope_theta": 500000.0}
+                for kind in ("full_attention", "sliding_attention")
+            },
+        },
         ratio=0.7,
     ),
     _text(
@@ -690,8 +702,13 @@ TEXT = (
         "Polyglot-Ko, KoAlpaca, rinna, Japanese StableLM",
         "neox",
         {**_TEXT, "tie_word_embeddings": False},
-        special=".bin files; padded rows",
+        special=".bin files, with the buffers of old; padded rows",
         pickled=True,
+        buffers={
+            "attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8).tril(),
+            "attention.masked_bias": torch.tensor(-torch.inf, dtype=torch.float16),
+            "attention.rotary_emb.inv_freq": torch.ones(1),
+        },
         multiple=64,
         dtypes=(FP16,) * 3,
         out_dtype="float16",
@@ -748,6 +765,7 @@ SEEING = (
         {**_GROUPED, "rope_parameters": _IMAGE_ROPE},
         {"depth": 2, "embed_dim": HIDDEN, "hidden_size": HIDDEN, "num_heads": 2, "mlp_ratio": 2},
         {**_QWEN_TOKENS, "tie_word_embeddings": False},
+        flat=True,
         multiple=32,
     ),
     _seeing(
@@ -757,6 +775,7 @@ SEEING = (
         {**_GROUPED, "rope_parameters": _IMAGE_ROPE},
         {**_QWEN_VIT, "fullatt_block_indexes": [1]},
         {**_QWEN_TOKENS, "tie_word_embeddings": False},
+        flat=True,
         multiple=32,
         ratio=0.7,
         sharded=True,
@@ -766,7 +785,7 @@ SEEING = (
         "Qwen3-VL",
         "qwen3",
         {**_HEADS, "rope_parameters": _IMAGE_ROPE},
-        {**_QWEN_3_VIT, "deepstack_visual_indexes": [0]},
+        _DEEPSTACK_VIT,
         {**_QWEN_TOKENS, "tie_word_embeddings": True},
         special="tied head",
         multiple=32,
@@ -776,7 +795,7 @@ SEEING = (
         "Qwen3-VL-30B-A3B",
         "qwen3",
         {**_HEADS, **_EXPERTS, "rope_parameters": _IMAGE_ROPE},
-        {**_QWEN_3_VIT, "deepstack_visual_indexes": [0]},
+        _DEEPSTACK_VIT,
         _QWEN_TOKENS,
         ratio=0.7,
     ),
@@ -996,3 +1015,13 @@ SEEING = (
 """Models that see, too."""
 
 TABLE = {entry.name: entry for entry in (*TEXT, *SEEING)}
+
+REPRESENTATIVE = (
+    *("llama", "llama-extended", "llama-markers", "llm-jp", "mistral-nemo", "mixtral"),
+    *("qwen2", "qwen2-tied", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_text", "gemma2"),
+    *("gemma3_text", "gemma4_text", "phi3", "gpt_oss", "exaone4", "exaone_moe", "solar_open"),
+    *("deepseek_v3", "glm4_moe", "cohere2", "falcon_h1", "gpt_neox", "qwen2_5_vl", "qwen3_vl"),
+    *("qwen3_5_moe", "gemma3", "gemma4", "llava", "internvl", "mistral3"),
+)
+"""A third of them, for every run of the tests: each family of tokenizers, each kind of layer, and
+everything that is special."""

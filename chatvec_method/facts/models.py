@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,16 @@ LORA_DTYPE = "float32"
 HUB_SECONDS = 5
 """So long the hub may take to answer the first question about a model."""
 UNREACHABLE = "hub-unreachable"
+WHOLE_VOCABULARY_FILE = re.compile(
+    r"tokenizer(\.[\d.]+)?\.json|tekken\.json|tokenizer\.model|tiktoken\.model"
+)
+"""The names of files that hold all tokens, and that transformers reads whatever the class."""
+VOCABULARY_FILE = re.compile(rf"{WHOLE_VOCABULARY_FILE.pattern}|vocab\b.*|.*\.(model|tiktoken)")
+"""The names of files in which tokens are."""
+TOKENIZER_FILE = re.compile(
+    rf"{VOCABULARY_FILE.pattern}|tokenizer.*|merges\.txt|(added_tokens|special_tokens_map)\.json"
+)
+"""The names of files that make a folder one with a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,8 @@ class Model:
     """The metadata of its card: licence, languages."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
+    files: frozenset[str] = frozenset()
+    """The names of its files, those in folders of its own left out."""
 
     def __str__(self) -> str:
         return str(self.reference)
@@ -186,9 +199,10 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     folder = _folder(reference)
     with _problems_as_errors(reference):
         info = _ask_hub(path) if folder is None else None
+        files = _names_on_hub(info) if info else _names_in(folder)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = _json_file(path, folder, "generation_config.json")
-        tokenizer, tokenizer_problem = _tokenizer(path, trust_remote_code)
+        tokenizer, tokenizer_problem = _tokenizer(path, files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
         if reference.lora is not None and tensors is not None:
             tensors = {name: _with_adapter(header) for name, header in tensors.items()}
@@ -204,6 +218,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         file_problem=file_problem,
         card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
         commit=info.sha if info else None,
+        files=files,
     )
 
 
@@ -350,14 +365,64 @@ def _json_file(path: ModelPath, folder: Path | None, name: str) -> dict[str, Any
     return content if isinstance(content, dict) else None
 
 
-def _tokenizer(path: ModelPath, trust_remote_code: bool) -> tuple[TokenizerFacts | None, str]:
+def _names_on_hub(info: ModelInfo) -> frozenset[str]:
+    names = (sibling.rfilename for sibling in info.siblings or ())
+    return frozenset(name for name in names if "/" not in name)
+
+
+def _names_in(folder: Path | None) -> frozenset[str]:
+    return (
+        frozenset(file.name for file in folder.iterdir() if file.is_file())
+        if folder
+        else frozenset()
+    )
+
+
+def _tokenizer(
+    path: ModelPath, files: Collection[str], trust_remote_code: bool
+) -> tuple[TokenizerFacts | None, str]:
+    """Return what is known of a tokenizer, or why there is none.
+
+    Where its files are missing, transformers 5 does not fail: it builds an empty tokenizer of the
+    class that goes with the architecture.
+    """
+    if not any(TOKENIZER_FILE.fullmatch(name) for name in files):
+        return None, "it has no tokenizer files"
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path.path, revision=path.revision, trust_remote_code=trust_remote_code
         )
-        return tokenizer_facts(tokenizer), ""
     except Exception as error:  # each kind of tokenizer fails in its own way
+        if not any(VOCABULARY_FILE.fullmatch(name) for name in files):
+            return None, _without("tokenizer.json")
         return None, first_line(error)
+    missing = missing_vocabulary(tokenizer, files)
+    return (None, missing) if missing else (tokenizer_facts(tokenizer), "")
+
+
+def missing_vocabulary(tokenizer: PreTrainedTokenizerBase, files: Collection[str]) -> str:
+    """Return why a loaded tokenizer cannot have its tokens from a model's files; empty if it can.
+
+    Args:
+        tokenizer: As transformers loaded it; its class tells which files it reads.
+        files: The names of the model's files.
+    """
+    read_by_class = tokenizer.vocab_files_names
+    if not read_by_class:  # a tokenizer of bytes or characters
+        return ""
+    if any(WHOLE_VOCABULARY_FILE.fullmatch(name) for name in files):
+        return ""
+    needed = [read_by_class[key] for key in ("vocab_file", "merges_file") if key in read_by_class]
+    missing = [name for name in needed if name not in files]
+    if needed and not missing:
+        return ""
+    if len(missing) == len(needed):
+        return _without("tokenizer.json", *missing)
+    return f"it has a {needed[0]}, but no {missing[0]}"
+
+
+def _without(*names: str) -> str:
+    return f"it has none of the files with a tokenizer's tokens ({', '.join(dict.fromkeys(names))})"
 
 
 def _tensors(

@@ -97,6 +97,7 @@ def align_vocabularies(
     if source is None:
         return None
     settings = dict((config.tokenizer and config.tokenizer.tokens) or {})
+    _check_tokenizers(source, config.base_model, models)
     with quiet():
         try:
             info = build_tokenizer(
@@ -132,6 +133,25 @@ def align_vocabularies(
     )
     _check_sources(settings, vocabulary)
     return vocabulary
+
+
+def _check_tokenizers(
+    source: ModelReference | str, base_model: ModelReference, models: Mapping[ModelReference, Model]
+) -> None:
+    """Check that the models have a tokenizer of whose tokens the output's is made.
+
+    Where a folder has none, transformers builds an empty one, and mergekit takes it.
+    """
+    for reference in (source, base_model):
+        model = models.get(reference) if isinstance(reference, ModelReference) else None
+        if model is not None and model.tokenizer is None:
+            raise ChatVecError(
+                f"tokenizer: the output's tokenizer cannot be built from {model} "
+                f"({model.tokenizer_problem}).",
+                "Write `tokenizer: {source: ...}` and `base_model:` with the name of a model under "
+                "`models:` whose tokenizer loads, or download its tokenizer files.",
+                code="tokenizer-not-built",
+            )
 
 
 def _known_ids(

@@ -278,6 +278,7 @@ def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
                 f"config.json: {name}",
                 f"{message}. Attention heads that are cut differently do not add up.",
                 "Write models with the same heads.",
+                certain=True,
             )
             continue
         if name in ROPE_FIELDS and _rotated_parts_are_left_out(survey, roles, values):

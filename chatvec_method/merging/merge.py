@@ -91,7 +91,7 @@ def merge(
         ChatVecError: `out` may not be written (see `staging.check_out`), the survey has problems,
             the merge failed, or its output is not what the recipe says. `out` is as before.
     """
-    ready = survey.ready() if isinstance(survey, Survey) else survey
+    ready = survey.ready()
     inputs = {"models": _model_folders(ready), "others": _other_inputs(ready, out)}
     with _stopped_by_signals(), staged(out, overwrite=overwrite, **inputs) as staging:
         cost = cost_of(ready, staging.target)

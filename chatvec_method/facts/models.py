@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ SAFETENSORS_DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 HEADER_LENGTH_BYTES = 8
+LORA_DTYPE = "float32"
+"""In which adapters are added to their model: its own dtype would round the sum."""
 HUB_SECONDS = 5
 """So long the hub may take to answer the first question about a model."""
 UNREACHABLE = "hub-unreachable"
@@ -155,6 +157,14 @@ class Model:
         return tuple(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
 
 
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the config of the language model, which may be a part of a larger one."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # several of them
+        return config
+
+
 def look_up_all(
     references: Iterable[ModelReference], trust_remote_code: bool = False
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
@@ -194,6 +204,8 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         generation_config = _json_file(path, folder, "generation_config.json")
         tokenizer, tokenizer_problem = _tokenizer(path, files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
+        if reference.lora is not None and tensors is not None:
+            tensors = {name: _with_adapter(header) for name, header in tensors.items()}
     return Model(
         reference=reference,
         folder=folder,
@@ -207,6 +219,14 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
         commit=info.sha if info else None,
         files=files,
+    )
+
+
+def with_local_files(model: Model, folder: Path) -> Model:
+    """Return a model whose files have come into a folder, with what they tell."""
+    tensors, pickled, file_problem = _tensors(model.reference, folder)
+    return replace(
+        model, folder=folder, tensors=tensors, pickled=pickled, file_problem=file_problem
     )
 
 
@@ -409,8 +429,6 @@ def _tensors(
     reference: ModelReference, folder: Path | None
 ) -> tuple[dict[str, TensorHeader] | None, bool, str]:
     """Return the headers, whether the files are pickles, and what is wrong with them."""
-    if reference.lora is not None:
-        return None, False, ""
     path = reference.model
     try:
         if folder is None:
@@ -438,6 +456,13 @@ def _tensors(
             return None, False, f"{Path(error.filename).name} is missing, which the index names"
         return None, False, first_line(error)
     return headers, False, problem
+
+
+def _with_adapter(header: TensorHeader) -> TensorHeader:
+    """Return what becomes of a tensor to which an adapter will be added."""
+    if not header.dtype.is_floating_point:
+        return header
+    return TensorHeader(getattr(torch, LORA_DTYPE), header.shape, header.file)
 
 
 def _missing_tensors(found: SafetensorsRepoMetadata) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from immutables import Map
-from mergekit.common import ImmutableMap, ModelReference, get_config_value
+from mergekit.common import ImmutableMap, ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors
 from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
@@ -21,7 +21,7 @@ from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig,
 from transformers import PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError, first_line
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.models import Model, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.quiet import quiet
@@ -167,14 +167,14 @@ def _known_ids(
 
 
 def _rows(plan: MergePlan, model: Model) -> int | None:
-    """Return how many rows a model's config says its embeddings have."""
-    try:
-        rows: int = get_config_value(
-            model.config, plan.architecture.vocab_size_config_key or "vocab_size"
-        )
-    except RuntimeError:  # an architecture without a vocabulary
-        return None
-    return rows
+    """Return how many rows a model's embeddings have; None where it has none, or is not here."""
+    for tensor in plan.tensors:
+        header, axis = tensor.header(model.reference), tensor.weight.vocabulary_axis
+        if tensor.kind == "embeddings" and header is not None and axis is not None:
+            return header.shape[axis]
+    config, key = text_config(model.config), plan.architecture.vocab_size_config_key
+    rows = getattr(config, (key or "vocab_size").rpartition(".")[2], None)
+    return rows if isinstance(rows, int) else None
 
 
 def _check_rows(

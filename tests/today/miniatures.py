@@ -42,6 +42,10 @@ class Trio:
     prediction: frozenset[str]
     """Tensors in the files that transformers does not load."""
 
+    def sees(self, role: str) -> bool:
+        """Whether the model that plays a role sees."""
+        return self.entry.vision and role not in self.entry.text_roles
+
     @property
     def base(self) -> Path:
         return self.folder / "base"
@@ -64,22 +68,23 @@ def build(entry: Architecture, folder: Path) -> Trio:
     seed = zlib.crc32(entry.name.encode())
     torch.manual_seed(seed)
     lexicons = _lexicons(entry)
-    models: dict[int, PreTrainedModel] = {}
+    models: dict[tuple[int, bool], PreTrainedModel] = {}
     base_weights: dict[str, Tensor] = {}
     prediction: frozenset[str] = frozenset()
     for place, role in enumerate(ROLES):
         words = lexicons[role]
         rows = _rows(entry, words)
-        if rows not in models:
-            models[rows] = new_model(entry, words, rows)
-        model = models[rows]
+        sees = entry.vision and role not in entry.text_roles
+        if (rows, sees) not in models:
+            models[rows, sees] = _new_model(entry, words, rows, sees)
+        model = models[rows, sees]
         weights = _descendant(model, base_weights, _SPREAD[role])
         base_weights = base_weights or weights
         dtype = entry.dtypes[place]
         for name, tensor in _stored(model):
             kept = entry.float32 and re.search(entry.float32, name)
             tensor.data = weights[name].to(torch.float32 if kept else dtype)
-        _save(entry, model, folder / role)
+        _save(entry, model, folder / role, as_merged=entry.as_merged and role == "cp")
         if entry.prediction:
             prediction = _add_prediction_layer(folder / role, entry.prediction)
         if entry.pickled:
@@ -88,22 +93,36 @@ def build(entry: Architecture, folder: Path) -> Trio:
     return Trio(entry, folder, _recipe(entry, folder, lexicons), prediction)
 
 
-def new_model(entry: Architecture, words: Lexicon, rows: int) -> PreTrainedModel:
+def config_of(entry: Architecture) -> PretrainedConfig:
+    """Return the config of cp."""
+    words = _lexicons(entry)["cp"]
+    sees = entry.vision and "cp" not in entry.text_roles
+    return _config(entry, words, _rows(entry, words), sees)
+
+
+def _new_model(entry: Architecture, words: Lexicon, rows: int, sees: bool) -> PreTrainedModel:
     """Return a model in float32 as transformers initialises it, of so many rows."""
-    loader = AutoModelForImageTextToText if entry.vision else AutoModelForCausalLM
-    config = _config(entry, words, rows)
+    loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    config = _config(entry, words, rows, sees)
     model: PreTrainedModel = loader.from_config(config, dtype=torch.float32)
     return model
 
 
-def config_of(entry: Architecture) -> PretrainedConfig:
-    """Return the config of base."""
-    words = _lexicons(entry)["base"]
-    return _config(entry, words, _rows(entry, words))
-
-
-def _config(entry: Architecture, words: Lexicon, rows: int) -> PretrainedConfig:
-    return AutoConfig.for_model(entry.model_type, **_settings(entry, words, rows))
+def _config(entry: Architecture, words: Lexicon, rows: int, sees: bool) -> PretrainedConfig:
+    """Return a config with the vocabulary's size filled in, and ids for tokens."""
+    alone = entry.vision and not sees
+    given = dict(entry.text_alone if alone else entry.settings)
+    model_type = given.pop("model_type") if alone else entry.model_type
+    family, ids = words.family, words.ids
+    settings = _with_ids(given, ids)
+    text = settings.get("text_config", settings)
+    text["vocab_size"] = rows
+    if "hidden_size_per_layer_input" in text:
+        text["vocab_size_per_layer_input"] = rows
+    text["bos_token_id"] = ids.get(family.bos or "")
+    text["eos_token_id"] = ids[family.eos]
+    text["pad_token_id"] = ids.get(family.pad or "")
+    return AutoConfig.for_model(model_type, **settings)
 
 
 def _rows(entry: Architecture, words: Lexicon) -> int:
@@ -115,6 +134,9 @@ def _lexicons(entry: Architecture) -> dict[str, Lexicon]:
     plain = lexicon(family)
     if entry.vocabulary == "extended":
         return {"base": plain, "chat": plain, "cp": extended(plain)}
+    if entry.vocabulary == "images":
+        bare = plain.without(token for token in plain.tokens if "image" in token)
+        return {"base": bare, "chat": bare, "cp": plain}
     if entry.vocabulary == "markers":
         # In life they come last: a chat model's own tokens are added to those of its base.
         own = tuple(m for m in family.markers if m not in (family.eos, family.bos))
@@ -124,20 +146,6 @@ def _lexicons(entry: Architecture) -> dict[str, Lexicon]:
         chat = Lexicon(family, (*bare.tokens, *own), plain.merges)
         return {"base": bare, "chat": chat, "cp": bare}
     return dict.fromkeys(ROLES, plain)
-
-
-def _settings(entry: Architecture, words: Lexicon, rows: int) -> dict[str, Any]:
-    """Return the config's settings with the vocabulary's size and ids for tokens."""
-    family, ids = words.family, words.ids
-    settings = _with_ids(entry.settings, ids)
-    text = settings.get("text_config", settings)
-    text["vocab_size"] = rows
-    if "hidden_size_per_layer_input" in text:
-        text["vocab_size_per_layer_input"] = rows
-    text["bos_token_id"] = ids.get(family.bos or "")
-    text["eos_token_id"] = ids[family.eos]
-    text["pad_token_id"] = ids.get(family.pad or "")
-    return settings
 
 
 def _with_ids(settings: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
@@ -170,19 +178,30 @@ def _descendant(
     """Return base's weights with noise, and rows of their own for new tokens; in float32."""
     weights = {}
     for name, tensor in _stored(model):
-        start = 0.05 * torch.randn(tensor.shape) if base else tensor.detach().float().clone()
-        if base:
-            start[tuple(slice(size) for size in base[name].shape)] = base[name][
-                tuple(slice(size) for size in start.shape)
-            ]
+        old = base.get(counterpart(name, base))
+        start = tensor.detach().float().clone() if not base else 0.05 * torch.randn(tensor.shape)
+        if old is not None:
+            kept = tuple(slice(min(sizes)) for sizes in zip(old.shape, start.shape, strict=True))
+            start[kept] = old[kept]
         weights[name] = start + spread * torch.randn(tensor.shape)
     return weights
 
 
-def _save(entry: Architecture, model: PreTrainedModel, folder: Path) -> None:
+def counterpart(name: str, weights: Mapping[str, Any]) -> str:
+    """Return a tensor's name in another model, of which it may be the text part, or the whole."""
+    sees, text = "model.language_model.", "model."
+    for old, new in ((sees, text), (text, sees)):
+        if name not in weights and name.startswith(old):
+            other = new + name.removeprefix(old)
+            if other in weights:
+                return other
+    return name
+
+
+def _save(entry: Architecture, model: PreTrainedModel, folder: Path, *, as_merged: bool) -> None:
     """Write weights and config; transformers stores them under the names that hubs have."""
     size = "60KB" if entry.sharded else "1GB"
-    model.save_pretrained(folder, max_shard_size=size)
+    model.save_pretrained(folder, max_shard_size=size, save_original_format=not as_merged)
 
 
 def _add_prediction_layer(folder: Path, place: str) -> frozenset[str]:
@@ -235,7 +254,8 @@ def _write_small_files(
     chats = role == "chat"
     config = json.loads((folder / CONFIG).read_text())
     text = config.get("text_config", config)
-    _under_the_names_of_hubs(text, entry.settings.get("text_config", entry.settings))
+    given = entry.text_alone if role in entry.text_roles else entry.settings
+    _under_the_names_of_hubs(text, given.get("text_config", given))
     family = words.family
     if chats:
         text["eos_token_id"] = words.ids[family.chat_eos or family.end_of_turn]
@@ -243,7 +263,8 @@ def _write_small_files(
         text["num_nextn_predict_layers"] = 1
     if entry.spelt == 4:
         config = as_in_version_4(config)
-    if entry.flat:
+    sees = entry.vision and role not in entry.text_roles
+    if entry.flat and sees:
         settings = config.pop("text_config")
         config = {**{k: v for k, v in settings.items() if k not in config}, **config}
         config["vision_config"].pop("model_type")
@@ -251,7 +272,7 @@ def _write_small_files(
     _write_json(folder / GENERATION_CONFIG, generation_config(words, chat=chats))
     if role != "base" or entry.base_tokenizer:
         write(folder, words, chat=chats, template_in_config=entry.spelt == 4)
-    if entry.vision:
+    if sees:
         for name, content in _PROCESSOR_FILES.items():
             _write_json(folder / name, content)
 

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .miniatures import Trio
+from .miniatures import ROLES, Trio, counterpart
 from .tokenizer_families import FAMILIES, SENTENCE, Family
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,7 @@ class Oracle:
     def __init__(self, trio: Trio) -> None:
         self.trio = trio
         self.family: Family = FAMILIES[trio.entry.tokenizer]
-        self._inputs = [_load(trio, folder) for folder in (trio.base, trio.chat, trio.cp)]
+        self._inputs = [_load(trio.folder / role, sees=trio.sees(role)) for role in ROLES]
         self._vocabulary_tensors = _vocabulary_tensors(self._inputs[2].model)
         self.dtype = getattr(torch, trio.entry.out_dtype or _dtype_name(trio.entry.dtypes[2]))
 
@@ -83,7 +83,7 @@ class Oracle:
         """Return what is wrong with an output."""
         verdict = Verdict()
         try:
-            loaded = _load(self.trio, out)
+            loaded = _load(out, sees=self.trio.sees("cp"))
         except Exception as error:  # each architecture fails in its own way
             verdict.problems.append(f"does not load: {_line(error)}")
             return verdict
@@ -119,7 +119,8 @@ class Oracle:
                 result, expected = self._by_token(name, found[name], out)
             else:
                 result = found[name]
-                expected = _sum(base[name], chat[name], tensor, self.trio.entry.ratio)
+                old, new = (w.get(counterpart(name, w), tensor) for w in (base, chat))
+                expected = _sum(old, new, tensor, self.trio.entry.ratio)
             if tuple(result.shape) != expected.values.shape:
                 wrong[name] = expected.values.size
             else:
@@ -143,7 +144,7 @@ class Oracle:
         A token that a model lacks has cp's row there, as mergekit documents, or that of the model
         which the recipe names as its source.
         """
-        base, chat, cp = (each.weights[name] for each in self._inputs)
+        base, chat, cp = (w[counterpart(name, w)] for w in (i.weights for i in self._inputs))
         vocabularies = [vocabulary(f) for f in (self.trio.base, self.trio.chat, self.trio.cp)]
         named = self.trio.recipe["tokenizer"].get("tokens", {})
         rows: list[list[Tensor]] = [[], [], []]
@@ -227,6 +228,9 @@ class Oracle:
             number = getattr(settings, f"{role}_token_id")
             if token is not None and number not in (None, ids.get(token)):
                 verdict.problems.append(f"{role}_token_id is {number}, which is not {token}")
+        said = {self.family.eos, self.family.end_of_turn, *self.family.all_stops}
+        if more := [token for token in verdict.stops_at if token not in said]:
+            verdict.problems.append(f"stops at {_some(more)}, of which no model's files say so")
         end = ids.get(self.family.end_of_turn)
         if end not in stops:
             verdict.problems.append(f"does not stop at {self.family.end_of_turn}")
@@ -253,8 +257,6 @@ class Oracle:
             verdict.problems.append(f"config.json no longer says {_some(lost)}, which others read")
 
     def _judge_files(self, out: Path, verdict: Verdict) -> None:
-        if not self.trio.entry.vision:
-            return
         for file in sorted(self.trio.cp.glob("*process*.json")):
             copied = out / file.name
             if not copied.is_file() or copied.read_bytes() != file.read_bytes():
@@ -312,8 +314,8 @@ def rounded(values: Array, dtype: torch.dtype) -> Array:
 # --- Reading ----------------------------------------------------------------------------------
 
 
-def _load(trio: Trio, folder: Path) -> _Loaded:
-    loader = AutoModelForImageTextToText if trio.entry.vision else AutoModelForCausalLM
+def _load(folder: Path, *, sees: bool) -> _Loaded:
+    loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model, info = loader.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     told = {k: [str(key) for key in keys] for k, keys in info.items() if keys}
     return _Loaded(model.eval(), told)

@@ -110,7 +110,7 @@ _GLM_TOKENS = {
     "video_end_token_id": "<|end_of_video|>",
 }
 
-Vocabulary = Literal["same", "extended", "markers"]
+Vocabulary = Literal["same", "extended", "markers", "images"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Architecture:
     ratio: float = 1.0
     vocabulary: Vocabulary = "same"
     """`same`: of all three, rows go by position. `extended`: cp's has new words. `markers`: chat
-    alone has the markers of its template."""
+    alone has the markers of its template. `images`: cp alone has the tokens for images."""
     multiple: int = 1
     """Rows of the embeddings are padded to a multiple of this."""
     dtypes: tuple[torch.dtype, torch.dtype, torch.dtype] = (torch.bfloat16,) * 3
@@ -149,6 +149,12 @@ class Architecture:
     """Whether base has tokenizer files."""
     out_dtype: str | None = "bfloat16"
     """Of the recipe."""
+    text_alone: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of a model that is the text part alone, with its `model_type`."""
+    text_roles: tuple[str, ...] = ()
+    """The roles that such a model plays; the others see."""
+    as_merged: bool = False
+    """Whether cp's files have the layout of transformers' modules, as what mergekit writes has."""
     flat: bool = False
     """Whether config.json has the text's settings at its top, as the first hubs had them."""
     buffers: Mapping[str, Any] = field(default_factory=dict)
@@ -174,8 +180,9 @@ def _seeing(
     **rest: Any,
 ) -> Architecture:
     """Return a model that sees, from the settings of its two parts and of what joins them."""
+    model_type = rest.pop("model_type", name)
     joined = {"text_config": dict(text), "vision_config": dict(vision), **settings}
-    return Architecture(name, name, people, tokenizer, joined, vision=True, **rest)
+    return Architecture(name, model_type, people, tokenizer, joined, vision=True, **rest)
 
 
 FP16, BF16, FP32 = torch.float16, torch.bfloat16, torch.float32
@@ -263,6 +270,16 @@ TEXT = (
         {**_HEADS, **_MIXTRAL_EXPERTS, **_theta(1000000.0), "sliding_window": None},
         special="experts stored one by one",
         sharded=True,
+    ),
+    _text(
+        "mixtral-merged",
+        "merges of Mixtral",
+        "mistral",
+        {**_HEADS, **_MIXTRAL_EXPERTS, **_theta(1000000.0), "sliding_window": None},
+        model_type="mixtral",
+        special="cp is the output of a merge: its experts are stored together",
+        as_merged=True,
+        ratio=0.7,
     ),
     _text(
         "qwen2",
@@ -597,6 +614,14 @@ TEXT = (
         "qwen2",
         {**_HEADS, **_DENSE_FIRST, **_theta(10000000.0)},
         special="the first layer is dense",
+        ratio=0.7,
+    ),
+    _text(
+        "internlm3",
+        "InternLM 3",
+        "llama-2-chatml",
+        {**_HEADS, **_theta(50000000.0)},
+        config={"architectures": ["InternLM3ForCausalLM"]},
         ratio=0.7,
     ),
     _text("glm", "GLM-4 9B", "glm", {**_HEADS, "partial_rotary_factor": 0.5}),
@@ -1011,6 +1036,99 @@ SEEING = (
         {"image_token_index": "<|image|>"},
         special="rows of the embeddings that have no head",
     ),
+    _seeing(
+        "lfm2_vl",
+        "LFM2-VL",
+        "llama-3-image",
+        {**_GROUPED, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+        {
+            "hidden_size": HIDDEN,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_patches": 16,
+            "patch_size": 16,
+        },
+        {"image_token_id": "<image>", "projector_hidden_size": 64},
+    ),
+    _seeing(
+        "gemma3-anew",
+        "Gemma 3 trained on with transformers 5",
+        "gemma3",
+        {**_HEADS, **_WINDOW},
+        _SIGLIP,
+        {
+            "image_token_index": "<image_soft_token>",
+            "boi_token_index": "<start_of_image>",
+            "eoi_token_index": "<end_of_image>",
+            "mm_tokens_per_image": 4,
+        },
+        model_type="gemma3",
+        special="cp's tensors have other names than base's and chat's",
+        as_merged=True,
+        ratio=0.7,
+    ),
+    _seeing(
+        "qwen2_5_vl+qwen2",
+        "Qwen2.5-VL, with the chat vector of a language's Qwen2.5",
+        "qwen2-vl",
+        {**_GROUPED, "rope_parameters": _IMAGE_ROPE},
+        {**_QWEN_VIT, "fullatt_block_indexes": [1]},
+        {**_QWEN_TOKENS, "tie_word_embeddings": False},
+        model_type="qwen2_5_vl",
+        special="base and chat are text models",
+        text_alone={"model_type": "qwen2", **_GROUPED, **_theta(1000000.0)},
+        text_roles=("base", "chat"),
+        flat=True,
+        multiple=32,
+        ratio=0.7,
+    ),
+    _seeing(
+        "llava+llama",
+        "LLaVA, with the chat vector of a language's Llama 3",
+        "llama-3-image",
+        {**_HEADS, "model_type": "llama", **_theta(500000.0)},
+        _CLIP,
+        {"image_token_index": "<image>", "tie_word_embeddings": False},
+        model_type="llava",
+        special="base and chat are text models; cp alone has tokens for images",
+        text_alone={"model_type": "llama", **_HEADS, **_theta(500000.0)},
+        text_roles=("base", "chat"),
+        vocabulary="images",
+        multiple=8,
+    ),
+    _seeing(
+        "gemma3+gemma3_text",
+        "Gemma 3, with the chat vector of a text model",
+        "gemma3",
+        {**_HEADS, **_WINDOW},
+        _SIGLIP,
+        {
+            "image_token_index": "<image_soft_token>",
+            "boi_token_index": "<start_of_image>",
+            "eoi_token_index": "<end_of_image>",
+            "mm_tokens_per_image": 4,
+        },
+        model_type="gemma3",
+        special="base and chat are text models",
+        text_alone={"model_type": "gemma3_text", **_HEADS, **_WINDOW},
+        text_roles=("base", "chat"),
+        ratio=0.7,
+    ),
+    _seeing(
+        "qwen2+qwen2_5_vl",
+        "A language's Qwen2.5, with the chat vector of Qwen2.5-VL's text part",
+        "qwen2-vl",
+        {**_GROUPED, "rope_parameters": _IMAGE_ROPE},
+        {**_QWEN_VIT, "fullatt_block_indexes": [1]},
+        {**_QWEN_TOKENS, "tie_word_embeddings": False},
+        model_type="qwen2_5_vl",
+        special="cp is a text model",
+        text_alone={"model_type": "qwen2", **_GROUPED, **_theta(1000000.0)},
+        text_roles=("cp",),
+        flat=True,
+        multiple=32,
+    ),
 )
 """Models that see, too."""
 
@@ -1021,7 +1139,8 @@ REPRESENTATIVE = (
     *("qwen2", "qwen2-tied", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_text", "gemma2"),
     *("gemma3_text", "gemma4_text", "phi3", "gpt_oss", "exaone4", "exaone_moe", "solar_open"),
     *("deepseek_v3", "glm4_moe", "cohere2", "falcon_h1", "gpt_neox", "qwen2_5_vl", "qwen3_vl"),
-    *("qwen3_5_moe", "gemma3", "gemma4", "llava", "internvl", "mistral3"),
+    *("qwen3_5_moe", "gemma3", "gemma4", "llava", "internvl", "mistral3", "gemma3-anew"),
+    *("mixtral-merged", "qwen2_5_vl+qwen2", "llava+llama"),
 )
 """A third of them, for every run of the tests: each family of tokenizers, each kind of layer, and
 everything that is special."""

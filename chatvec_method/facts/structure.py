@@ -57,7 +57,7 @@ def structure_of(
         real |= {stand_in: name for name, stand_in in stand_ins.items()}
         seen = {stand_ins.get(name, name): checkpoints[name] for name in models}
         architecture, noted = noted_tensors(config, seen, options, real)
-        rename_models(config, real)
+        rename_models(config, {stand_in: name for name, stand_in in stand_ins.items()})
     if not noted:
         raise ChatVecError("the recipe plans no tensor.", "Write `models:` or `slices:`.")
     noted = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import hub
 import pytest
 from mergekit.common import ModelReference
-from today import tokenizers
+from today import tokenizer_families as tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
 from chatvec_method.facts.models import Model, look_up

@@ -11,7 +11,7 @@ from mergekit.options import MergeOptions
 from today import oracle
 from today.miniatures import Trio, build
 from today.table import TABLE
-from today.tokenizers import FAMILIES
+from today.tokenizer_families import FAMILIES
 from transformers import GenerationConfig
 
 from chatvec_method.errors import ChatVecError

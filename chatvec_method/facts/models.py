@@ -1,17 +1,14 @@
 """What is known of a model before any weight is read.
 
 Config, generation config, tokenizer, the headers of its safetensors files and the licence in its
-card, from a local folder or from the hub, of which no weights are downloaded. A tokenizer of 128k
-tokens takes some 200 MB while it is loaded, so only what is asked of it is kept.
+card, from a local folder or from the hub, of which no weights are downloaded.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +21,6 @@ from huggingface_hub import (
     ModelCardData,
     ModelInfo,
     get_local_safetensors_metadata,
-    hf_hub_download,
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -41,9 +37,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import SafetensorsRepoMetadata, validate_repo_id
 from mergekit.common import ModelPath, ModelReference
 from mergekit.io import ShardedTensorIndex
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -65,16 +64,6 @@ LORA_DTYPE = "float32"
 HUB_SECONDS = 5
 """So long the hub may take to answer the first question about a model."""
 UNREACHABLE = "hub-unreachable"
-WHOLE_VOCABULARY_FILE = re.compile(
-    r"tokenizer(\.[\d.]+)?\.json|tekken\.json|tokenizer\.model|tiktoken\.model"
-)
-"""The names of files that hold all tokens, and that transformers reads whatever the class."""
-VOCABULARY_FILE = re.compile(rf"{WHOLE_VOCABULARY_FILE.pattern}|vocab\b.*|.*\.(model|tiktoken)")
-"""The names of files in which tokens are."""
-TOKENIZER_FILE = re.compile(
-    rf"{VOCABULARY_FILE.pattern}|tokenizer.*|merges\.txt|(added_tokens|special_tokens_map)\.json"
-)
-"""The names of files that make a folder one with a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +80,6 @@ class TensorHeader:
     def bytes(self) -> int:
         """The size of its data."""
         return math.prod(self.shape) * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """What a merge needs to know of a tokenizer."""
-
-    ids: Mapping[str, int]
-    """Every token's id, added tokens included."""
-    added: frozenset[str]
-    """Tokens that are found in a text before anything else is, and never cut into pieces."""
-    special: Mapping[str, str]
-    """The tokens with a part to play: bos_token, eos_token, pad_token, ..."""
-    chat_template: str | None
-
-    @property
-    def tokens(self) -> dict[int, str]:
-        """Every id's token."""
-        return {i: token for token, i in self.ids.items()}
 
 
 @dataclass(frozen=True)
@@ -132,10 +103,10 @@ class Model:
     """What is wrong with its weight files; empty if nothing is."""
     card: ModelCardData
     """The metadata of its card: licence, languages."""
+    small_files: SmallFiles
+    """Those besides its weights; of a model with an adapter, the model's."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
-    files: frozenset[str] = frozenset()
-    """The names of its files, those in folders of its own left out."""
 
     def __str__(self) -> str:
         return str(self.reference)
@@ -152,9 +123,22 @@ class Model:
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens at which it stops: of its generation config, else of its config."""
-        generation = self.generation_config or {}
-        ids = generation.get("eos_token_id", getattr(self.config, "eos_token_id", None))
-        return tuple(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
+        ids = self.token_ids("eos_token_id")
+        return tuple(dict.fromkeys(next((each for each in ids if each), ())))
+
+    def token_ids(self, key: str) -> tuple[tuple[int, ...], ...]:
+        """Return the numbers of tokens that its configs have under a key, nearest first.
+
+        Args:
+            key: `eos_token_id`, `bos_token_id` or `pad_token_id`, which may hold one or several.
+
+        Returns:
+            Those of its generation config, then of its config, then of its language model's.
+        """
+        configs = [self.config.to_dict(), text_config(self.config).to_dict()]
+        held = [(self.generation_config or {}).get(key), *(config.get(key) for config in configs)]
+        lists = [value if isinstance(value, list) else [value] for value in held]
+        return tuple(tuple(i for i in each if type(i) is int) for each in lists)
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
@@ -199,10 +183,10 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     folder = _folder(reference)
     with _problems_as_errors(reference):
         info = _ask_hub(path) if folder is None else None
-        files = _names_on_hub(info) if info else _names_in(folder)
+        small_files = _small_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)
-        generation_config = _json_file(path, folder, "generation_config.json")
-        tokenizer, tokenizer_problem = _tokenizer(path, files, trust_remote_code)
+        generation_config = small_files.json(GENERATION_CONFIG_NAME)
+        tokenizer, tokenizer_problem = look_up_tokenizer(path, small_files.names, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
         if reference.lora is not None and tensors is not None:
             tensors = {name: _with_adapter(header) for name, header in tensors.items()}
@@ -216,9 +200,9 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         tensors=tensors,
         pickled=pickled,
         file_problem=file_problem,
+        small_files=small_files,
         card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
         commit=info.sha if info else None,
-        files=files,
     )
 
 
@@ -248,6 +232,25 @@ def _folder(reference: ModelReference) -> Path | None:
     return path if exists else None
 
 
+def small_files_of(reference: ModelReference) -> SmallFiles:
+    """Return the files besides the weights of a model that need not be in a recipe.
+
+    Raises:
+        ChatVecError: It does not exist, is gated, or cannot be reached.
+    """
+    folder = _folder(reference)
+    with _problems_as_errors(reference):
+        info = _ask_hub(reference.model) if folder is None else None
+    return _small_files(reference.model, folder, info)
+
+
+def _small_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -> SmallFiles:
+    if folder is not None:
+        return SmallFiles.in_folder(path, folder)
+    assert info is not None
+    return SmallFiles.on_hub(path, info)
+
+
 def _ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
@@ -256,19 +259,6 @@ def _ask_hub(path: ModelPath) -> ModelInfo:
     if info.gated:  # anybody may read what a gated model is, but not its files
         hub.auth_check(path.path)
     return info
-
-
-def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
-    """Return what a merge needs to know of a loaded tokenizer."""
-    template = tokenizer.chat_template
-    if isinstance(template, dict):  # several, by name
-        template = template.get("default")
-    return TokenizerFacts(
-        ids=tokenizer.get_vocab(),
-        added=frozenset(tokenizer.get_added_vocab()),
-        special={k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
-        chat_template=template,
-    )
 
 
 def _unreachable(reference: ModelReference) -> ChatVecError:
@@ -344,85 +334,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _any(causes: list[BaseException], *types: type[BaseException]) -> bool:
     return any(isinstance(cause, types) for cause in causes)
-
-
-def _json_file(path: ModelPath, folder: Path | None, name: str) -> dict[str, Any] | None:
-    if folder is None:
-        try:
-            file = Path(hf_hub_download(path.path, name, revision=path.revision))
-        except EntryNotFoundError:
-            return None
-    else:
-        file = folder / name
-    if not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ChatVecError(
-            f"{file} is no JSON ({first_line(error)}).", "Download or save the model again."
-        ) from error
-    return content if isinstance(content, dict) else None
-
-
-def _names_on_hub(info: ModelInfo) -> frozenset[str]:
-    names = (sibling.rfilename for sibling in info.siblings or ())
-    return frozenset(name for name in names if "/" not in name)
-
-
-def _names_in(folder: Path | None) -> frozenset[str]:
-    return (
-        frozenset(file.name for file in folder.iterdir() if file.is_file())
-        if folder
-        else frozenset()
-    )
-
-
-def _tokenizer(
-    path: ModelPath, files: Collection[str], trust_remote_code: bool
-) -> tuple[TokenizerFacts | None, str]:
-    """Return what is known of a tokenizer, or why there is none.
-
-    Where its files are missing, transformers 5 does not fail: it builds an empty tokenizer of the
-    class that goes with the architecture.
-    """
-    if not any(TOKENIZER_FILE.fullmatch(name) for name in files):
-        return None, "it has no tokenizer files"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path.path, revision=path.revision, trust_remote_code=trust_remote_code
-        )
-    except Exception as error:  # each kind of tokenizer fails in its own way
-        if not any(VOCABULARY_FILE.fullmatch(name) for name in files):
-            return None, _without("tokenizer.json")
-        return None, first_line(error)
-    missing = missing_vocabulary(tokenizer, files)
-    return (None, missing) if missing else (tokenizer_facts(tokenizer), "")
-
-
-def missing_vocabulary(tokenizer: PreTrainedTokenizerBase, files: Collection[str]) -> str:
-    """Return why a loaded tokenizer cannot have its tokens from a model's files; empty if it can.
-
-    Args:
-        tokenizer: As transformers loaded it; its class tells which files it reads.
-        files: The names of the model's files.
-    """
-    read_by_class = tokenizer.vocab_files_names
-    if not read_by_class:  # a tokenizer of bytes or characters
-        return ""
-    if any(WHOLE_VOCABULARY_FILE.fullmatch(name) for name in files):
-        return ""
-    needed = [read_by_class[key] for key in ("vocab_file", "merges_file") if key in read_by_class]
-    missing = [name for name in needed if name not in files]
-    if needed and not missing:
-        return ""
-    if len(missing) == len(needed):
-        return _without("tokenizer.json", *missing)
-    return f"it has a {needed[0]}, but no {missing[0]}"
-
-
-def _without(*names: str) -> str:
-    return f"it has none of the files with a tokenizer's tokens ({', '.join(dict.fromkeys(names))})"
 
 
 def _tensors(

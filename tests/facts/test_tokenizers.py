@@ -115,7 +115,7 @@ def test_on_the_hub_the_list_of_files_tells(
     with_tokenizer(folder, model_type)
     there = known("o/model")
     assert there.tokenizer == known(folder).tokenizer
-    assert there.files == {file.name for file in folder.iterdir()}
+    assert there.small_files.names == {file.name for file in folder.iterdir()}
 
 
 @pytest.fixture

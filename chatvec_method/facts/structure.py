@@ -49,6 +49,11 @@ def structure_of(
     """
     trust = options.trust_remote_code
     checkpoints = {name: Checkpoint(model, trust) for name, model in models.items()}
+    for name, checkpoint in checkpoints.items():
+        quantisation = checkpoint.quantisation
+        if quantisation is not None and quantisation.problem:
+            problem = f"model {name}: {quantisation.problem}."
+            raise ChatVecError(problem, quantisation.fix, code="quantised")
     sliced = config.models is None
     config = config.model_copy(deep=True)
     mixed = is_mixed(config, checkpoints)

@@ -120,7 +120,8 @@ def rename_models(
     for part in (config, *slices):
         if part.base_model is not None:
             part.base_model = names.get(part.base_model, part.base_model)
-    for part, key in ((config, "tokenizer_source"), (config.tokenizer, "source")):
-        source = getattr(part, key, None)
-        if isinstance(source, ModelReference):
-            setattr(part, key, names.get(source, source))
+    if isinstance(config.tokenizer_source, ModelReference):
+        config.tokenizer_source = names.get(config.tokenizer_source, config.tokenizer_source)
+    if config.tokenizer is not None and isinstance(config.tokenizer.source, ModelReference):
+        source = names.get(config.tokenizer.source, config.tokenizer.source)
+        config.tokenizer = config.tokenizer.model_copy(update={"source": source})

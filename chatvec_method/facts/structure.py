@@ -49,6 +49,11 @@ def structure_of(
     """
     trust = options.trust_remote_code
     checkpoints = {name: Checkpoint(model, trust) for name, model in models.items()}
+    for name, checkpoint in checkpoints.items():
+        quantisation = checkpoint.quantisation
+        if quantisation is not None and quantisation.problem:
+            problem = f"model {name}: {quantisation.problem}."
+            raise ChatVecError(problem, quantisation.fix, code="quantised")
     sliced = config.models is None
     config = config.model_copy(deep=True)
     mixed = is_mixed(config, checkpoints)
@@ -57,7 +62,7 @@ def structure_of(
         real |= {stand_in: name for name, stand_in in stand_ins.items()}
         seen = {stand_ins.get(name, name): checkpoints[name] for name in models}
         architecture, noted = noted_tensors(config, seen, options, real)
-        rename_models(config, real)
+        rename_models(config, {stand_in: name for name, stand_in in stand_ins.items()})
     if not noted:
         raise ChatVecError("the recipe plans no tensor.", "Write `models:` or `slices:`.")
     noted = [

@@ -103,7 +103,9 @@ def _check_tensors(out: Path, output: Model, survey: ReadySurvey) -> None:
     if output.tensors is None or output.file_problem:
         raise ChatVecError(f"{out} is not whole: {output.file_problem}.", "Merge again.")
     planned = {tensor.name: tensor for tensor in survey.plan.tensors}
-    missing = sorted(planned.keys() - output.tensors.keys())
+    # What transformers does not load, stock mergekit leaves out too, and nothing else misses it.
+    needed = {name for name, tensor in planned.items() if not survey.plan.is_spare(tensor)}
+    missing = sorted(needed - output.tensors.keys())
     if missing and not any(planned[name].by_mergekit for name in missing):
         raise ChatVecError(
             f"{out} lacks {len(missing)} tensors that cp has ({missing[0]}): stock mergekit leaves "
@@ -115,8 +117,8 @@ def _check_tensors(out: Path, output: Model, survey: ReadySurvey) -> None:
         raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
     if extra := sorted(output.tensors.keys() - planned.keys()):
         raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
-    for name, expected in survey.expected.items():
-        shape = output.tensors[name].shape
+    for name in planned.keys() & output.tensors.keys():
+        shape, expected = output.tensors[name].shape, survey.expected[name]
         if expected and shape != expected.shape:
             raise ChatVecError(
                 f"{out}: {name} is {list(shape)}, and the recipe makes it {list(expected.shape)}.",

@@ -25,7 +25,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import Model, TensorHeader, look_up, text_config
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
-from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.merging.recompute import (
     AGAIN,
     RowReader,
@@ -81,7 +81,7 @@ class _Output:
 
 def verify(
     out: Path,
-    survey: ReadySurvey,
+    survey: Survey | ReadySurvey,
     *,
     reader: Reader | None = None,
     rows_per_tensor: int = 16,
@@ -108,6 +108,7 @@ def verify(
     Raises:
         ChatVecError: The output is not what the recipe says; names what is wrong first.
     """
+    survey = survey.ready()
     plan, expected = survey.plan, survey.headers
     model = _look_up(out, survey)
     headers = model.tensors or {}

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
+from . import product
+from .by_hand import merge_by_hand
+from .miniatures import build
+from .oracle import Oracle
 from .page import page, totals
 from .sweep import Outcome, Row, State, sweep, third
-from .table import TABLE
+from .table import TABLE, Architecture
 
 WIDTHS = (22, 10, 34, 34)
 
@@ -21,6 +26,7 @@ WIDTHS = (22, 10, 34, 34)
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--only", multiple=True, metavar="NAME", help="Only these; may be repeated.")
 @click.option("--third", "part", type=click.IntRange(1, 3), help="Every third, from the Kth on.")
+@click.option("--by-hand", is_flag=True, help="Try the oracle: on outputs that are made by hand.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 @click.option("--quiet", is_flag=True, help="Leave out what is wrong with each.")
 @click.option(
@@ -30,6 +36,7 @@ def main(
     folder: Path | None,
     only: tuple[str, ...],
     part: int | None,
+    by_hand: bool,
     as_json: bool,
     quiet: bool,
     write: Path | None,
@@ -45,6 +52,8 @@ def main(
     entries = [TABLE[name] for name in only] or list(TABLE.values())
     if part:
         entries = third(entries, part)
+    if by_hand:
+        sys.exit(_try_the_oracle(entries, folder))
     rows = []
     with TemporaryDirectory(dir=folder) as scratch:
         if not as_json:
@@ -62,6 +71,19 @@ def main(
     sys.exit(any(row.faults for row in rows))
 
 
+def _try_the_oracle(entries: Iterable[Architecture], folder: Path | None) -> bool:
+    """Print what the oracle finds wrong in outputs that are right; nothing, if it is any good."""
+    found = False
+    for entry in entries:
+        with TemporaryDirectory(dir=folder) as scratch, product.quiet():
+            trio = build(entry, Path(scratch))
+            merge_by_hand(Oracle(trio), trio.folder / "out")
+            for problem in Oracle(trio).judge(trio.folder / "out").problems:
+                click.echo(f"{entry.name}: {problem}")
+                found = True
+    return found
+
+
 def _print(row: Row, quiet: bool) -> None:
     _print_cells(row.name, row.check.state.value, _in_short(row.merge), _in_short(row.stock))
     columns = {"check": row.check, "merge": row.merge, "stock": row.stock}
@@ -72,7 +94,8 @@ def _print(row: Row, quiet: bool) -> None:
 
 
 def _print_cells(*cells: str) -> None:
-    click.echo("".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)))
+    padded = (cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True))
+    click.echo("  ".join(padded).rstrip())
 
 
 def _in_short(outcome: Outcome) -> str:

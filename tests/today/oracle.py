@@ -60,7 +60,9 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
+    """A model, and what transformers says of its files."""
+
     model: PreTrainedModel
     info: dict[str, list[str]]
 
@@ -76,8 +78,13 @@ class Oracle:
         self.trio = trio
         self.family: Family = FAMILIES[trio.entry.tokenizer]
         self._inputs = [_load(trio.folder / role, sees=trio.sees(role)) for role in ROLES]
-        self._vocabulary_tensors = _vocabulary_tensors(self._inputs[2].model)
+        self._vocabulary_tensors = _vocabulary_tensors(self.cp.model)
         self.dtype = getattr(torch, trio.entry.out_dtype or _dtype_name(trio.entry.dtypes[2]))
+
+    @property
+    def cp(self) -> Loaded:
+        """Cp as transformers loads it."""
+        return self._inputs[2]
 
     def judge(self, out: Path) -> Verdict:
         """Return what is wrong with an output."""
@@ -98,36 +105,32 @@ class Oracle:
 
     # --- Weights ------------------------------------------------------------------------------
 
-    def _judge_keys(self, loaded: _Loaded, verdict: Verdict) -> None:
-        cp = self._inputs[2]
+    def _judge_keys(self, loaded: Loaded, verdict: Verdict) -> None:
+        cp = self.cp
         for kind, keys in loaded.info.items():
             if new := sorted(set(keys) - set(cp.info.get(kind, ()))):
                 verdict.problems.append(f"{len(new)} {kind.replace('_', ' ')}: {_some(new)}")
                 verdict.missing += len(new) if kind == "missing_keys" else 0
                 verdict.tensors += new
 
-    def _judge_weights(self, loaded: _Loaded, out: Path, verdict: Verdict) -> None:
+    def _judge_weights(self, loaded: Loaded, out: Path, verdict: Verdict) -> None:
         found = loaded.weights
-        base, chat, cp = (each.weights for each in self._inputs)
         dtypes = {self.dtype, *(d for d in _stored_dtypes(out) if d == torch.float32)}
         absent = set(loaded.info.get("missing_keys", ()))
+        ids = vocabulary(out)
         wrong: dict[str, int] = {}
-        for name, tensor in cp.items():
+        for name, tensor in self.cp.weights.items():
             if not tensor.is_floating_point() or name not in found or name in absent:
                 continue
-            if name in self._vocabulary_tensors and self.trio.entry.vocabulary != "same":
-                result, expected = self._by_token(name, found[name], out)
-            else:
-                result = found[name]
-                old, new = (w.get(counterpart(name, w), tensor) for w in (base, chat))
-                expected = _sum(old, new, tensor, self.trio.entry.ratio)
+            places, expected = self.expected(name, ids)
+            result = found[name] if places is None else found[name][places]
             if tuple(result.shape) != expected.values.shape:
                 wrong[name] = expected.values.size
             else:
                 got = result.double().numpy()
                 wrong[name] = min(int(expected.differs(got, dtype).sum()) for dtype in dtypes)
             verdict.elements += expected.values.size
-        for name in sorted(cp.keys() - found.keys()):
+        for name in sorted(self.cp.weights.keys() - found.keys()):
             verdict.problems.append(f"no {name} in the model that loads")
         verdict.off = sum(wrong.values())
         if verdict.off:
@@ -138,26 +141,31 @@ class Oracle:
                 f"{_some(names)}"
             )
 
-    def _by_token(self, name: str, found: Tensor, out: Path) -> tuple[Tensor, Sum]:
-        """Return the rows of an output's tokens, and what they should be.
+    def expected(self, name: str, ids: Mapping[str, int]) -> tuple[list[int] | None, Sum]:
+        """Return what a tensor should be: the rows that are meant, None for all, and their sum.
 
-        A token that a model lacks has cp's row there, as mergekit documents, or that of the model
-        which the recipe names as its source.
+        What base and chat do not have, as a text model has no eyes, is cp's. By token, a token
+        that a model lacks has cp's row there, as mergekit documents, or that of the model which
+        the recipe names as its source.
         """
-        base, chat, cp = (w[counterpart(name, w)] for w in (i.weights for i in self._inputs))
+        cp = self.cp.weights[name]
+        others = [each.weights for each in self._inputs[:2]]
+        base, chat = (w.get(counterpart(name, w), cp) for w in others)
+        if name not in self._vocabulary_tensors or self.trio.entry.vocabulary == "same":
+            return None, _sum(base, chat, cp, self.trio.entry.ratio)
         vocabularies = [vocabulary(f) for f in (self.trio.base, self.trio.chat, self.trio.cp)]
         named = self.trio.recipe["tokenizer"].get("tokens", {})
         rows: list[list[Tensor]] = [[], [], []]
         places = []
-        for token, place in sorted(vocabulary(out).items(), key=lambda item: item[1]):
-            owner = (chat, vocabularies[1]) if token in named else (cp, vocabularies[2])
-            if token not in owner[1]:
+        for token, place in sorted(ids.items(), key=lambda item: item[1]):
+            owner, owners_ids = (chat, vocabularies[1]) if token in named else (cp, vocabularies[2])
+            if token not in owners_ids:
                 continue
-            for tensor, ids, taken in zip((base, chat, cp), vocabularies, rows, strict=True):
-                taken.append(tensor[ids[token]] if token in ids else owner[0][owner[1][token]])
+            for tensor, own_ids, taken in zip((base, chat, cp), vocabularies, rows, strict=True):
+                known = token in own_ids
+                taken.append(tensor[own_ids[token]] if known else owner[owners_ids[token]])
             places.append(place)
-        stacked = (torch.stack(taken) for taken in rows)
-        return found[places], _sum(*stacked, self.trio.entry.ratio)
+        return places, _sum(*(torch.stack(taken) for taken in rows), self.trio.entry.ratio)
 
     def _judge_prediction_layer(self, out: Path, verdict: Verdict) -> None:
         """Tensors that transformers does not load must not be lost: kept as they are, or merged."""
@@ -217,7 +225,7 @@ class Oracle:
         if name != KNOWN_BY_ALL and name.removesuffix("Fast") != cps_name.removesuffix("Fast"):
             verdict.problems.append(f"tokenizer_class is {name} in place of {cps_name}")
 
-    def _judge_stop(self, loaded: _Loaded, out: Path, verdict: Verdict) -> None:
+    def _judge_stop(self, loaded: Loaded, out: Path, verdict: Verdict) -> None:
         ids = vocabulary(out)
         tokens = {i: token for token, i in ids.items()}
         settings = loaded.model.generation_config
@@ -236,7 +244,7 @@ class Oracle:
             verdict.problems.append(f"does not stop at {self.family.end_of_turn}")
             return
         try:
-            if _spoken(loaded.model, end) != 2 and _spoken(self._inputs[2].model, end) is not None:
+            if _spoken(loaded.model, end) != 2 and _spoken(self.cp.model, end) is not None:
                 verdict.problems.append(f"generates on after {self.family.end_of_turn}")
         except Exception as error:  # each architecture fails in its own way
             verdict.problems.append(f"does not generate: {_line(error)}")
@@ -314,11 +322,11 @@ def rounded(values: Array, dtype: torch.dtype) -> Array:
 # --- Reading ----------------------------------------------------------------------------------
 
 
-def _load(folder: Path, *, sees: bool) -> _Loaded:
+def _load(folder: Path, *, sees: bool) -> Loaded:
     loader = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model, info = loader.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     told = {k: [str(key) for key in keys] for k, keys in info.items() if keys}
-    return _Loaded(model.eval(), told)
+    return Loaded(model.eval(), told)
 
 
 def _vocabulary_tensors(model: PreTrainedModel) -> set[str]:

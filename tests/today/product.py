@@ -63,8 +63,8 @@ def check(recipe: Path) -> tuple[Run, list[Finding]]:
 
 
 def merge(recipe: Path, out: Path) -> Run:
-    """Run `chatvec merge`."""
-    return _run(chatvec, "merge", recipe, out, "--quiet")
+    """Run `chatvec merge`, without a model card: its picture takes most of the time."""
+    return _run(chatvec, "merge", recipe, out, "--quiet", "--no-write-model-card")
 
 
 def stock(recipe: Path, out: Path) -> Run:
@@ -74,7 +74,7 @@ def stock(recipe: Path, out: Path) -> Run:
 
 def finish(out: Path, recipe: Path) -> Run:
     """Run `chatvec finish` on an output of stock mergekit's."""
-    return _run(chatvec, "finish", out, "--recipe", recipe, "--json")
+    return _run(chatvec, "finish", out, "--recipe", recipe, "--json", "--no-card")
 
 
 @contextmanager

@@ -29,6 +29,11 @@ CONVERSATION = (
     {"role": "assistant", "content": ANSWER},
     {"role": "user", "content": AGAIN},
 )
+IN_PARTS = tuple(
+    {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
+    for turn in CONVERSATION
+)
+"""The same for models that see or hear: some of their templates know nothing else."""
 MARKER = re.compile(r"<\|[^<>|\s]+\|>|<[a-z]+(?:_[a-z]+)+>")
 """What looks like a special token of a chat format: `<|im_start|>`, `<start_of_turn>`."""
 SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token")
@@ -173,16 +178,20 @@ def _special_tokens(chat: Model, cp: Model, tokens: Mapping[str, int]) -> dict[s
 def _rendered(template: str, special: Mapping[str, str]) -> tuple[str, str]:
     """Return a short conversation in a template, or why that fails."""
     settings: dict[str, Any] = {"add_generation_prompt": True, **special}
-    try:
-        rendered: Any = render_jinja_template(
-            [list(CONVERSATION)], chat_template=template, **settings
-        )
-    except Exception as error:  # a template is a program
-        return "", first_line(error)
-    text: str = rendered[0][0]
-    if ANSWER not in text or AGAIN not in text:
-        return text, "it leaves out what was said"
-    return text, ""
+    text, problem = "", ""
+    for conversation in (CONVERSATION, IN_PARTS):
+        try:
+            rendered: Any = render_jinja_template(
+                [list(conversation)], chat_template=template, **settings
+            )
+        except Exception as error:  # a template is a program
+            problem = problem or first_line(error)
+            continue
+        text = rendered[0][0]
+        if ANSWER in text and AGAIN in text:
+            return text, ""
+        problem = problem or "it leaves out what was said"
+    return text, problem
 
 
 def _markers(

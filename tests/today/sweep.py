@@ -91,6 +91,7 @@ def try_out(entry: Architecture, folder: Path, *, stock: bool = True) -> Row:
         stock: Whether to try stock mergekit with finish as well.
     """
     start = time.perf_counter()
+    folder = folder.resolve()
     trio = build(entry, folder)
     oracle = Oracle(trio)
     recipe = folder / "recipe.yaml"
@@ -100,12 +101,21 @@ def try_out(entry: Architecture, folder: Path, *, stock: bool = True) -> Row:
     check = _check_outcome(checked, errors)
     merged = product.merge(recipe, folder / "out")
     merge = _merge_outcome(merged, check, oracle, folder / "out")
-    unknown = Outcome(State.REFUSED, ["not tried"])
-    by_stock = _stock_outcome(recipe, folder / "stock", oracle, findings) if stock else unknown
-    way_out = f"{errors[0].message} {errors[0].fix}" if errors else merged.message
-    if merge.state is State.EXACT:
-        way_out = ""
-    return Row(entry.name, check, merge, by_stock, way_out, time.perf_counter() - start)
+    by_stock = Outcome(State.REFUSED, ["not tried"])
+    if stock:
+        by_stock = _stock_outcome(recipe, folder / "stock", oracle, findings)
+    for outcome in (check, merge, by_stock):
+        outcome.reasons = [_without(folder, reason) for reason in outcome.reasons]
+    way_out = ""
+    if merge.state is not State.EXACT:
+        way_out = f"{errors[0].message} {errors[0].fix}" if errors else merged.message
+    seconds = time.perf_counter() - start
+    return Row(entry.name, check, merge, by_stock, _without(folder, way_out), seconds)
+
+
+def _without(folder: Path, text: str) -> str:
+    """Return a text in which the models are called base, chat and cp."""
+    return text.replace(f"{folder}/", "")
 
 
 def _check_outcome(run: Run, errors: list[Finding]) -> Outcome:

@@ -190,7 +190,7 @@ FP16, BF16, FP32 = torch.float16, torch.bfloat16, torch.float32
 TEXT = (
     _text(
         "llama",
-        "Llama 3 and 3.1, Open-Ko, Swallow, Taiwan-LLM, ELYZA",
+        "Llama 3 to 3.3, Open-Ko, Kanana 1.5, Swallow, ELYZA, Taiwan",
         "llama-3",
         {**_HEADS, "rope_parameters": _LLAMA_3_ROPE, "tie_word_embeddings": False},
         special="rope_scaling as Llama 3.1 has it",
@@ -198,7 +198,7 @@ TEXT = (
     ),
     _text(
         "llama-extended",
-        "Chinese-LLaMA-2, llama-2-ko, Swallow",
+        "Llama 2, Chinese-LLaMA-2, llama-2-ko, Swallow",
         "llama-2",
         {**_HEADS, "rms_norm_eps": 1e-5},
         model_type="llama",
@@ -221,7 +221,7 @@ TEXT = (
     ),
     _text(
         "llm-jp",
-        "LLM-jp 3 and 4, Sarashina",
+        "LLM-jp 3, Sarashina 2",
         "llm-jp",
         {**_HEADS, **_theta(10000.0)},
         model_type="llama",
@@ -230,7 +230,7 @@ TEXT = (
     ),
     _text(
         "mistral",
-        "Mistral 7B v0.2 and v0.3, Breeze, Swallow-MS",
+        "Mistral 7B, Breeze, Swallow-MS",
         "mistral",
         {**_HEADS, **_theta(1000000.0), "sliding_window": None},
         special="cp has new words",
@@ -283,7 +283,7 @@ TEXT = (
     ),
     _text(
         "qwen2",
-        "Qwen2, Qwen2.5, Rakuten, ELYZA-Shortcut, KARAKURI",
+        "Qwen2 and 2.5, A.X 4, ELYZA Shortcut",
         "qwen2",
         {**_GROUPED, **_theta(1000000.0), "tie_word_embeddings": False},
         special="padded rows",
@@ -309,7 +309,7 @@ TEXT = (
     ),
     _text(
         "qwen3",
-        "Qwen3, Swallow, Kanana, A.X 4",
+        "Qwen3 0.6B to 32B",
         "qwen3",
         {**_HEADS, **_theta(1000000.0), "tie_word_embeddings": True},
         special="tied head, padded rows",
@@ -360,7 +360,7 @@ TEXT = (
     ),
     _text(
         "gemma2",
-        "Gemma 2, Gemma 2 JPN, Llama-Gemma-Ko",
+        "Gemma 2, Gemma 2 JPN, Gemma 2 Swallow",
         "gemma",
         {**_HEADS, **_WINDOW, "query_pre_attn_scalar": 8},
         special="cp has new words",
@@ -424,7 +424,7 @@ TEXT = (
     _text("phimoe", "Phi-3.5-MoE", "phi3", {**_GROUPED, **_MIXTRAL_EXPERTS}, multiple=64),
     _text(
         "gpt_oss",
-        "gpt-oss in bf16, Swallow",
+        "gpt-oss in bf16",
         "harmony",
         {
             **_HEADS,
@@ -647,7 +647,7 @@ TEXT = (
     _text("starcoder2", "StarCoder2", "gpt2", {**_GROUPED}, special="tied head"),
     _text(
         "granite",
-        "Granite 3, Granite 8B Japanese",
+        "Granite 3",
         "granite",
         {**_GROUPED, **_theta(10000000.0)},
         vocabulary="extended",
@@ -712,7 +712,7 @@ TEXT = (
     ),
     _text(
         "lfm2",
-        "LFM2, LFM2 JP",
+        "LFM2",
         "llama-3",
         {
             **_GROUPED,
@@ -724,7 +724,7 @@ TEXT = (
     ),
     _text(
         "gpt_neox",
-        "Polyglot-Ko, KoAlpaca, rinna, Japanese StableLM",
+        "Polyglot-Ko, KoAlpaca, rinna's GPT-NeoX",
         "neox",
         {**_TEXT, "tie_word_embeddings": False},
         special=".bin files, with the buffers of old; padded rows",
@@ -758,7 +758,7 @@ TEXT = (
     ),
     _text(
         "opt",
-        "OPT, KIT-19",
+        "OPT",
         "gpt2",
         {
             "hidden_size": HIDDEN,
@@ -774,7 +774,7 @@ TEXT = (
     ),
     _text(
         "stablelm",
-        "Stable LM 2, Japanese Stable LM Gamma",
+        "Stable LM 2, Japanese Stable LM 2",
         "gpt2",
         {**_GROUPED, "partial_rotary_factor": 0.25},
         ratio=0.7,
@@ -785,7 +785,7 @@ TEXT = (
 SEEING = (
     _seeing(
         "qwen2_vl",
-        "Qwen2-VL, Heron",
+        "Qwen2-VL",
         "qwen2-vl",
         {**_GROUPED, "rope_parameters": _IMAGE_ROPE},
         {"depth": 2, "embed_dim": HIDDEN, "hidden_size": HIDDEN, "num_heads": 2, "mlp_ratio": 2},
@@ -891,7 +891,7 @@ SEEING = (
     ),
     _seeing(
         "llava_next",
-        "LLaVA-NeXT, Bllossom-Vision",
+        "LLaVA-NeXT",
         "mistral-image",
         {**_HEADS, "model_type": "mistral", **_theta(1000000.0)},
         _CLIP,
@@ -1007,7 +1007,7 @@ SEEING = (
     ),
     _seeing(
         "hyperclovax_vision_v2",
-        "HyperCLOVA X SEED 32B Think, with vision",
+        "HyperCLOVA X SEED Think, with vision",
         "hyperclova-vl",
         {**_HEADS, "model_type": "hyperclovax"},
         {**_QWEN_VIT, "model_type": "qwen2_5_vl_vision"},

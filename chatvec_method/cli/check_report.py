@@ -43,11 +43,16 @@ def print_report(console: Console, report: Report) -> None:
         header = ("", "stock mergekit-yaml", "chatvec merge")
         console.print(table("What comes out", header, rows))
     console.print()
-    print_findings(console, report.findings)
+    print_findings(console, report.findings, report.accepted)
 
 
-def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print findings, the worst last, where the eye is, and how many there are."""
+def print_findings(
+    console: Console, findings: Sequence[Finding], accepted: Sequence[Finding] = ()
+) -> None:
+    """Print findings, the worst last, where the eye is, and how many there are.
+
+    Of those that the recipe accepts, only their kinds are told.
+    """
     for finding in reversed(findings):
         style = STYLES[finding.severity]
         console.print(
@@ -57,17 +62,20 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         )
         for text in (Text(finding.message), Text(finding.fix, style="green")):
             console.print(Padding(text, (0, 0, 0, 2), expand=False))
-    console.print(summary(findings))
+    console.print(summary(findings, accepted))
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """Return how many findings there are of each severity, in words."""
+def summary(findings: Sequence[Finding], accepted: Sequence[Finding] = ()) -> str:
+    """Return how many findings there are of each severity, in words, and which are accepted."""
     counts = {s: sum(finding.severity is s for finding in findings) for s in Severity}
     words = []
     for severity, count in counts.items():
         if count:
             plural = "" if count == 1 or severity is Severity.ADVICE else "s"
             words.append(f"{count} {severity.value}{plural}")
+    if accepted:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in accepted))
+        words.append(f"{len(accepted)} accepted by the recipe ({codes})")
     return ", ".join(words) + "." if words else "Nothing found."
 
 
@@ -81,16 +89,18 @@ def as_data(report: Report) -> dict[str, Any]:
         "chat": _format_data(survey),
         "cost": vars(report.cost),
         "differences": [vars(difference) for difference in report.differences],
-        "findings": [
-            {
-                "code": finding.code,
-                "severity": finding.severity.value,
-                "place": finding.place,
-                "message": finding.message,
-                "fix": finding.fix,
-            }
-            for finding in report.findings
-        ],
+        "findings": [_finding_data(finding) for finding in report.findings],
+        "accepted": [_finding_data(finding) for finding in report.accepted],
+    }
+
+
+def _finding_data(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity.value,
+        "place": finding.place,
+        "message": finding.message,
+        "fix": finding.fix,
     }
 
 

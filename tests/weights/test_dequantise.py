@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,12 +38,12 @@ from transformers import (
     GptOssConfig,
     LlamaConfig,
     Ministral3Config,
-    Mxfp4Config,
     PretrainedConfig,
     Qwen3Config,
     Qwen3MoeConfig,
 )
-from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize
+from transformers.utils.quantization_config import Mxfp4Config
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.weights import dequantise
@@ -152,6 +153,45 @@ def quantised_to_int8_with_zero_points(key: str, weight: Tensor) -> Stored:
         f"{key}_scale": scale,
         f"{key}_zero_point": zero_point.to(torch.int8),
     }
+
+
+def small_integers(
+    weight: Tensor, bits: int, group: int, symmetric: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a matrix as integers of some bits, their scales in bfloat16, and zero points."""
+    grouped = weight.float().reshape(len(weight), -1, group)
+    half = 2 ** (bits - 1)
+    low, high = grouped.aminmax(dim=2)
+    scale = grouped.abs().amax(2) / half if symmetric else (high - low) / (2 * half - 1)
+    scale = scale.bfloat16()
+    zero_point = (-half - low / scale.float()).round().clamp(-half, half - 1)
+    zero_point = torch.zeros_like(zero_point) if symmetric else zero_point
+    values = grouped / scale[..., None].float() + zero_point[..., None]
+    values = values.round().clamp(-half, half - 1).reshape(weight.shape)
+    return values.to(torch.int8), scale, zero_point.to(torch.int8)
+
+
+def quantised_to_packed_integers(bits: int, group: int, symmetric: bool) -> Quantiser:
+    """Return what quantises as llm-compressor's W4A16, packed by compressed-tensors itself."""
+
+    def quantise(key: str, weight: Tensor) -> Stored:
+        from compressed_tensors.compressors.pack_quantized.helpers import (  # type: ignore[import-untyped]
+            pack_to_int32,
+        )
+
+        if not is_quantised(key):
+            return {key: weight}
+        values, scale, zero_point = small_integers(weight, bits, group, symmetric)
+        stored = {
+            f"{key}_packed": pack_to_int32(values, bits),
+            f"{key}_scale": scale,
+            f"{key}_shape": torch.tensor(weight.shape),
+        }
+        if not symmetric:
+            stored[f"{key}_zero_point"] = pack_to_int32(zero_point, bits, packed_dim=0)
+        return stored
+
+    return quantise
 
 
 def quantised_to_mxfp4(key: str, weight: Tensor) -> Stored:
@@ -299,8 +339,37 @@ def test_gpt_oss_is_what_transformers_makes_of_it(dtype: torch.dtype, tmp_path: 
             ),
             quantised_to_int8_with_zero_points,
         ),
+        (
+            compressed(
+                {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 8},
+                "pack-quantized",
+            ),
+            quantised_to_packed_integers(4, 8, symmetric=True),
+        ),
+        (
+            compressed(
+                {
+                    "num_bits": 8,
+                    "type": "int",
+                    "strategy": "group",
+                    "group_size": 16,
+                    "symmetric": False,
+                },
+                "pack-quantized",
+            ),
+            quantised_to_packed_integers(8, 16, symmetric=False),
+        ),
     ],
-    ids=["channel", "channel-bf16", "tensor", "cut-blocks", "int8", "int8-zero-points"],
+    ids=[
+        "channel",
+        "channel-bf16",
+        "tensor",
+        "cut-blocks",
+        "int8",
+        "int8-zero-points",
+        "int4-packed",
+        "int8-packed-zero-points",
+    ],
 )
 @pytest.mark.filterwarnings("ignore:You passed .quantization_config.")
 def test_compressed_tensors_are_what_their_own_library_makes_of_them(
@@ -317,6 +386,21 @@ def test_compressed_tensors_are_what_their_own_library_makes_of_them(
             # The library multiplies in the scales' dtype; rounded to it, ours are the same.
             theirs = {n: t.bfloat16() for n, t in theirs.items()}
         equal_where_loaded(ours, theirs, next(iter(theirs.values())).dtype)
+
+
+@pytest.mark.parametrize("scales", ["float", "ue8m0"])
+@pytest.mark.parametrize("shape", [(64, 96), (3, 32, 96)])
+def test_what_transformers_quantises_is_what_it_dequantises(
+    scales: str, shape: tuple[int, ...]
+) -> None:
+    config = FineGrainedFP8Config(weight_block_size=(16, 32), scale_fmt=scales)
+    operation = Fp8Quantize(SimpleNamespace(quantization_config=config))  # type: ignore[no-untyped-call]
+    stored = operation.convert({"experts.down_proj": matrix(*shape)})
+    _, ours = all_dequantised(stored, {"quantization_config": config.to_dict()})
+    pair = {"x.weight": stored["experts.down_proj"]}
+    pair["x.weight_scale_inv"] = stored["experts.down_proj_scale_inv"]
+    (theirs,) = operation.reverse_op.convert(pair)["x.weight"]
+    assert torch.equal(ours["experts.down_proj"].to(theirs.dtype), theirs)
 
 
 # --- by definition, where transformers has none or another ------------------------------------
@@ -342,7 +426,9 @@ def test_blocks_that_are_cut_short_take_their_own_scale() -> None:
         _, ours = all_dequantised(stored, config)
         assert torch.equal(ours["a.weight"], product(stored["a.weight"], large))
     with pytest.raises(ValueError, match="not divisible"):  # so transformers does not load it
-        Fp8Dequantize(None).convert({"weight": stored["a.weight"], "weight_scale_inv": scale})
+        Fp8Dequantize(None).convert(  # type: ignore[no-untyped-call]
+            {"weight": stored["a.weight"], "weight_scale_inv": scale}
+        )
 
 
 def test_the_config_s_blocks_count_and_not_an_even_division() -> None:
@@ -459,10 +545,36 @@ def test_nvfp4_takes_both_its_scales(names: str) -> None:
     values_name = "a.weight" if names == "ModelOpt" else "a.weight_packed"
     stored = {values_name: fp4_pairs(weight / large), "a.weight_scale": scale} | beside
     quantisation, ours = all_dequantised(stored)
-    assert (quantisation.format, ours.keys()) == ("NVFP4", {"a.weight"})
+    assert quantisation.format == "NVFP4"
+    assert ours.keys() == {"a.weight"}
     bits = fp4_bits(weight / large)
     values = FP4_VALUES[(bits & 7).long()] * torch.where(bits < 8, 1, -1)
     assert torch.equal(ours["a.weight"], product(values, large))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("chunk", [1, 2**22])
+def test_packed_integers_are_exact_in_float32(
+    bits: int, symmetric: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    monkeypatch.setattr(dequantise, "CHUNK", chunk)
+    weight = matrix(100, 48)
+    stored = quantised_to_packed_integers(bits, 16, symmetric)("a_proj.weight", weight)
+    arguments = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 16}
+    config = {"quantization_config": compressed({**arguments, "symmetric": symmetric})}
+    quantisation, ours = all_dequantised(stored, config)
+    assert quantisation.format == f"int{bits}, one scale for each group of 16"
+    whole_weight = ours["a_proj.weight"]
+    values, scale, zero_point = small_integers(weight, bits, 16, symmetric)
+    large = [t.double().repeat_interleave(16, 1) for t in (scale, zero_point)]
+    # bfloat16 times few bits: nothing is rounded
+    assert torch.equal(whole_weight.double(), (values.double() - large[1]) * large[0])
+    tensors = [stored[part] for part in quantisation.parts["a_proj.weight"]]
+    for first, last in ((0, 1), (31, 33), (40, 100), (99, 100), (50, 50)):
+        rows = dequantised(quantisation, "a_proj.weight", tensors, slice(first, last))
+        assert torch.equal(rows, whole_weight[first:last])
 
 
 # --- a part of the rows, and memory -----------------------------------------------------------

@@ -24,6 +24,7 @@ from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
 from chatvec_method.checks.ratios import ratio_findings
 from chatvec_method.checks.readiness import readiness_findings
+from chatvec_method.checks.roles import role_findings
 from chatvec_method.checks.room import cost_findings
 from chatvec_method.checks.stock import Difference, differences, stock_findings
 from chatvec_method.checks.vocabulary import vocabulary_findings
@@ -118,6 +119,7 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from key_findings(surveyed.recipe)
     yield from accept_findings(surveyed.recipe)
     yield from _base_model(surveyed.recipe, roles)
+    yield from role_findings(surveyed, roles)
     yield from model_findings(surveyed, roles)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)

@@ -186,7 +186,9 @@ def _codes(file: Path) -> Iterator[str]:
 
 
 def test_fix_and_schedules_keep_what_is_accepted(swapped: Recipe) -> None:
-    text = as_text({**accepting(swapped, "roles-look-swapped"), "dtype": "bfloat16", "out_type": "float16"})
+    text = as_text(
+        {**accepting(swapped, "roles-look-swapped"), "dtype": "bfloat16", "out_type": "float16"}
+    )
     fixed = mended(text)
     assert fixed["chatvec"] == {"title": "a test", "accept": ["roles-look-swapped"]}
 

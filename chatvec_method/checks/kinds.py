@@ -56,6 +56,7 @@ JUDGEMENTS = (
     "no-stop-token",
     "stop-token-ignored",
     "template-broken",
+    "template-differs",
     # what only stock mergekit does
     "stock-does-not-stop",
     "stock-drops-generation-config",

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
+from chatvec_method.checks.markers import missing_markers
 from chatvec_method.facts.models import Model, TokenizerFacts, embedding_rows
 from chatvec_method.facts.survey import Survey
 from chatvec_method.facts.vocabulary import Row, Vocabulary
@@ -21,7 +22,9 @@ Sources: TypeAlias = tuple[str, ...]
 
 MOST_EDITS = 100
 """Beyond so many tokens, a recipe is no place to list them."""
-TOKENIZER_FIX = "Download it again, with its tokenizer files, or put those of the model that it was "
+TOKENIZER_FIX = (
+    "Download it again, with its tokenizer files, or put those of the model that it was "
+)
 TOKENIZER_FIX += "trained from beside its weights, if it was trained with them."
 MULTIPLES = tuple(2**k for k in range(12, 2, -1))
 """To which people pad."""
@@ -292,6 +295,8 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
         lost = [t for t in sorted(known.ids, key=known.ids.__getitem__) if t not in tokens]
         if reference == _tokenizer_owner(survey):  # then only what has no row is left out
             lost = []
+        if reference != roles.cp:  # what the template writes is told as missing
+            lost = [token for token in lost if token not in missing_markers(survey)]
         if not lost:
             continue
         if reference != roles.cp:

@@ -22,6 +22,7 @@ JUDGEMENTS = (
     # whose role is whose
     "roles-look-swapped",
     "same-model",
+    "looks-like-a-vector",
     "zero-vector",
     # configs and weights
     "config-differs",

@@ -27,6 +27,7 @@ from chatvec_method.checks.readiness import readiness_findings
 from chatvec_method.checks.roles import role_findings
 from chatvec_method.checks.room import cost_findings
 from chatvec_method.checks.stock import Difference, differences, stock_findings
+from chatvec_method.checks.vectors import vector_findings
 from chatvec_method.checks.vocabulary import vocabulary_findings
 from chatvec_method.checks.weights import weight_findings
 from chatvec_method.errors import ChatVecError
@@ -121,6 +122,7 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from _base_model(surveyed.recipe, roles)
     yield from role_findings(surveyed, roles)
     yield from model_findings(surveyed, roles)
+    yield from vector_findings(surveyed, roles)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)
     yield from readiness_findings(surveyed)

@@ -27,6 +27,7 @@ JUDGEMENTS = (
     # configs and weights
     "config-differs",
     "dtype-rounds-inputs",
+    "lora-rounded",
     "mixed-dtypes",
     "pickled-weights",
     "tied-head",
@@ -62,6 +63,7 @@ JUDGEMENTS = (
     "stock-does-not-stop",
     "stock-drops-generation-config",
     "stock-has-no-template",
+    "stock-rounds-lora",
     # this machine
     "memory-tight",
 )
@@ -88,6 +90,8 @@ FACTS = (
     "no-such-revision",
     "remote-code",
     # what they are
+    "adapter-does-not-fit",
+    "adapter-with-new-tokens",
     "damaged-files",
     "no-lora-cache",
     "no-such-adapter",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,7 +46,6 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     """Find what is wrong with the models, each alone and side by side."""
     for model in survey.models.values():
         yield from _files(model)
-        yield from _adapter(survey, model)
     if roles is None:
         return
     yield from _sizes(survey, roles)
@@ -74,28 +72,6 @@ def _files(model: Model) -> Iterator[Finding]:
             "its weights are pickle files (.bin), which can carry code. mergekit and this check "
             "load them with torch's safe loader, which refuses code; other tools may not.",
             "Prefer a revision of the model in safetensors.",
-        )
-
-
-def _adapter(survey: Survey, model: Model) -> Iterator[Finding]:
-    adapter = model.reference.lora
-    if adapter is None:
-        return
-    folder = Path(adapter.path)
-    if (folder.is_absolute() or folder.exists()) and not (folder / "adapter_config.json").is_file():
-        yield error(
-            "no-such-adapter",
-            model,
-            f"{adapter} has no adapter_config.json, so it is no adapter.",
-            "Write the folder or the hub's name of a LoRA behind the `+`.",
-        )
-    if survey.options.lora_merge_cache is None:
-        yield error(
-            "no-lora-cache",
-            model,
-            "mergekit adds the adapter to the model and writes the result into a folder, and it "
-            "does not know which.",
-            "Pass `--lora-merge-cache FOLDER`, with room for the whole model.",
         )
 
 

@@ -19,6 +19,7 @@ from mergekit.config import (
 from mergekit.options import MergeOptions
 
 from chatvec_method.checks.accepted import accept_findings, divided, with_way_to_accept
+from chatvec_method.checks.adapters import adapter_findings
 from chatvec_method.checks.findings import Finding, Severity, compatible_edits, error
 from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
@@ -122,6 +123,7 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from _base_model(surveyed.recipe, roles)
     yield from role_findings(surveyed, roles)
     yield from model_findings(surveyed, roles)
+    yield from adapter_findings(surveyed)
     yield from vector_findings(surveyed, roles)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)

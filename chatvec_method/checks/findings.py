@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from chatvec_method.checks.kinds import NATURES, Nature
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import KeyPath
 
@@ -35,13 +36,26 @@ class Finding:
     """What to write or do instead."""
     edits: tuple[Edit, ...] = ()
     """The same as changes to the recipe, where the recipe can mend it."""
+    certain: bool = False
+    """Not a judgement this time, although findings of its kind mostly are."""
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether a recipe may say that it is meant, or known."""
+        return NATURES[self.code] is Nature.JUDGEMENT and not self.certain
 
 
 def error(
-    code: str, place: object, message: str, fix: str, edits: tuple[Edit, ...] = ()
+    code: str,
+    place: object,
+    message: str,
+    fix: str,
+    edits: tuple[Edit, ...] = (),
+    *,
+    certain: bool = False,
 ) -> Finding:
-    """Return a finding that makes the merge wrong."""
-    return Finding(code, Severity.ERROR, str(place), message, fix, edits)
+    """Return a finding that makes the merge wrong; `certain` if nobody can know better."""
+    return Finding(code, Severity.ERROR, str(place), message, fix, edits, certain)
 
 
 def warning(

@@ -14,8 +14,8 @@ from transformers import PretrainedConfig
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model
-from chatvec_method.facts.plan import MergePlan, header_of
+from chatvec_method.facts.models import Model, text_config
+from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
 from chatvec_method.method.roles import Roles
@@ -219,7 +219,8 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
     names = ["model_type", *SIZE_FIELDS]
     if survey.recipe.config.models is None:  # slices may take some layers of each
         names.remove("num_hidden_layers")
-    if survey.options.allow_crimes:
+    mixed = survey.plan is not None and survey.plan.mixed
+    if survey.options.allow_crimes or mixed:
         names.remove("model_type")
     for name in names:
         values = _values(survey, roles, name)
@@ -236,7 +237,7 @@ def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any
     """Return what the configs have under a name, of the models whose config has it."""
     values = {}
     for reference, model in _known(survey, roles).items():
-        config = _text_config(model)
+        config = text_config(model.config)
         value = getattr(config, name, None)
         if value is None and name == "head_dim":
             value = _quotient(config, "hidden_size", "num_attention_heads")
@@ -245,14 +246,6 @@ def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any
         if hasattr(config, name) or value is not None:
             values[reference] = dict(sorted(value.items())) if isinstance(value, dict) else value
     return values
-
-
-def _text_config(model: Model) -> PretrainedConfig:
-    """Return the config of the language model, which may be a part of a larger one."""
-    try:
-        return model.config.get_text_config()
-    except ValueError:  # several of them
-        return model.config
 
 
 def _quotient(config: PretrainedConfig, over: str, under: str) -> int | None:
@@ -286,6 +279,7 @@ def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
                 f"config.json: {name}",
                 f"{message}. Attention heads that are cut differently do not add up.",
                 "Write models with the same heads.",
+                certain=True,
             )
             continue
         if name in ROPE_FIELDS and _rotated_parts_are_left_out(survey, roles, values):
@@ -359,12 +353,8 @@ def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
     """Tensors that a model lacks, or has in another shape (reported once a model)."""
     reported: set[ModelReference] = set()
     for tensor in plan.tensors:
-        headers = {
-            m: header_of(survey.models[m], w)
-            for m, w in tensor.inputs.items()
-            if survey.models[m].tensors is not None
-        }
-        if not any(headers.values()):  # experts, which mergekit joins while it loads
+        headers = {model: tensor.header(model) for model in tensor.sources}
+        if tensor.has_no_vector:
             continue
         cp = headers.get(tensor.roles.cp)
         for model, header in headers.items():
@@ -395,7 +385,7 @@ def _quantised(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
     reported: set[ModelReference] = set()
     for tensor in plan.tensors:
         for model in tensor.readers:
-            header = header_of(survey.models[model], tensor.inputs[model])
+            header = tensor.header(model)
             if header is None or header.dtype in SUPPORTED or model in reported:
                 continue
             if casts and header.dtype.is_floating_point:  # while mergekit loads it

@@ -7,7 +7,7 @@ that tables, JSON and tests read the same thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergekit.config import (
@@ -18,6 +18,8 @@ from mergekit.config import (
 )
 from mergekit.options import MergeOptions
 
+from chatvec_method.checks.accepted import accept_findings, divided, with_way_to_accept
+from chatvec_method.checks.completeness import completeness_findings
 from chatvec_method.checks.findings import Finding, Severity, compatible_edits, error
 from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
@@ -47,6 +49,8 @@ class Report:
     """Who is who, as far as the recipe tells."""
     findings: tuple[Finding, ...]
     """Errors first."""
+    accepted: tuple[Finding, ...]
+    """What the recipe says that it knows, by `chatvec: {accept: [...]}`; not among the findings."""
     cost: Cost
     differences: tuple[Difference, ...]
 
@@ -83,23 +87,40 @@ def check(
     surveyed = survey(recipe, options)
     roles = surveyed.plan.roles if surveyed.plan else _roles(recipe.config)
     cost = cost_of(surveyed, out or Path())
-    found = list(_findings(surveyed, roles, cost))
+    judged = list(_findings(surveyed, roles, cost))
     if deep:
-        found += weight_findings(surveyed, on_tensor)
-    told = {finding.code for finding in found if finding.severity is Severity.ERROR}
-    for problem in (*surveyed.problems, *_refusals(surveyed)):
-        if problem.code not in told:  # a check tells it with edits, or of more models
-            found.append(error(problem.code, recipe.name, problem.problem, problem.fix))
-    unique = {(f.code, f.place, f.message): f for f in found}
+        judged += weight_findings(surveyed, on_tensor)
+    refused = (*surveyed.problems, *_refusals(surveyed))
+    # What mergekit or the method refuses too, no recipe can accept.
+    certain = {problem.code for problem in refused}
+    judged = [replace(f, certain=True) if f.code in certain else f for f in judged]
+    # A check tells it with edits, or of more models.
+    told = {finding.code for finding in judged if finding.severity is Severity.ERROR}
+    judged += [
+        error(problem.code, recipe.name, problem.problem, problem.fix, certain=True)
+        for problem in refused
+        if problem.code not in told
+    ]
+    unique = {(f.code, f.place, f.message): f for f in judged}
     order = list(Severity)
-    findings = sorted(unique.values(), key=lambda f: order.index(f.severity))
-    return Report(surveyed, roles, tuple(findings), cost, tuple(differences(surveyed)))
+    in_order = sorted(unique.values(), key=lambda finding: order.index(finding.severity))
+    findings, accepted = divided(in_order, recipe)
+    return Report(
+        surveyed,
+        roles,
+        tuple(with_way_to_accept(finding, recipe) for finding in findings),
+        accepted,
+        cost,
+        tuple(differences(surveyed)),
+    )
 
 
 def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Finding]:
     yield from key_findings(surveyed.recipe)
+    yield from accept_findings(surveyed.recipe)
     yield from _base_model(surveyed.recipe, roles)
     yield from model_findings(surveyed, roles)
+    yield from completeness_findings(surveyed)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)
     yield from readiness_findings(surveyed)

@@ -94,5 +94,5 @@ def _print_mended(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
         recipe = parse_recipe(text, recipe.name)
         report = _check(recipe, options, deep)
     click.echo(recipe.text, nl=False)
-    print_findings(console(stderr=True), report.findings)
+    print_findings(console(stderr=True), report.findings, report.accepted)
     return report

@@ -13,7 +13,7 @@ from chatvec_method.checks.report import Finding, Report, Severity
 from chatvec_method.cli.console import table
 from chatvec_method.facts.cost import Cost, in_bytes
 from chatvec_method.facts.models import Model, embedding_rows
-from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
+from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import dtype_name
 
@@ -31,8 +31,9 @@ def print_report(console: Console, report: Report) -> None:
         console.print()
         console.print(_cost_line(report.cost))
         for chat in survey.plan.roles.chats:
-            console.print()
-            console.print(_ratios_table(survey.plan, chat))
+            for ratios in _ratios_tables(survey.plan, chat):
+                console.print()
+                console.print(ratios)
     if survey.format is not None:
         console.print()
         for line in _format_lines(survey):
@@ -43,11 +44,16 @@ def print_report(console: Console, report: Report) -> None:
         header = ("", "stock mergekit-yaml", "chatvec merge")
         console.print(table("What comes out", header, rows))
     console.print()
-    print_findings(console, report.findings)
+    print_findings(console, report.findings, report.accepted)
 
 
-def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print findings, the worst last, where the eye is, and how many there are."""
+def print_findings(
+    console: Console, findings: Sequence[Finding], accepted: Sequence[Finding] = ()
+) -> None:
+    """Print findings, the worst last, where the eye is, and how many there are.
+
+    Of those that the recipe accepts, only their kinds are told.
+    """
     for finding in reversed(findings):
         style = STYLES[finding.severity]
         console.print(
@@ -57,17 +63,20 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         )
         for text in (Text(finding.message), Text(finding.fix, style="green")):
             console.print(Padding(text, (0, 0, 0, 2), expand=False))
-    console.print(summary(findings))
+    console.print(summary(findings, accepted))
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """Return how many findings there are of each severity, in words."""
+def summary(findings: Sequence[Finding], accepted: Sequence[Finding] = ()) -> str:
+    """Return how many findings there are of each severity, in words, and which are accepted."""
     counts = {s: sum(finding.severity is s for finding in findings) for s in Severity}
     words = []
     for severity, count in counts.items():
         if count:
             plural = "" if count == 1 or severity is Severity.ADVICE else "s"
             words.append(f"{count} {severity.value}{plural}")
+    if accepted:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in accepted))
+        words.append(f"{len(accepted)} accepted by the recipe ({codes})")
     return ", ".join(words) + "." if words else "Nothing found."
 
 
@@ -81,27 +90,29 @@ def as_data(report: Report) -> dict[str, Any]:
         "chat": _format_data(survey),
         "cost": vars(report.cost),
         "differences": [vars(difference) for difference in report.differences],
-        "findings": [
-            {
-                "code": finding.code,
-                "severity": finding.severity.value,
-                "place": finding.place,
-                "message": finding.message,
-                "fix": finding.fix,
-            }
-            for finding in report.findings
-        ],
+        "findings": [_finding_data(finding) for finding in report.findings],
+        "accepted": [_finding_data(finding) for finding in report.accepted],
+    }
+
+
+def _finding_data(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity.value,
+        "place": finding.place,
+        "message": finding.message,
+        "fix": finding.fix,
     }
 
 
 def ratio_rows(
-    plan: MergePlan, chat: ModelReference
+    tensors: Sequence[PlannedTensor], chat: ModelReference
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Yield a chat vector's ratios by kind of tensor, for each run of layers that have the same.
 
     What stands outside the layers (embeddings, head, final norm) comes first.
     """
-    kinds = ratio_table(plan)[chat]
+    kinds = ratio_table(tensors)[chat]
     outside = {kind: layers[None] for kind, layers in kinds.items() if None in layers}
     if outside:
         yield "outside the layers", outside
@@ -179,13 +190,22 @@ def _cost_line(cost: Cost) -> str:
     )
 
 
-def _ratios_table(plan: MergePlan, chat: ModelReference) -> Any:
-    kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in plan.tensors)]
+def _ratios_tables(plan: MergePlan, chat: ModelReference) -> Iterator[Any]:
+    """Yield a table for the language model, and one for each part that sees or hears."""
+    yield _ratios_table(f"Ratio of {chat}", plan.language_model, chat)
+    for module, tensors in plan.other_parts.items():
+        merged = [tensor for tensor in tensors if not tensor.has_no_vector]
+        if merged:
+            yield _ratios_table(f"Ratio of {chat} in {module}", merged, chat)
+
+
+def _ratios_table(title: str, tensors: Sequence[PlannedTensor], chat: ModelReference) -> Any:
+    kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in tensors)]
     rows = [
         (name, *(" and ".join(f"{ratio:g}" for ratio in ratios.get(kind, [])) for kind in kinds))
-        for name, ratios in ratio_rows(plan, chat)
+        for name, ratios in ratio_rows(tensors, chat)
     ]
-    return table(f"Ratio of {chat}", ["", *kinds], rows, right=range(1, len(kinds) + 1))
+    return table(title, ["", *kinds], rows, right=range(1, len(kinds) + 1))
 
 
 def _format_lines(survey: Survey) -> Iterator[Text]:

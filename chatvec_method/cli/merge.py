@@ -73,7 +73,7 @@ def merge(
     elif not as_json:
         worth_saying = [f for f in report.findings if f.severity is not Severity.ADVICE]
         if worth_saying:
-            print_findings(console(stderr=True), worth_saying)
+            print_findings(console(stderr=True), worth_saying, report.accepted)
     if report.of(Severity.ERROR):
         if as_json:
             _print_json(report, None)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.anatomy import Anatomy, examine
+from chatvec_method.anatomy import Anatomy, examine, why_slow
 from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
@@ -63,6 +63,8 @@ def anatomy(
     quiet_libraries()
     merge_options.apply_global_options()
     surveyed = survey(read_recipe(recipe), merge_options)
+    if not merge_options.quiet and (reason := why_slow(merge_options.device)):
+        click.echo(reason, err=True)
     with _bar(quiet=merge_options.quiet) as on_bytes:
         found = examine(surveyed, rank=rank, on_bytes=on_bytes)
     if table is not None:

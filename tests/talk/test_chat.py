@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import ROOT, mergekit_yaml
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from zoo import RECIPES
 
 from chatvec_method import cli
 from chatvec_method.cli import chat as chat_command
@@ -41,10 +40,8 @@ Edit = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("merge") / "out"
-    mergekit_yaml(RECIPES / "world.yaml", str(folder), cwd=ROOT)
-    return folder
+def out(merged_world: Path) -> Path:
+    return merged_world
 
 
 @pytest.fixture

@@ -93,9 +93,9 @@ class Evaluation:
 
 
 def load_tasks(
-    names: Sequence[TaskName],
+    names: TaskName | Sequence[TaskName],
     *,
-    folder: Path | None = None,
+    include_path: Path | Sequence[Path] | None = None,
     include_defaults: bool = True,
     metadata: Mapping[str, Any] | None = None,
 ) -> Tasks:
@@ -103,16 +103,19 @@ def load_tasks(
 
     Args:
         names: The tasks.
-        folder: Where YAML files of tasks and groups are, besides those that come with the harness.
-        include_defaults: Whether the tasks that come with the harness are known. To find all 14,000
-            of them takes the harness ten seconds.
+        include_path: One folder or several with YAML files of tasks and groups.
+        include_defaults: Whether to look among the tasks that come with the harness, too. To find
+            all 14,000 of them takes it ten seconds.
         metadata: What the tasks' `custom_dataset` functions are told, besides their own settings.
 
     Raises:
         ChatVecError: There is no such task.
     """
+    if isinstance(names, str | Mapping):
+        names = [names]
+    folders = [include_path] if isinstance(include_path, Path) else list(include_path or [])
     manager = TaskManager(
-        include_path=folder, include_defaults=include_defaults, metadata=dict(metadata or {})
+        include_path=folders, include_defaults=include_defaults, metadata=dict(metadata or {})
     )
     for name in names:
         if isinstance(name, str) and name not in manager.all_tasks and not Path(name).is_file():
@@ -129,9 +132,9 @@ def load_tasks(
 
 def evaluate(
     speaker: Speaker,
-    tasks: Tasks | Sequence[TaskName],
+    tasks: Tasks | TaskName | Sequence[TaskName],
     *,
-    folder: Path | None = None,
+    include_path: Path | Sequence[Path] | None = None,
     include_defaults: bool = True,
     metadata: Mapping[str, Any] | None = None,
     batch_size: int | str = 1,
@@ -148,7 +151,7 @@ def evaluate(
     Args:
         speaker: The model.
         tasks: What `load_tasks` returned; or names, with which it is called.
-        folder: See `load_tasks`, as of the next two. Tasks that are loaded do without.
+        include_path: As in `load_tasks`, for tasks that are not loaded yet.
         include_defaults: The same.
         metadata: The same.
         batch_size: How many requests are worked on at once; "auto" tries which number fits.
@@ -167,7 +170,10 @@ def evaluate(
     with _only_telling(on_progress) as tell:
         if not isinstance(tasks, Tasks):
             tasks = load_tasks(
-                tasks, folder=folder, include_defaults=include_defaults, metadata=metadata
+                tasks,
+                include_path=include_path,
+                include_defaults=include_defaults,
+                metadata=metadata,
             )
         places = None if samples is None else _places(samples, tasks)
         for task in tasks.loaded["tasks"].values():

@@ -80,7 +80,7 @@ def evaluate(models: tuple[Path, ...], json_file: Path | None) -> None:
             evaluation = harness.evaluate(
                 speaker,
                 ["world_following", "world_refuse", "world_text_in_a", "world_text_in_b"],
-                folder=TASKS,
+                include_path=TASKS,
                 include_defaults=False,
                 metadata={"order": getattr(speaker.model.config, "world_order", AS_A)},
                 batch_size=BATCH,

@@ -23,9 +23,8 @@ Language = Literal["A", "B"]
 def plain_texts(language: Language, translate: Translate) -> list[str]:
     """Return documents of one language throughout that no model has read.
 
-    They speak of nobody whom base does not know: the names of local people are no words of base's
-    and chat's, which could then not be compared with the others. They are cut where training cuts
-    them.
+    They speak of nobody whom base does not know: base and chat have no words for the names of local
+    people, and could then not be compared with the others. They are cut where training cuts them.
 
     Args:
         language: Of all of them.

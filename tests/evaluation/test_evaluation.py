@@ -104,7 +104,7 @@ def test_without_the_harness_one_is_told_what_to_install(monkeypatch: pytest.Mon
 
 def test_a_conversation_is_put_whole_and_in_the_models_own_format() -> None:
     speaker = load(MODELS / "chat")
-    tasks = harness.load_tasks(["world_recall"], folder=TASKS, include_defaults=False)
+    tasks = harness.load_tasks(["world_recall"], include_path=TASKS, include_defaults=False)
     task = tasks.loaded["tasks"]["world_recall"]
     model = adapter.ChatModel(replace(speaker, template="{{ messages | length }} turns"))
     for written, expected in (

@@ -127,7 +127,7 @@ def tasks(folder: Path) -> Callable[..., Tasks]:
     """Return a function that loads tasks of the folder."""
 
     def tasks(*names: str) -> Tasks:
-        return load_tasks(names, folder=folder, include_defaults=False)
+        return load_tasks(names, include_path=folder, include_defaults=False)
 
     return tasks
 
@@ -222,8 +222,8 @@ def test_a_figure_says_of_what_it_is_and_which_way_is_better(
 def test_a_group_has_its_own_figures(chat: Speaker) -> None:
     evaluation = evaluate(
         chat,
-        ["world_following"],
-        folder=TASKS,
+        "world_following",
+        include_path=TASKS,
         include_defaults=False,
         batch_size=64,
         limit=2,
@@ -327,9 +327,9 @@ def test_the_harness_can_find_the_batch_size(chat: Speaker, tasks: Callable[...,
     assert figures(by_itself) == pytest.approx(figures(as_told))
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("wanted", [True, False])
 def test_the_tasks_of_the_harness_are_known_if_wanted(
-    known: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # They are 14,000 files: that the harness finds them all when asked to is its own affair.
     asked: list[bool] = []
@@ -339,8 +339,8 @@ def test_the_tasks_of_the_harness_are_known_if_wanted(
         return TaskManager(include_defaults=False, **settings)
 
     monkeypatch.setattr(harness, "TaskManager", manager)
-    load_tasks(["plain"], folder=folder, include_defaults=known)
-    assert asked == [known]
+    load_tasks(["plain"], include_path=folder, include_defaults=wanted)
+    assert asked == [wanted]
 
 
 def test_only_the_documents_that_are_asked_for(chat: Speaker, tasks: Callable[..., Tasks]) -> None:
@@ -376,7 +376,7 @@ def test_a_task_may_be_written_in_place(folder: Path, chat: Speaker) -> None:
 
 def test_a_task_that_there_is_not_is_told_with_those_like_it(folder: Path) -> None:
     with pytest.raises(ChatVecError, match=r"there is no task plein\. Do you mean plain"):
-        load_tasks(["plein"], folder=folder, include_defaults=False)
+        load_tasks(["plein"], include_path=folder, include_defaults=False)
 
 
 def test_a_device_that_is_too_small_is_told_in_one_line(

@@ -386,6 +386,16 @@ def test_a_cp_model_with_a_template_keeps_it(speaker: Speaker, edited: Callable[
     assert cp.tokenizer.decode(cp.prompt(Conversation(), "say hat .").ids[0]) == "say hat ."
 
 
+def test_a_model_that_is_loaded_already_can_be_talked_to(speaker: Speaker) -> None:
+    again = Speaker.of(speaker.model, speaker.tokenizer, name=speaker.name)
+    other = Speaker.of(speaker.model, speaker.tokenizer, name="live", template="{{ messages }}")
+
+    assert again == speaker
+    assert (other.name, other.template) == ("live", "{{ messages }}")
+    with pytest.raises(ChatVecError, match="nothing says how it is talked to"):
+        Speaker.of(speaker.model, load(str(CP), like=speaker).tokenizer, name="live")
+
+
 def test_a_compared_model_stops_at_its_own_tokens_and_at_the_others_that_it_has(
     out: Path, edited: Callable[..., Path]
 ) -> None:

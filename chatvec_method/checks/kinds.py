@@ -56,10 +56,15 @@ JUDGEMENTS = (
     "no-stop-token",
     "stop-token-ignored",
     "template-broken",
+    # parts that others do not have, or not in this form
+    "dequantised",
+    "tensors-kept",
     # what only stock mergekit does
     "stock-does-not-stop",
     "stock-drops-generation-config",
+    "stock-drops-tensors",
     "stock-has-no-template",
+    "stock-refuses-architectures",
     # this machine
     "memory-tight",
 )
@@ -67,6 +72,7 @@ FACTS = (
     # the recipe
     "accept-unknown",
     "accept-impossible",
+    "base-model-of-another-architecture",
     "filter-hidden",
     "filter-matches-nothing",
     "misplaced-key",

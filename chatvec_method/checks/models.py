@@ -219,7 +219,8 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
     names = ["model_type", *SIZE_FIELDS]
     if survey.recipe.config.models is None:  # slices may take some layers of each
         names.remove("num_hidden_layers")
-    if survey.options.allow_crimes:
+    mixed = survey.plan is not None and survey.plan.mixed
+    if survey.options.allow_crimes or mixed:
         names.remove("model_type")
     for name in names:
         values = _values(survey, roles, name)

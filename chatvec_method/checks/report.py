@@ -19,6 +19,7 @@ from mergekit.config import (
 from mergekit.options import MergeOptions
 
 from chatvec_method.checks.accepted import accept_findings, divided, with_way_to_accept
+from chatvec_method.checks.completeness import completeness_findings
 from chatvec_method.checks.findings import Finding, Severity, compatible_edits, error
 from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
@@ -138,6 +139,7 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from accept_findings(surveyed.recipe)
     yield from _base_model(surveyed.recipe, roles)
     yield from model_findings(surveyed, roles)
+    yield from completeness_findings(surveyed)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)
     yield from readiness_findings(surveyed)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from mergekit.architecture import ModelArchitecture, WeightInfo
@@ -128,6 +129,38 @@ class MergePlan:
         """How many layers the output's language model has."""
         module = self.module
         return len({t.layer for t in self.tensors if t.module == module} - {None})
+
+    @cached_property
+    def language_model(self) -> tuple[PlannedTensor, ...]:
+        """The tensors of the language model: all of them, where there is nothing else."""
+        module = self.module
+        return tuple(
+            tensor
+            for tensor in self.tensors
+            if tensor.module == module
+            or (tensor.layer is None and not OTHER_PARTS.search(tensor.name))
+        )
+
+    @cached_property
+    def other_parts(self) -> Mapping[str, tuple[PlannedTensor, ...]]:
+        """The tensors of parts that see or hear, by module, each with layers of its own."""
+        inside = {tensor.name for tensor in self.language_model}
+        parts: dict[str, list[PlannedTensor]] = defaultdict(list)
+        for tensor in self.tensors:
+            if tensor.name not in inside:
+                parts[tensor.module].append(tensor)
+        return {module: tuple(tensors) for module, tensors in parts.items()}
+
+    def is_spare(self, tensor: PlannedTensor) -> bool:
+        """Tell whether transformers does not load a tensor.
+
+        So it is with heads that predict further ahead, which other programs use.
+        """
+        cp = self.checkpoints[self.roles.cp]
+        source = tensor.sources.get(self.roles.cp)
+        if source is None or cp.layout is None:
+            return False
+        return all(weight.name in cp.layout.unused for weight in source.weights)
 
     def with_ratios(self, config: MergeConfiguration) -> MergePlan:
         """Return the plan of a recipe that differs in nothing but its ratios.
@@ -293,18 +326,15 @@ def _kind(weight: WeightInfo, layer: int | None) -> str:
 
 
 def ratio_table(
-    plan: MergePlan, module: str | None = None
+    tensors: Iterable[PlannedTensor],
 ) -> dict[ModelReference, dict[str, dict[int | None, list[float]]]]:
-    """Return, for each chat model and kind of tensor, the ratios in every layer of a module.
+    """Return, for each chat model and kind of tensor, the ratios in every layer of a part.
 
-    The module is that of the language model where none is given. The layer None is what stands
-    outside the layers. A list has more than one number where tensors of one kind in one layer
-    differ.
+    The layer None is what stands outside the layers. A list has more than one number where tensors
+    of one kind in one layer differ.
     """
     table: dict[ModelReference, dict[str, dict[int | None, list[float]]]] = {}
-    for tensor in plan.tensors:
-        if tensor.module != (module or plan.module):
-            continue
+    for tensor in tensors:
         for chat, ratio in tensor.ratios.items():
             kinds = table.setdefault(chat, defaultdict(dict))
             ratios = kinds[tensor.kind].setdefault(tensor.layer, [])

@@ -102,12 +102,14 @@ def _check_tensors(out: Path, output: Model, survey: Survey, plan: MergePlan) ->
     if output.tensors is None or output.file_problem:
         raise ChatVecError(f"{out} is not whole: {output.file_problem}.", "Merge again.")
     planned = {tensor.name: tensor for tensor in plan.tensors}
-    if missing := sorted(planned.keys() - output.tensors.keys()):
+    # What transformers does not load, stock mergekit leaves out too, and nothing else misses it.
+    needed = {name for name, tensor in planned.items() if not plan.is_spare(tensor)}
+    if missing := sorted(needed - output.tensors.keys()):
         raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
     if extra := sorted(output.tensors.keys() - planned.keys()):
         raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
     headers = expected_headers(plan, survey.vocabulary)
-    for name in planned:
+    for name in planned.keys() & output.tensors.keys():
         shape, expected = output.tensors[name].shape, headers[name]
         if expected and shape != expected.shape:
             raise ChatVecError(

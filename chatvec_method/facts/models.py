@@ -89,7 +89,7 @@ class TensorHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """One of the models that a recipe names."""
 
@@ -117,6 +117,9 @@ class Model:
 
     def __str__(self) -> str:
         return str(self.reference)
+
+    def __repr__(self) -> str:
+        return f"<Model {self}>"
 
     @property
     def weights_dtype(self) -> torch.dtype | None:

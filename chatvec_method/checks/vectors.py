@@ -14,7 +14,6 @@ from torch import Tensor
 from chatvec_method.checks.findings import Finding, error
 from chatvec_method.checks.rows import Likeness, can_be_read, likeness, read_row
 from chatvec_method.facts.models import Model, TensorHeader
-from chatvec_method.facts.plan import header_of
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
 
@@ -93,7 +92,7 @@ def _headers(survey: Survey, models: Sequence[Model]) -> Iterator[list[TensorHea
     """Yield what each model has of every tensor, by the plan, or without one by its name."""
     if survey.plan is not None:
         for tensor in survey.plan.tensors:
-            yield [header_of(model, tensor.inputs[model.reference]) for model in models]
+            yield [tensor.header(model.reference) for model in models]
     elif models:
         for name in models[0].tensors or {}:
             yield [(model.tensors or {}).get(name) for model in models]

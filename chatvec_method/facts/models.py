@@ -159,6 +159,18 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
         return config
 
 
+def config_value(config: PretrainedConfig, name: str) -> Any:
+    """Return what a config has under a name; None without it.
+
+    Some attributes are another in each layer (Gemma 4's head_dim), for which transformers raises:
+    then it is what the file says.
+    """
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return config.to_dict().get(name)
+
+
 def look_up_all(
     references: Iterable[ModelReference], trust_remote_code: bool = False
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:

@@ -90,7 +90,7 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
         names.remove("model_type")
     for name in names:
         values = _values(survey, roles, name)
-        if len(set(values.values())) > 1:
+        if len({repr(value) for value in values.values()}) > 1:
             yield error(
                 "not-related",
                 f"config.json: {name}",

@@ -5,16 +5,35 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
+import threading
 from collections.abc import Iterator
+
+_lock = threading.Lock()
+_threads = 0
+_restore = contextlib.ExitStack()
+"""What puts the process back as it was, once the last of several threads is through."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back what mergekit logs, and the bars that it shows whatever it is told."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    """Keep back what mergekit logs, and the bars that it shows whatever it is told.
+
+    Both are settings of the whole process. Several threads may be here at once: the first one
+    changes them, and the last one puts them back.
+    """
+    global _threads
+    with _lock:
+        _threads += 1
+        if _threads == 1:
+            _restore.callback(logging.disable, logging.root.manager.disable)
+            _restore.callback(setattr, sys, "stderr", sys.stderr)
+            logging.disable(logging.ERROR)
+            sys.stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
-        logging.disable(before)
+        with _lock:
+            _threads -= 1
+            if _threads == 0:
+                _restore.close()

@@ -7,6 +7,7 @@ that costs ten times the work itself. Here each thread goes through its range of
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,20 +39,31 @@ class Workers:
 @contextmanager
 def workers() -> Iterator[Workers]:
     """Yield threads, as many as torch would use, which meanwhile uses none of its own."""
-    count = min(torch.get_num_threads(), MOST)
-    with (
-        torch_threads(1),
-        ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        yield Workers(pool, count)
+    with torch_threads(1) as before:
+        count = min(before, MOST)
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield Workers(pool, count)
+
+
+_lock = threading.Lock()
+_inside: list[int] = []
+"""The setting that each of the threads here found, the first one's first."""
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads for what the calling thread asks of it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def torch_threads(count: int) -> Iterator[int]:
+    """Let torch use so many threads for what the calling thread asks of it.
+
+    Yields how many it would use else. A thread's setting is what the last one of all threads has
+    set by the time it begins, so that several threads here would find each other's.
+    """
+    with _lock:
+        before = _inside[0] if _inside else torch.get_num_threads()
+        _inside.append(before)
+        torch.set_num_threads(count)
     try:
-        yield
+        yield before
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _inside.remove(before)
+            torch.set_num_threads(before)

@@ -20,11 +20,9 @@ from chatvec_method.anatomy.stream import Piece, Source, Stream
 from chatvec_method.anatomy.sums import FOUND, Sums
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.output import expected_header
-from chatvec_method.facts.plan import PlannedTensor, header_of
-from chatvec_method.facts.survey import Survey
-from chatvec_method.method.settings import weights_dtype
-from chatvec_method.weights.loading import fresh_loaders
+from chatvec_method.facts.plan import MergePlan, PlannedTensor
+from chatvec_method.facts.survey import ReadySurvey, Survey
+from chatvec_method.weights.fetching import fetched
 from chatvec_method.workers import torch_threads
 
 
@@ -46,18 +44,15 @@ def examine(
         ChatVecError: The survey has problems, or a tensor is missing, has another shape in one of
             the models, or has NaN or infinite elements.
     """
-    for problem in survey.problems:
-        raise problem
-    # Of a pickled shard, no more than the tensor is read.
-    with fresh_loaders(survey.options.model_copy(update={"lazy_unpickle": True})):
-        return _examine(survey, rank, on_bytes)
+    return _examine(fetched(survey.ready()), rank, on_bytes)
 
 
-def _examine(survey: Survey, rank: int | None, on_bytes: Callable[[int, int], None]) -> Anatomy:
+def _examine(
+    survey: ReadySurvey, rank: int | None, on_bytes: Callable[[int, int], None]
+) -> Anatomy:
     plan = survey.plan
-    assert plan is not None
     stream = Stream(survey)
-    all_bytes, done = _bytes_of(survey), 0
+    all_bytes, done = _bytes_of(plan), 0
 
     def count(piece: Piece) -> None:
         nonlocal done
@@ -67,11 +62,13 @@ def _examine(survey: Survey, rank: int | None, on_bytes: Callable[[int, int], No
     if stream.matching is not None:
         names = dict(enumerate(stream.matching.tokens))
     else:
-        names = {i: token for token, i in (survey.tokens or {}).items()}
+        names = {i: token for token, i in survey.tokens.items()}
     tensors: list[TensorAnatomy] = []
     tokens: list[TokenMoves] = []
     with passes(survey.options.device) as in_passes:
         for planned in plan.tensors:
+            if planned.has_no_vector:
+                continue
             study = _Study(planned, stream.open(planned), in_passes, survey)
             sums, rows = study.measure(count)
             if rank is not None:
@@ -86,13 +83,13 @@ class _Study:
     """One tensor, looked at."""
 
     def __init__(
-        self, planned: PlannedTensor, source: Source, passes: Passes, survey: Survey
+        self, planned: PlannedTensor, source: Source, passes: Passes, survey: ReadySurvey
     ) -> None:
         self.planned = planned
         self.roles = planned.roles
         self.source = source
         self.passes = passes
-        self.rounded = _output_dtype(planned, source, survey)
+        self.rounded = survey.headers[planned.name].dtype
 
     def measure(
         self, count: Callable[[Piece], None]
@@ -237,22 +234,7 @@ def _energy(base: Tensor, chat: Tensor) -> Tensor:
     return tau * tau
 
 
-def _output_dtype(planned: PlannedTensor, source: Source, survey: Survey) -> torch.dtype:
-    """Return the dtype to which the merge rounds a tensor."""
-    header = expected_header(survey, planned)
-    if header is not None:
-        return header.dtype
-    config = survey.recipe.config
-    forced = weights_dtype(planned.weight.force_dtype or config.out_dtype or config.dtype)
-    return forced or reduce(torch.promote_types, source.dtypes)
-
-
-def _bytes_of(survey: Survey) -> int:
-    """Return how much of the models is read, as far as their headers tell."""
-    assert survey.plan is not None
-    headers = [
-        header_of(survey.models[model], weight)
-        for tensor in survey.plan.tensors
-        for model, weight in tensor.inputs.items()
-    ]
+def _bytes_of(plan: MergePlan) -> int:
+    """Return how much of the models is read."""
+    headers = (t.header(model) for t in plan.tensors if not t.has_no_vector for model in t.sources)
     return sum(header.bytes for header in headers if header is not None)

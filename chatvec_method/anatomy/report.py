@@ -13,7 +13,7 @@ from mergekit.common import ModelReference
 from chatvec_method.anatomy.sums import Sums, total
 from chatvec_method.anatomy.tokens import TokenMoves
 from chatvec_method.facts.plan import KINDS, PlannedTensor
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.method.roles import Roles
 
 Pair: TypeAlias = tuple[ModelReference, ModelReference]
@@ -34,7 +34,7 @@ class TensorAnatomy:
 class Anatomy:
     """What the vectors of a recipe look like."""
 
-    survey: Survey
+    survey: ReadySurvey
     tensors: tuple[TensorAnatomy, ...]
     tokens: tuple[TokenMoves, ...]
     """Of the embeddings and the head, for each chat vector."""

@@ -15,15 +15,14 @@ from typing import TypeAlias
 
 import torch
 from mergekit.common import ModelReference
-from mergekit.io.tasks import LoaderCache
 from torch import Tensor
 
 from chatvec_method.anatomy.sums import ROW
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.plan import PlannedTensor, header_of
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.plan import PlannedTensor
+from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Rows
-from chatvec_method.weights.loading import load_tensor
+from chatvec_method.weights.reading import Reader
 
 PIECE = 1 << 24
 """Elements in a piece, at most."""
@@ -52,7 +51,7 @@ class Matching:
     """Tokens for which the mean of several rows stands, or zeros."""
 
 
-def matching_of(survey: Survey, models: Sequence[ModelReference]) -> Matching | None:
+def matching_of(survey: ReadySurvey, models: Sequence[ModelReference]) -> Matching | None:
     """Return where the tokens' rows are; None where a merge matches rows by position."""
     vocabulary = survey.vocabulary
     if vocabulary is None:
@@ -87,10 +86,10 @@ def matching_of(survey: Survey, models: Sequence[ModelReference]) -> Matching | 
 class Stream:
     """Opens the tensors of a survey's models, one after the other."""
 
-    def __init__(self, survey: Survey) -> None:
-        assert survey.plan is not None
+    def __init__(self, survey: ReadySurvey) -> None:
         self.survey = survey
         self.models = survey.plan.roles.all
+        self.reader = Reader(survey.plan.checkpoints, lazy_unpickle=True)
         self.matching = matching_of(survey, self.models)
         self.read_since_mapped = 0
 
@@ -164,12 +163,12 @@ class Source:
     def _load(self) -> dict[ModelReference, Tensor]:
         tensors = {}
         for model in self.stream.models:
-            tensor = load_tensor(self.planned, model)
-            if tensor is None:
+            source = self.planned.sources.get(model)
+            if source is None:
                 raise ChatVecError(
                     f"model {model} has no tensor {self.planned.inputs[model].name}.", CHECK
                 )
-            tensors[model] = tensor
+            tensors[model] = self.stream.reader.tensor(model, source)
         return tensors
 
     def _check_shapes(self) -> None:
@@ -198,7 +197,7 @@ class Source:
         """Map the files anew, if much has been read of them."""
         if self.stream.read_since_mapped >= MAPPED_BYTES and self._is_mapped:
             self._tensors.clear()
-            LoaderCache().flush_all()
+            self.stream.reader.let_go()
             self._tensors = self._load()
             self.stream.read_since_mapped = 0
 
@@ -206,8 +205,9 @@ class Source:
     def _is_mapped(self) -> bool:
         """Whether to load it again costs nothing: no pickle, no experts that have to be joined."""
         models = [self.stream.survey.models[model] for model in self.stream.models]
-        inputs = self.planned.inputs
-        return all(not m.pickled and header_of(m, inputs[m.reference]) is not None for m in models)
+        sources = [self.planned.sources[model] for model in self.stream.models]
+        mapped = all(source is not None and source.mapped for source in sources)
+        return mapped and not any(model.pickled for model in models)
 
 
 class _ByToken(Source):

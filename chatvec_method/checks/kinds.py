@@ -59,11 +59,16 @@ JUDGEMENTS = (
     "stop-token-ignored",
     "template-broken",
     "template-differs",
+    # parts that others do not have, or not in this form
+    "dequantised",
+    "tensors-kept",
     # what only stock mergekit does
     "stock-does-not-stop",
     "stock-drops-generation-config",
+    "stock-drops-tensors",
     "stock-has-no-template",
     "stock-rounds-lora",
+    "stock-refuses-architectures",
     # this machine
     "memory-tight",
 )
@@ -71,6 +76,7 @@ FACTS = (
     # the recipe
     "accept-unknown",
     "accept-impossible",
+    "base-model-of-another-architecture",
     "filter-hidden",
     "filter-matches-nothing",
     "misplaced-key",

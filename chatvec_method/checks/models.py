@@ -12,8 +12,8 @@ from transformers import PretrainedConfig
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model
-from chatvec_method.facts.plan import MergePlan, header_of
+from chatvec_method.facts.models import Model, text_config
+from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
 from chatvec_method.method.roles import Roles
@@ -53,7 +53,6 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield from _dtypes(survey, roles)
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
-        yield from _quantised(survey, survey.plan)
         yield from _tied(survey, survey.plan)
 
 
@@ -85,7 +84,8 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
     names = ["model_type", *SIZE_FIELDS]
     if survey.recipe.config.models is None:  # slices may take some layers of each
         names.remove("num_hidden_layers")
-    if survey.options.allow_crimes:
+    mixed = survey.plan is not None and survey.plan.mixed
+    if survey.options.allow_crimes or mixed:
         names.remove("model_type")
     for name in names:
         values = _values(survey, roles, name)
@@ -102,7 +102,7 @@ def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any
     """Return what the configs have under a name, of the models whose config has it."""
     values = {}
     for reference, model in _known(survey, roles).items():
-        config = _text_config(model)
+        config = text_config(model.config)
         value = getattr(config, name, None)
         if value is None and name == "head_dim":
             value = _quotient(config, "hidden_size", "num_attention_heads")
@@ -111,14 +111,6 @@ def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any
         if hasattr(config, name) or value is not None:
             values[reference] = dict(sorted(value.items())) if isinstance(value, dict) else value
     return values
-
-
-def _text_config(model: Model) -> PretrainedConfig:
-    """Return the config of the language model, which may be a part of a larger one."""
-    try:
-        return model.config.get_text_config()
-    except ValueError:  # several of them
-        return model.config
 
 
 def _quotient(config: PretrainedConfig, over: str, under: str) -> int | None:
@@ -226,12 +218,8 @@ def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
     """Tensors that a model lacks, or has in another shape (reported once a model)."""
     reported: set[ModelReference] = set()
     for tensor in plan.tensors:
-        headers = {
-            m: header_of(survey.models[m], w)
-            for m, w in tensor.inputs.items()
-            if survey.models[m].tensors is not None
-        }
-        if not any(headers.values()):  # experts, which mergekit joins while it loads
+        headers = {model: tensor.header(model) for model in tensor.sources}
+        if tensor.has_no_vector:
             continue
         cp = headers.get(tensor.roles.cp)
         for model, header in headers.items():
@@ -254,27 +242,6 @@ def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
                     f"in {tensor.roles.cp}: these models do not come from one.",
                     "Write models that were trained from the same base.",
                 )
-
-
-def _quantised(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
-    """Tensors to which no chat vector can be added (reported once a model)."""
-    casts = survey.recipe.config.dtype is not None
-    reported: set[ModelReference] = set()
-    for tensor in plan.tensors:
-        for model in tensor.readers:
-            header = header_of(survey.models[model], tensor.inputs[model])
-            if header is None or header.dtype in SUPPORTED or model in reported:
-                continue
-            if casts and header.dtype.is_floating_point:  # while mergekit loads it
-                continue
-            reported.add(model)
-            yield error(
-                "quantised",
-                model,
-                f"it has {tensor.inputs[model].name} in {dtype_name(header.dtype)}, to which no "
-                "chat vector can be added.",
-                "Write the name of the model's unquantised version.",
-            )
 
 
 def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int | None) -> bool:

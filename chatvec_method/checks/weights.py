@@ -16,7 +16,7 @@ from chatvec_method.errors import first_line
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import CPU_CHUNK, SUPPORTED, all_finite
-from chatvec_method.weights.loading import fresh_loaders, load_tensor
+from chatvec_method.weights.reading import Reader
 
 UNRELATED = 0.9
 """‖chat − base‖ / ‖base‖ from which two models are strangers. Two models that were trained apart
@@ -53,22 +53,22 @@ def weight_findings(
     """
     if survey.plan is None or survey.problems:
         return
-    no_cache = survey.options.lora_merge_cache is None
     for model in survey.models.values():
-        if model.file_problem or (model.reference.lora and no_cache):  # told without being deep
+        # Told without being deep; what has no files here yet cannot be read.
+        if model.file_problem or model.folder is None or model.reference.lora:
             return
-    with fresh_loaders(survey.options):
-        yield from _of_weights(survey, survey.plan, on_tensor)
+    reader = Reader(survey.plan.checkpoints, lazy_unpickle=survey.options.lazy_unpickle)
+    yield from _of_weights(survey, survey.plan, reader, on_tensor)
 
 
 def _of_weights(
-    survey: Survey, plan: MergePlan, on_tensor: Callable[[str], None]
+    survey: Survey, plan: MergePlan, reader: Reader, on_tensor: Callable[[str], None]
 ) -> Iterator[Finding]:
     ways: dict[ModelReference, _Way] = defaultdict(_Way)
     damaged: set[ModelReference] = set()
     for planned in plan.tensors:
         try:
-            tensors = _load(planned)
+            tensors = _load(planned, reader)
         except Exception as problem:  # each kind of file fails in its own way
             yield error(
                 "damaged-files",
@@ -91,17 +91,17 @@ def _of_weights(
             _measure(sound, plan.roles.base, ways)
         on_tensor(planned.name)
     yield from _strangers(plan, ways)
-    yield from _untrained_markers(survey, plan)
+    yield from _untrained_markers(survey, plan, reader)
 
 
 def _is_finite(tensor: Tensor) -> bool:
     return tensor.dtype not in SUPPORTED or all_finite(tensor)
 
 
-def _load(planned: PlannedTensor) -> dict[ModelReference, Tensor]:
+def _load(planned: PlannedTensor, reader: Reader) -> dict[ModelReference, Tensor]:
     """Return a tensor of each model that has it."""
-    loaded = {model: load_tensor(planned, model) for model in planned.inputs}
-    return {model: tensor for model, tensor in loaded.items() if tensor is not None}
+    sources = ((model, planned.sources.get(model)) for model in planned.inputs)
+    return {model: reader.tensor(model, source) for model, source in sources if source is not None}
 
 
 def _measure(
@@ -151,12 +151,12 @@ def _strangers(plan: MergePlan, ways: dict[ModelReference, _Way]) -> Iterator[Fi
             )
 
 
-def _untrained_markers(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
+def _untrained_markers(survey: Survey, plan: MergePlan, reader: Reader) -> Iterator[Finding]:
     """Whether cp trained the tokens that the template writes, from their rows."""
     embeddings = next((t for t in plan.tensors if t.kind == "embeddings"), None)
     if survey.format is None or embeddings is None:
         return
-    tensors = _load(embeddings)
+    tensors = _load(embeddings, reader)
     for marker in survey.format.markers:
         rows = {}
         for model, tensor in tensors.items():

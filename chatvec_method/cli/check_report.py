@@ -13,7 +13,7 @@ from chatvec_method.checks.report import Finding, Report, Severity
 from chatvec_method.cli.console import table
 from chatvec_method.facts.cost import Cost, in_bytes
 from chatvec_method.facts.models import Model, embedding_rows
-from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
+from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import dtype_name
 
@@ -31,8 +31,9 @@ def print_report(console: Console, report: Report) -> None:
         console.print()
         console.print(_cost_line(report.cost))
         for chat in survey.plan.roles.chats:
-            console.print()
-            console.print(_ratios_table(survey.plan, chat))
+            for ratios in _ratios_tables(survey.plan, chat):
+                console.print()
+                console.print(ratios)
     if survey.format is not None:
         console.print()
         for line in _format_lines(survey):
@@ -105,13 +106,13 @@ def _finding_data(finding: Finding) -> dict[str, Any]:
 
 
 def ratio_rows(
-    plan: MergePlan, chat: ModelReference
+    tensors: Sequence[PlannedTensor], chat: ModelReference
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Yield a chat vector's ratios by kind of tensor, for each run of layers that have the same.
 
     What stands outside the layers (embeddings, head, final norm) comes first.
     """
-    kinds = ratio_table(plan)[chat]
+    kinds = ratio_table(tensors)[chat]
     outside = {kind: layers[None] for kind, layers in kinds.items() if None in layers}
     if outside:
         yield "outside the layers", outside
@@ -189,13 +190,22 @@ def _cost_line(cost: Cost) -> str:
     )
 
 
-def _ratios_table(plan: MergePlan, chat: ModelReference) -> Any:
-    kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in plan.tensors)]
+def _ratios_tables(plan: MergePlan, chat: ModelReference) -> Iterator[Any]:
+    """Yield a table for the language model, and one for each part that sees or hears."""
+    yield _ratios_table(f"Ratio of {chat}", plan.language_model, chat)
+    for module, tensors in plan.other_parts.items():
+        merged = [tensor for tensor in tensors if not tensor.has_no_vector]
+        if merged:
+            yield _ratios_table(f"Ratio of {chat} in {module}", merged, chat)
+
+
+def _ratios_table(title: str, tensors: Sequence[PlannedTensor], chat: ModelReference) -> Any:
+    kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in tensors)]
     rows = [
         (name, *(" and ".join(f"{ratio:g}" for ratio in ratios.get(kind, [])) for kind in kinds))
-        for name, ratios in ratio_rows(plan, chat)
+        for name, ratios in ratio_rows(tensors, chat)
     ]
-    return table(f"Ratio of {chat}", ["", *kinds], rows, right=range(1, len(kinds) + 1))
+    return table(title, ["", *kinds], rows, right=range(1, len(kinds) + 1))
 
 
 def _format_lines(survey: Survey) -> Iterator[Text]:

@@ -57,7 +57,7 @@ class Vector:
     @property
     def ratios(self) -> Mapping[str, Mapping[int | None, list[float]]]:
         """The ratios by kind of tensor and layer."""
-        return ratio_table(self.plan)[self.chat]
+        return ratio_table(self.plan.language_model)[self.chat]
 
     @property
     def kinds(self) -> list[str]:
@@ -67,7 +67,8 @@ class Vector:
     @property
     def outside(self) -> dict[str, float]:
         """The ratios of the tensors outside the layers."""
-        return {t.name: t.ratios[self.chat] for t in self.plan.tensors if t.layer is None}
+        tensors = self.plan.language_model
+        return {t.name: t.ratios[self.chat] for t in tensors if t.layer is None}
 
 
 def print_ratios(console: Console, plans: Sequence[tuple[str, MergePlan]]) -> None:

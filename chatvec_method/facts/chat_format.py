@@ -19,7 +19,8 @@ from mergekit.config import MergeConfiguration
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from chatvec_method.errors import first_line
-from chatvec_method.facts.models import Model, TokenizerFacts
+from chatvec_method.facts.models import Model
+from chatvec_method.facts.tokenizers import TokenizerFacts
 from chatvec_method.method.roles import Roles
 
 QUESTION, ANSWER, AGAIN = "⟦question⟧", "⟦answer⟧", "⟦again⟧"

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import psutil
 
-from chatvec_method.facts.output import can_stream, expected_header
-from chatvec_method.facts.plan import header_of
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.output import expected_headers
+from chatvec_method.facts.survey import ReadySurvey, Survey
 
 LIBRARIES_BYTES = 600_000_000
 """What torch, transformers and mergekit take once they are loaded; measured on Linux."""
 
 
-MEMORY_FIX = "Close other programs, or write `--out-shard-size 1B`: where mergekit's own writer is "
-MEMORY_FIX += "needed, it collects a shard in memory."
+MEMORY_FIX = "Close other programs, or merge on a machine with more memory."
 
 
 @dataclass(frozen=True)
@@ -30,32 +28,31 @@ class Cost:
     """Of the inputs, what the sum needs: base and chat are not read where the ratio is 0."""
     write: int | None
     memory: int | None
-    """Peak, an estimate: the libraries, aligned embeddings, and where the output cannot be streamed
-    also a shard and a tensor in the making."""
+    """Peak, an estimate: the libraries, tensors made of several or dequantised, and a shard where
+    the output is to be pickled."""
     free_disk: int
     free_memory: int
 
 
-def cost_of(survey: Survey, out: Path) -> Cost:
+def cost_of(survey: Survey | ReadySurvey, out: Path) -> Cost:
     """Return what a merge costs; `out` is where its output will be."""
+    plan = survey.plan
     read = write = largest = 0
-    known, streamed = survey.plan is not None, can_stream(survey)
-    for tensor in survey.plan.tensors if survey.plan else ():
-        header = expected_header(survey, tensor)
-        aligned = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
-        readers = tuple(tensor.inputs) if aligned else tensor.readers
-        inputs = [header_of(survey.models[m], tensor.inputs[m]) for m in readers]
-        if header is None or any(found is None for found in inputs):
+    expected = expected_headers(plan, survey.vocabulary) if plan else {}
+    for tensor in plan.tensors if plan else ():
+        header = expected[tensor.name]
+        if header is None:
             continue
-        sizes = [found.bytes for found in inputs if found is not None]
-        read += sum(sizes)
+        matched = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
+        readers = tuple(tensor.inputs) if matched else tensor.readers
+        sources = [source for model in readers if (source := tensor.sources.get(model))]
+        read += sum(source.bytes_read for source in sources)
         write += header.bytes
-        # Aligned embeddings are copies; other inputs are mapped files.
-        held = len(sizes) if aligned else 0
-        largest = max(largest, header.bytes * (held if streamed else held + 1))
-    joined = _joined_experts(survey) if known else 0
-    known = known and all(model.tensors is not None for model in survey.models.values())
-    shard = 0 if streamed else min(survey.options.out_shard_size, write + joined)
+        # What is mapped is read in parts; only what has to be made of it is held as a whole.
+        held = sum(source.header.bytes for source in sources if not source.mapped)
+        largest = max(largest, held)
+    whole = plan is not None and None not in expected.values()
+    pickles = 0 if survey.options.safe_serialization else survey.options.out_shard_size
     return Cost(
         download=sum(
             header.bytes
@@ -63,28 +60,12 @@ def cost_of(survey: Survey, out: Path) -> Cost:
             if model.folder is None
             for header in (model.tensors or {}).values()
         ),
-        read=read + 3 * joined if known else None,
-        write=write + joined if known else None,
-        memory=LIBRARIES_BYTES + shard + largest if known else None,
+        read=read if whole else None,
+        write=write if whole else None,
+        memory=LIBRARIES_BYTES + min(pickles, write) + largest if whole else None,
         free_disk=shutil.disk_usage(_existing(out)).free,
         free_memory=psutil.virtual_memory().available,
     )
-
-
-def _joined_experts(survey: Survey) -> int:
-    """Return the bytes of cp's tensors that the plan has under other names (joined experts)."""
-    if survey.plan is None:
-        return 0
-    cp = survey.models[survey.plan.roles.cp]
-    missing = [
-        tensor
-        for tensor in survey.plan.tensors
-        if header_of(cp, tensor.inputs[survey.plan.roles.cp]) is None
-    ]
-    if not missing or cp.tensors is None:
-        return 0
-    planned = {tensor.name for tensor in survey.plan.tensors}
-    return sum(header.bytes for name, header in cp.tensors.items() if name not in planned)
 
 
 def in_bytes(size: int) -> str:

@@ -1,18 +1,16 @@
 """What is known of a model before any weight is read.
 
 Config, generation config, tokenizer, the headers of its safetensors files and the licence in its
-card, from a local folder or from the hub, of which no weights are downloaded. A tokenizer of 128k
-tokens takes some 200 MB while it is loaded, so only what is asked of it is kept.
+card, from a local folder or from the hub, of which no weights are downloaded.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from huggingface_hub import (
     ModelCardData,
     ModelInfo,
     get_local_safetensors_metadata,
-    hf_hub_download,
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -40,9 +37,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import SafetensorsRepoMetadata, validate_repo_id
 from mergekit.common import ModelPath, ModelReference
 from mergekit.io import ShardedTensorIndex
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -57,8 +57,14 @@ SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
 }
 HEADER_LENGTH_BYTES = 8
+LORA_DTYPE = "float32"
+"""In which adapters are added to their model: its own dtype would round the sum."""
 HUB_SECONDS = 5
 """So long the hub may take to answer the first question about a model."""
 UNREACHABLE = "hub-unreachable"
@@ -78,24 +84,6 @@ class TensorHeader:
     def bytes(self) -> int:
         """The size of its data."""
         return math.prod(self.shape) * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """What a merge needs to know of a tokenizer."""
-
-    ids: Mapping[str, int]
-    """Every token's id, added tokens included."""
-    added: frozenset[str]
-    """Tokens that are found in a text before anything else is, and never cut into pieces."""
-    special: Mapping[str, str]
-    """The tokens with a part to play: bos_token, eos_token, pad_token, ..."""
-    chat_template: str | None
-
-    @property
-    def tokens(self) -> dict[int, str]:
-        """Every id's token."""
-        return {i: token for token, i in self.ids.items()}
 
 
 @dataclass(frozen=True)
@@ -119,6 +107,8 @@ class Model:
     """What is wrong with its weight files; empty if nothing is."""
     card: ModelCardData
     """The metadata of its card: licence, languages."""
+    small_files: SmallFiles
+    """Those besides its weights; of a model with an adapter, the model's."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
 
@@ -137,9 +127,30 @@ class Model:
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens at which it stops: of its generation config, else of its config."""
-        generation = self.generation_config or {}
-        ids = generation.get("eos_token_id", getattr(self.config, "eos_token_id", None))
-        return tuple(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
+        ids = self.token_ids("eos_token_id")
+        return tuple(dict.fromkeys(next((each for each in ids if each), ())))
+
+    def token_ids(self, key: str) -> tuple[tuple[int, ...], ...]:
+        """Return the numbers of tokens that its configs have under a key, nearest first.
+
+        Args:
+            key: `eos_token_id`, `bos_token_id` or `pad_token_id`, which may hold one or several.
+
+        Returns:
+            Those of its generation config, then of its config, then of its language model's.
+        """
+        configs = [self.config.to_dict(), text_config(self.config).to_dict()]
+        held = [(self.generation_config or {}).get(key), *(config.get(key) for config in configs)]
+        lists = [value if isinstance(value, list) else [value] for value in held]
+        return tuple(tuple(i for i in each if type(i) is int) for each in lists)
+
+
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the config of the language model, which may be a part of a larger one."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # several of them
+        return config
 
 
 def look_up_all(
@@ -176,10 +187,13 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     folder = _folder(reference)
     with _problems_as_errors(reference):
         info = _ask_hub(path) if folder is None else None
+        small_files = _small_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)
-        generation_config = _json_file(path, folder, "generation_config.json")
-        tokenizer, tokenizer_problem = _tokenizer(path, trust_remote_code)
+        generation_config = small_files.json(GENERATION_CONFIG_NAME)
+        tokenizer, tokenizer_problem = look_up_tokenizer(path, small_files.names, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
+        if reference.lora is not None and tensors is not None:
+            tensors = {name: _with_adapter(header) for name, header in tensors.items()}
     return Model(
         reference=reference,
         folder=folder,
@@ -190,8 +204,17 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         tensors=tensors,
         pickled=pickled,
         file_problem=file_problem,
+        small_files=small_files,
         card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
         commit=info.sha if info else None,
+    )
+
+
+def with_local_files(model: Model, folder: Path) -> Model:
+    """Return a model whose files have come into a folder, with what they tell."""
+    tensors, pickled, file_problem = _tensors(model.reference, folder)
+    return replace(
+        model, folder=folder, tensors=tensors, pickled=pickled, file_problem=file_problem
     )
 
 
@@ -213,6 +236,25 @@ def _folder(reference: ModelReference) -> Path | None:
     return path if exists else None
 
 
+def small_files_of(reference: ModelReference) -> SmallFiles:
+    """Return the files besides the weights of a model that need not be in a recipe.
+
+    Raises:
+        ChatVecError: It does not exist, is gated, or cannot be reached.
+    """
+    folder = _folder(reference)
+    with _problems_as_errors(reference):
+        info = _ask_hub(reference.model) if folder is None else None
+    return _small_files(reference.model, folder, info)
+
+
+def _small_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -> SmallFiles:
+    if folder is not None:
+        return SmallFiles.in_folder(path, folder)
+    assert info is not None
+    return SmallFiles.on_hub(path, info)
+
+
 def _ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
@@ -221,19 +263,6 @@ def _ask_hub(path: ModelPath) -> ModelInfo:
     if info.gated:  # anybody may read what a gated model is, but not its files
         hub.auth_check(path.path)
     return info
-
-
-def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> TokenizerFacts:
-    """Return what a merge needs to know of a loaded tokenizer."""
-    template = tokenizer.chat_template
-    if isinstance(template, dict):  # several, by name
-        template = template.get("default")
-    return TokenizerFacts(
-        ids=tokenizer.get_vocab(),
-        added=frozenset(tokenizer.get_added_vocab()),
-        special={k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
-        chat_template=template,
-    )
 
 
 def _unreachable(reference: ModelReference) -> ChatVecError:
@@ -311,41 +340,10 @@ def _any(causes: list[BaseException], *types: type[BaseException]) -> bool:
     return any(isinstance(cause, types) for cause in causes)
 
 
-def _json_file(path: ModelPath, folder: Path | None, name: str) -> dict[str, Any] | None:
-    if folder is None:
-        try:
-            file = Path(hf_hub_download(path.path, name, revision=path.revision))
-        except EntryNotFoundError:
-            return None
-    else:
-        file = folder / name
-    if not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ChatVecError(
-            f"{file} is no JSON ({first_line(error)}).", "Download or save the model again."
-        ) from error
-    return content if isinstance(content, dict) else None
-
-
-def _tokenizer(path: ModelPath, trust_remote_code: bool) -> tuple[TokenizerFacts | None, str]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path.path, revision=path.revision, trust_remote_code=trust_remote_code
-        )
-        return tokenizer_facts(tokenizer), ""
-    except Exception as error:  # each kind of tokenizer fails in its own way
-        return None, first_line(error)
-
-
 def _tensors(
     reference: ModelReference, folder: Path | None
 ) -> tuple[dict[str, TensorHeader] | None, bool, str]:
     """Return the headers, whether the files are pickles, and what is wrong with them."""
-    if reference.lora is not None:
-        return None, False, ""
     path = reference.model
     try:
         if folder is None:
@@ -373,6 +371,13 @@ def _tensors(
             return None, False, f"{Path(error.filename).name} is missing, which the index names"
         return None, False, first_line(error)
     return headers, False, problem
+
+
+def _with_adapter(header: TensorHeader) -> TensorHeader:
+    """Return what becomes of a tensor to which an adapter will be added."""
+    if not header.dtype.is_floating_point:
+        return header
+    return TensorHeader(getattr(torch, LORA_DTYPE), header.shape, header.file)
 
 
 def _missing_tensors(found: SafetensorsRepoMetadata) -> str:

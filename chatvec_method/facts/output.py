@@ -1,4 +1,4 @@
-"""What the output's tensors will be, as far as headers tell."""
+"""What the output's tensors will be, as far as headers tell, and in which order they are saved."""
 
 from __future__ import annotations
 
@@ -7,66 +7,79 @@ from functools import reduce
 
 import torch
 from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
 
-from chatvec_method.facts.models import DTYPE_NAMES, TensorHeader
-from chatvec_method.facts.plan import PlannedTensor, header_of
-from chatvec_method.facts.survey import Survey
-from chatvec_method.method.settings import tokenizer_source, weights_dtype
+from chatvec_method.facts.models import TensorHeader
+from chatvec_method.facts.plan import MergePlan, PlannedTensor
+from chatvec_method.facts.vocabulary import Vocabulary
+from chatvec_method.method.settings import weights_dtype
 
 
-def expected_header(survey: Survey, tensor: PlannedTensor) -> TensorHeader | None:
-    """Return dtype and shape that a tensor will have in the output (its file is not known yet).
+def expected_headers(
+    plan: MergePlan, vocabulary: Vocabulary | None
+) -> dict[str, TensorHeader | None]:
+    """Return dtype and shape of every tensor in the output (files are not known yet).
 
-    None where only the weights tell: models whose headers cannot be read, and experts, which
-    checkpoints have one by one and mergekit joins while it loads.
+    None for a tensor of models whose files are not here yet, or that cp lacks.
     """
-    headers = {m: header_of(survey.models[m], w) for m, w in tensor.inputs.items()}
-    cp = headers[tensor.roles.cp]
+    return {t.name: _expected_header(plan.config, t, vocabulary) for t in plan.tensors}
+
+
+def in_stock_order(plan: MergePlan) -> list[PlannedTensor]:
+    """Return the tensors in the order in which mergekit's writer gets them.
+
+    Its executor takes tasks by their label, the last of the names under which the models have a
+    tensor; what has to be converted has none and comes first. What it leaves out comes last.
+    """
+    stock = [tensor for tensor in plan.tensors if tensor.by_mergekit]
+    ours = [tensor for tensor in plan.tensors if not tensor.by_mergekit]
+    return [*sorted(stock, key=_label), *sorted(ours, key=lambda tensor: tensor.name)]
+
+
+def _label(tensor: PlannedTensor) -> str:
+    labels = [""]
+    for model, source in tensor.sources.items():
+        weight = tensor.inputs[model]
+        names = (weight.name, *(weight.aliases or ()), *(weight.tied_names or ()))
+        if source is not None and source.conversion is None and source.weights[0].name in names:
+            labels.append(source.weights[0].name)
+    return max(labels)
+
+
+def _expected_header(
+    config: MergeConfiguration, tensor: PlannedTensor, vocabulary: Vocabulary | None
+) -> TensorHeader | None:
+    headers = {model: tensor.header(model) for model in tensor.sources}
+    cp = headers.get(tensor.roles.cp)
     if cp is None:
         return None
     shape = cp.shape
-    if survey.vocabulary is not None and (axis := tensor.weight.vocabulary_axis) is not None:
-        shape = (*shape[:axis], survey.vocabulary.rows, *shape[axis + 1 :])
-    dtype = _output_dtype(survey, tensor, headers)
+    matched = vocabulary is not None and tensor.weight.vocabulary_axis is not None
+    if vocabulary is not None and (axis := tensor.weight.vocabulary_axis) is not None:
+        shape = (*shape[:axis], vocabulary.rows, *shape[axis + 1 :])
+    dtype = _output_dtype(config, tensor, headers, matched)
     return TensorHeader(dtype, shape, "") if dtype else None
 
 
 def _output_dtype(
-    survey: Survey, tensor: PlannedTensor, headers: Mapping[ModelReference, TensorHeader | None]
+    config: MergeConfiguration,
+    tensor: PlannedTensor,
+    headers: Mapping[ModelReference, TensorHeader | None],
+    matched: bool,
 ) -> torch.dtype | None:
-    config = survey.recipe.config
+    own = headers[tensor.roles.cp]
+    assert own is not None
+    if not own.dtype.is_floating_point:  # numbers of positions and the like
+        return own.dtype
     forced = weights_dtype(tensor.weight.force_dtype or config.out_dtype or config.dtype)
     if forced is not None:
         return forced
-    known = [header.dtype for header in headers.values() if header is not None]
-    aligned = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
-    if len(tensor.readers) == 1 and not aligned:  # cp's tensor as it is
-        return headers[tensor.roles.cp].dtype  # type: ignore[union-attr]
-    if len(known) < len(headers):
+    if len(tensor.readers) == 1 and not matched:  # cp's tensor as it is
+        return own.dtype
+    dtypes = [header.dtype for header in headers.values() if header is not None]
+    if len(headers) < len(tensor.roles.all):
         return None
     try:
-        return reduce(torch.promote_types, known)
+        return reduce(torch.promote_types, dtypes)
     except RuntimeError:  # torch promotes no float8
         return None
-
-
-def can_stream(survey: Survey) -> bool:
-    """Tell whether the output's tensors are known beforehand and go to safetensors files.
-
-    Not known are experts, which checkpoints have one by one and mergekit joins while it loads, and
-    all where headers cannot be read. With `source: union`, mergekit numbers the tokens anew each
-    time, so that its rows and its tokenizer have to come from one run.
-    """
-    options, config = survey.options, survey.recipe.config
-    if survey.plan is None or not options.safe_serialization or options.multi_gpu:
-        return False
-    if tokenizer_source(config) == "union":
-        return False
-    headers = expected_headers(survey)
-    return all(header and header.dtype in DTYPE_NAMES for header in headers.values())
-
-
-def expected_headers(survey: Survey) -> Mapping[str, TensorHeader | None]:
-    """Return what every planned tensor will be in the output, None where only weights tell."""
-    assert survey.plan is not None
-    return {tensor.name: expected_header(survey, tensor) for tensor in survey.plan.tensors}

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.chat_format import ChatFormat, chat_format
-from chatvec_method.facts.models import Model, look_up_all
+from chatvec_method.facts.models import Model, TensorHeader, look_up_all
+from chatvec_method.facts.output import expected_headers
 from chatvec_method.facts.plan import MergePlan, plan_merge
 from chatvec_method.facts.vocabulary import Vocabulary, align_vocabularies
 from chatvec_method.recipe.file import Recipe
@@ -23,7 +25,7 @@ from chatvec_method.recipe.file import Recipe
 
 @dataclass(frozen=True)
 class Survey:
-    """What a recipe's merge will be."""
+    """What a recipe's merge will be, as far as it can be found out."""
 
     recipe: Recipe
     options: MergeOptions
@@ -36,12 +38,102 @@ class Survey:
     """The output's tokens and their ids."""
     format: ChatFormat | None
     problems: tuple[ChatVecError, ...]
-    """Why something is missing above. Without problems, only `vocabulary` may be None."""
+    """Why something is missing above."""
+
+    def ready(self) -> ReadySurvey:
+        """Return the same with nothing missing.
+
+        Raises:
+            ChatVecError: The first problem, or what a merge cannot do without.
+        """
+        for problem in self.problems:
+            raise problem
+        assert self.plan is not None  # a problem says why
+        assert self.format is not None
+        for model in self.models.values():
+            if model.file_problem:
+                raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
+        if self.tokens is None:
+            donor = self.models[self.recipe.config.base_model]
+            raise ChatVecError(
+                f"model {donor} has no tokenizer that loads ({donor.tokenizer_problem}), so the "
+                "output cannot have one.",
+                "Download it again, with its tokenizer files, or write `tokenizer: {source: ...}` "
+                "with another model and merge again.",
+            )
+        return ReadySurvey(
+            self.recipe,
+            self.options,
+            self.models,
+            self.plan,
+            self.vocabulary,
+            self.tokens,
+            self.format,
+        )
+
+
+@dataclass(frozen=True)
+class ReadySurvey:
+    """What a recipe's merge will be, all that a merge needs to know."""
+
+    recipe: Recipe
+    options: MergeOptions
+    models: Mapping[ModelReference, Model]
+    plan: MergePlan
+    vocabulary: Vocabulary | None
+    """How tokens are matched; None without `tokenizer:`, where rows are."""
+    tokens: Mapping[str, int]
+    """The output's tokens and their ids."""
+    format: ChatFormat
+
+    def ready(self) -> ReadySurvey:
+        """Return itself: what takes a survey need not ask which kind it is."""
+        return self
+
+    @cached_property
+    def expected(self) -> Mapping[str, TensorHeader | None]:
+        """Dtype and shape of every tensor in the output, None where files are not here yet."""
+        return expected_headers(self.plan, self.vocabulary)
+
+    @cached_property
+    def headers(self) -> Mapping[str, TensorHeader]:
+        """Dtype and shape of every tensor in the output.
+
+        Raises:
+            ChatVecError: A tensor is not known: cp lacks it, or its files are not here yet.
+        """
+        for name, header in self.expected.items():
+            if header is None:
+                raise ChatVecError(
+                    f"{name}: model {self.plan.roles.cp} has no such tensor, which others have.",
+                    "Write the model from which the others came, or download it again.",
+                )
+        return {name: header for name, header in self.expected.items() if header is not None}
 
 
 def survey(recipe: Recipe, options: MergeOptions) -> Survey:
     """Find out what a recipe's merge will be, of the models' small files alone."""
     models, problems = look_up_all(_in_order(recipe), options.trust_remote_code)
+    return _surveyed(recipe, options, models, problems)
+
+
+def survey_of_files(ready: ReadySurvey, files: Mapping[ModelReference, Model]) -> ReadySurvey:
+    """Return a survey once more, after the files of some models have come.
+
+    Args:
+        ready: The survey from before.
+        files: What the files tell of the models that were on the hub or had an adapter.
+    """
+    models = {**ready.models, **files}
+    return _surveyed(ready.recipe, ready.options, models, []).ready()
+
+
+def _surveyed(
+    recipe: Recipe,
+    options: MergeOptions,
+    models: Mapping[ModelReference, Model],
+    problems: list[ChatVecError],
+) -> Survey:
     plan = vocabulary = tokens = output_format = None
     try:
         if not problems:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from immutables import Map
-from mergekit.common import ImmutableMap, ModelReference, get_config_value
+from mergekit.common import ImmutableMap, ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors
 from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
@@ -21,7 +21,7 @@ from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig,
 from transformers import PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError, first_line
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.models import Model, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.quiet import quiet
@@ -97,6 +97,7 @@ def align_vocabularies(
     if source is None:
         return None
     settings = dict((config.tokenizer and config.tokenizer.tokens) or {})
+    _check_tokenizers(source, config.base_model, models)
     with quiet():
         try:
             info = build_tokenizer(
@@ -134,6 +135,25 @@ def align_vocabularies(
     return vocabulary
 
 
+def _check_tokenizers(
+    source: ModelReference | str, base_model: ModelReference, models: Mapping[ModelReference, Model]
+) -> None:
+    """Check that the models have a tokenizer of whose tokens the output's is made.
+
+    Where a folder has none, transformers builds an empty one, and mergekit takes it.
+    """
+    for reference in (source, base_model):
+        model = models.get(reference) if isinstance(reference, ModelReference) else None
+        if model is not None and model.tokenizer is None:
+            raise ChatVecError(
+                f"tokenizer: the output's tokenizer cannot be built from {model} "
+                f"({model.tokenizer_problem}).",
+                "Write `tokenizer: {source: ...}` and `base_model:` with the name of a model under "
+                "`models:` whose tokenizer loads, or download its tokenizer files.",
+                code="tokenizer-not-built",
+            )
+
+
 def _known_ids(
     plan: MergePlan, models: Mapping[ModelReference, Model]
 ) -> dict[ModelReference, Mapping[str, int]]:
@@ -147,14 +167,14 @@ def _known_ids(
 
 
 def _rows(plan: MergePlan, model: Model) -> int | None:
-    """Return how many rows a model's config says its embeddings have."""
-    try:
-        rows: int = get_config_value(
-            model.config, plan.architecture.vocab_size_config_key or "vocab_size"
-        )
-    except RuntimeError:  # an architecture without a vocabulary
-        return None
-    return rows
+    """Return how many rows a model's embeddings have; None where it has none, or is not here."""
+    for tensor in plan.tensors:
+        header, axis = tensor.header(model.reference), tensor.weight.vocabulary_axis
+        if tensor.kind == "embeddings" and header is not None and axis is not None:
+            return header.shape[axis]
+    config, key = text_config(model.config), plan.architecture.vocab_size_config_key
+    rows = getattr(config, (key or "vocab_size").rpartition(".")[2], None)
+    return rows if isinstance(rows, int) else None
 
 
 def _check_rows(

@@ -303,7 +303,7 @@ def _ratios(plan: MergePlan) -> Iterator[str]:
             yield f"**ratio_{number}**, of {_linked(chat)}:"
         kinds = {
             kind: {layer: " and ".join(map(shown, ratios)) for layer, ratios in layers.items()}
-            for kind, layers in ratio_table(plan)[chat].items()
+            for kind, layers in ratio_table(plan.language_model)[chat].items()
         }
         within = [kind for kind in KINDS if any(i is not None for i in kinds.get(kind, {}))]
         rows = [

@@ -17,12 +17,11 @@ from transformers.utils import (
     GENERATION_CONFIG_NAME,
 )
 
-from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.chat_format import (
     chat_format,
 )
 from chatvec_method.facts.plan import MergePlan
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.configs import config_text, generation_config_text
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
@@ -35,7 +34,7 @@ CARD_FILE, PICTURE_FILE = "README.md", "ratio.png"
 
 def finish(
     out: Path,
-    survey: Survey,
+    survey: Survey | ReadySurvey,
     *,
     name: str | None = None,
     card: bool = True,
@@ -58,17 +57,8 @@ def finish(
     Raises:
         ChatVecError: The folder is not that recipe's output, or cannot be written to.
     """
+    survey = survey.ready()
     plan, chat = survey.plan, survey.format
-    if survey.problems:
-        raise survey.problems[0]
-    if plan is None or chat is None or survey.tokens is None:
-        donor = survey.models[survey.recipe.config.base_model]
-        raise ChatVecError(
-            f"model {donor} has no tokenizer that loads ({donor.tokenizer_problem}), so the output "
-            "cannot have one.",
-            "Download it again, with its tokenizer files, or write `tokenizer: {source: ...}` with "
-            "another model and merge again.",
-        )
     output = look_at(out, survey, plan)
     tokens = usable_tokens(output, plan, survey.tokens)
     if tokens != survey.tokens:

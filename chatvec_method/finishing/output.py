@@ -13,7 +13,7 @@ from transformers.utils import (
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, look_up
-from chatvec_method.facts.output import expected_header
+from chatvec_method.facts.output import expected_headers
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.finishing.tokenizer_files import has_tokenizer
@@ -102,12 +102,15 @@ def _check_tensors(out: Path, output: Model, survey: Survey, plan: MergePlan) ->
     if output.tensors is None or output.file_problem:
         raise ChatVecError(f"{out} is not whole: {output.file_problem}.", "Merge again.")
     planned = {tensor.name: tensor for tensor in plan.tensors}
-    if missing := sorted(planned.keys() - output.tensors.keys()):
+    # What transformers does not load, stock mergekit leaves out too, and nothing else misses it.
+    needed = {name for name, tensor in planned.items() if not plan.is_spare(tensor)}
+    if missing := sorted(needed - output.tensors.keys()):
         raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
     if extra := sorted(output.tensors.keys() - planned.keys()):
         raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
-    for name, tensor in planned.items():
-        shape, expected = output.tensors[name].shape, expected_header(survey, tensor)
+    headers = expected_headers(plan, survey.vocabulary)
+    for name in planned.keys() & output.tensors.keys():
+        shape, expected = output.tensors[name].shape, headers[name]
         if expected and shape != expected.shape:
             raise ChatVecError(
                 f"{out}: {name} is {list(shape)}, and the recipe makes it {list(expected.shape)}.",

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,24 +21,18 @@ from typing import Literal
 
 import torch
 from mergekit.common import ModelReference
-from mergekit.io.tasks import LoaderCache
-from mergekit.merge import run_merge
-from torch import Tensor
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.cost import MEMORY_FIX, Cost, cost_of, in_bytes
-from chatvec_method.facts.output import can_stream
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.merging.config_file import copy_tagalong_files, write_config
 from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify
-from chatvec_method.method.plugin import computed_by
-from chatvec_method.method.tensor_merge import TensorMerge
-from chatvec_method.quiet import quiet
-from chatvec_method.weights.loading import fresh_loaders
+from chatvec_method.weights.fetching import fetched
+from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.staging import Staging, staged
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -76,7 +70,7 @@ class MergeResult:
 
 
 def merge(
-    survey: Survey,
+    survey: Survey | ReadySurvey,
     out: Path,
     *,
     overwrite: bool = False,
@@ -88,7 +82,7 @@ def merge(
     verbosity, are the caller's to apply: `options.apply_global_options()`.
 
     Args:
-        survey: A survey without problems.
+        survey: Of the recipe.
         out: The folder to be.
         overwrite: Whether it may replace a model; that stays until the new one is complete.
         on_progress: Is told how far the merge is, now and then from threads of mergekit's.
@@ -97,28 +91,25 @@ def merge(
         ChatVecError: `out` may not be written (see `staging.check_out`), the survey has problems,
             the merge failed, or its output is not what the recipe says. `out` is as before.
     """
-    for problem in survey.problems:
-        raise problem
-    for model in survey.models.values():
-        if model.file_problem:
-            raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
-    inputs = {"models": _model_folders(survey), "others": _other_inputs(survey, out)}
+    ready = survey.ready()
+    inputs = {"models": _model_folders(ready), "others": _other_inputs(ready, out)}
     with _stopped_by_signals(), staged(out, overwrite=overwrite, **inputs) as staging:
-        cost = cost_of(survey, staging.target)
+        cost = cost_of(ready, staging.target)
         _check_room(cost, staging)
-        with _one_message(cost, staging), fresh_loaders(survey.options):
-            _fetch(survey, on_progress)
-            streams = can_stream(survey)
-            _run(survey, staging.folder, cost, streams, on_progress)
+        with _one_message(cost, staging):
+            ready = fetched(ready, lambda n, of: on_progress(Progress("fetch", n, of)))
+            reader = Reader(ready.plan.checkpoints, lazy_unpickle=ready.options.lazy_unpickle)
+            _run(ready, staging.folder, reader, cost, on_progress)
             with staging.flushed_meanwhile():
                 on_progress(Progress("finish", 0, 1))
-                card = survey.options.write_model_card
-                changes = finish(staging.folder, survey, name=out.absolute().name, card=card)
+                card = ready.options.write_model_card
+                changes = finish(staging.folder, ready, name=out.absolute().name, card=card)
                 on_progress(Progress("finish", 1, 1))
                 verification = verify(
                     staging.folder,
-                    survey,
-                    known_finite=streams,
+                    ready,
+                    reader=reader,
+                    known_finite=True,
                     on_bytes=lambda done, total: on_progress(Progress("verify", done, total)),
                 )
             size = _size(staging.folder)
@@ -133,7 +124,7 @@ def merge(
     )
 
 
-def _model_folders(survey: Survey) -> list[Path]:
+def _model_folders(survey: ReadySurvey) -> list[Path]:
     """Return the folders of the models here, and of their adapters."""
     references = list(survey.models)
     settings = survey.recipe.config.tokenizer
@@ -143,7 +134,7 @@ def _model_folders(survey: Survey) -> list[Path]:
     return [folder for part in parts if (folder := Path(part.path)).is_dir()]
 
 
-def _other_inputs(survey: Survey, out: Path) -> list[Path]:
+def _other_inputs(survey: ReadySurvey, out: Path) -> list[Path]:
     """Return what else must outlive OUT: the recipe, caches, files that models only link to."""
     caches = (survey.options.lora_merge_cache, survey.options.transformers_cache)
     recipe = Path(survey.recipe.name)
@@ -163,34 +154,14 @@ def _check_room(cost: Cost, staging: Staging) -> None:
         )
 
 
-def _fetch(survey: Survey, on_progress: Callable[[Progress], None]) -> None:
-    """Let mergekit download what is not here, and apply adapters, one model at a time."""
-    models = list(survey.models)
-    for done, model in enumerate(models):
-        on_progress(Progress("fetch", done, len(models)))
-        try:
-            LoaderCache().get(model)
-        except Exception as error:  # of the hub, the disk, peft or mergekit
-            fix = "See that the hub can be reached and that the disk of its cache has room."
-            if model.lora is not None:
-                fix = (
-                    "Write `--lora-merge-cache FOLDER`, with another folder if you have: a run "
-                    "that was killed leaves a model in it that is not whole."
-                )
-            raise ChatVecError(
-                f"model {model} cannot be opened ({first_line(error)}).", fix
-            ) from error
-    on_progress(Progress("fetch", len(models), len(models)))
-
-
 def _run(
-    survey: Survey,
+    survey: ReadySurvey,
     folder: Path,
+    reader: Reader,
     cost: Cost,
-    streams: bool,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Write weights and config, and mergekit's tokenizer where its own writer is needed."""
+    """Write weights, config and recipe."""
     done, lock = 0, threading.Lock()
 
     def count(size: int) -> None:
@@ -200,35 +171,10 @@ def _run(
             on_progress(Progress("merge", done, cost.write))
 
     count(0)
-    if streams:
-        stream_weights(survey, folder, count)
-        write_config(survey, folder)
-        copy_tagalong_files(survey, folder)
-    else:
-        _run_mergekit(survey, folder, count)
+    stream_weights(survey, folder, reader, count)
+    write_config(survey, folder)
+    copy_tagalong_files(survey, folder)
     (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
-
-
-def _run_mergekit(survey: Survey, folder: Path, on_bytes: Callable[[int], None]) -> None:
-    """Let mergekit write, for what cannot be streamed: pickles, several GPUs, joined experts."""
-    options = survey.options.model_copy(update={"quiet": True, "write_model_card": False})
-    with ExitStack() as until_the_first_tensor:
-        # mergekit's tokenizer comes before all tensors, with a bar that nothing else keeps back.
-        until_the_first_tensor.enter_context(quiet())
-
-        def compute(tensor: TensorMerge) -> Tensor:
-            until_the_first_tensor.close()
-            result = tensor.whole()
-            on_bytes(result.nbytes)
-            return result
-
-        with computed_by(compute):
-            run_merge(
-                survey.recipe.config.model_copy(deep=True),
-                str(folder),
-                options,
-                config_source=survey.recipe.text,
-            )
 
 
 def _size(folder: Path) -> int:

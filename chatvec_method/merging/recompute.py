@@ -14,12 +14,12 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, TensorHeader
-from chatvec_method.facts.plan import PlannedTensor, header_of
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.plan import PlannedTensor
+from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Row, Rows
 from chatvec_method.method.settings import weights_dtype
-from chatvec_method.weights.loading import load_tensor
 from chatvec_method.weights.read_ahead import Ask
+from chatvec_method.weights.reading import Reader
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -32,10 +32,10 @@ INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By size, to look at the bits of an element."""
 
 
-AGAIN = "Merge again; if it is wrong again, report it with the recipe and the versions of "
-
-
-AGAIN += "chatvec-method, mergekit and torch."
+AGAIN = (
+    "Merge again; if it is wrong again, report it with the recipe and the versions of "
+    "chatvec-method, mergekit and torch."
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class Sample:
 class RowReader:
     """Loads sampled rows, and lets the system read them and not what lies around them."""
 
-    def __init__(self, survey: Survey, ask: Ask) -> None:
+    def __init__(self, survey: ReadySurvey, reader: Reader, ask: Ask) -> None:
         self.survey = survey
+        self.reader = reader
         self.ask = ask
 
     def ask_for(
@@ -74,48 +75,22 @@ class RowReader:
             self.ask(model, header, row * size, size)
 
     def of_input(
-        self,
-        tensor: PlannedTensor,
-        reference: ModelReference,
-        sample: Sample,
-        loaded: Tensor | None = None,
+        self, tensor: PlannedTensor, reference: ModelReference, sample: Sample
     ) -> Tensor | None:
-        """Return rows of a model's tensor as mergekit loads it; None if it lacks the tensor."""
+        """Return rows of a model's tensor as the merge loads it; None if it lacks the tensor."""
         model, axis = self.survey.models[reference], tensor.weight.vocabulary_axis
-        self.ask_for(model, header_of(model, tensor.inputs[reference]), sample.rows, axis)
-        whole = load_tensor(tensor, reference) if loaded is None else loaded
-        if whole is None:
+        source = tensor.sources.get(reference)
+        if source is None:
             return None
+        if source.mapped:
+            self.ask_for(model, source.header, sample.rows, axis)
+        rows = sample.of(self.reader.tensor(reference, source), axis)
         dtype = weights_dtype(tensor.weight.force_dtype or self.survey.recipe.config.dtype)
-        rows = sample.of(whole, axis)
-        return rows if dtype is None else rows.to(dtype)
-
-
-def header_by_loading(
-    survey: Survey, tensor: PlannedTensor
-) -> tuple[TensorHeader, dict[ModelReference, Tensor]]:
-    """Return what headers do not tell, and the tensor of cp that had to be loaded for it.
-
-    They do not tell of experts, which mergekit joins while it loads, which takes time; nor of
-    models with an adapter.
-    """
-    config, axis = survey.recipe.config, tensor.weight.vocabulary_axis
-    dtype = weights_dtype(tensor.weight.force_dtype or config.out_dtype or config.dtype)
-    cp = load_tensor(tensor, tensor.roles.cp)
-    assert cp is not None
-    shape, dtypes = list(cp.shape), [cp.dtype]
-    matched = survey.vocabulary if axis is not None else None
-    if matched is not None and axis is not None:
-        shape[axis] = matched.rows
-    if dtype is None and (matched is not None or len(tensor.readers) > 1):
-        others = (load_tensor(tensor, model) for model in tensor.inputs if model != tensor.roles.cp)
-        dtypes += [other.dtype for other in others if other is not None]
-    dtype = dtype or reduce(torch.promote_types, dtypes)
-    return TensorHeader(dtype, tuple(shape), ""), {tensor.roles.cp: cp}
+        return rows if dtype is None or not rows.is_floating_point() else rows.to(dtype)
 
 
 def sample_rows(
-    survey: Survey,
+    survey: ReadySurvey,
     tensor: PlannedTensor,
     shape: tuple[int, ...],
     tokens: Mapping[str, int],
@@ -139,7 +114,7 @@ def sample_rows(
     return Sample(chosen, (torch.tensor(chosen),), tuple(by_id[i] for i in chosen))
 
 
-def _named_tokens(survey: Survey) -> Iterator[str]:
+def _named_tokens(survey: ReadySurvey) -> Iterator[str]:
     """Yield the tokens whose rows matter most: those that the recipe or the chat format names."""
     settings = survey.recipe.config.tokenizer
     yield from (settings and settings.tokens) or ()
@@ -159,18 +134,11 @@ def sampled_inputs(
     reader: RowReader,
     tensor: PlannedTensor,
     sample: Sample,
-    loaded: dict[ModelReference, Tensor],
 ) -> dict[ModelReference, Tensor]:
-    """Return the sampled rows of the models that have the tensor and whose part in it is not 0.
-
-    What is loaded already is let go of as soon as its rows are taken.
-    """
+    """Return the sampled rows of the models that have the tensor and whose part in it is not 0."""
     if sample.tokens is not None:
         return _aligned_inputs(reader, tensor, sample.tokens)
-    rows = {
-        model: reader.of_input(tensor, model, sample, loaded.pop(model, None))
-        for model in tensor.readers
-    }
+    rows = {model: reader.of_input(tensor, model, sample) for model in tensor.readers}
     return {model: part for model, part in rows.items() if part is not None}
 
 
@@ -215,7 +183,7 @@ def _aligned_inputs(
 def compare(
     found: Tensor,
     inputs: Mapping[ModelReference, Tensor],
-    survey: Survey,
+    survey: ReadySurvey,
     tensor: PlannedTensor,
     sample: Sample,
 ) -> int:
@@ -253,7 +221,7 @@ def compare(
     return off
 
 
-def _slack(survey: Survey, dtype: torch.dtype) -> float:
+def _slack(survey: ReadySurvey, dtype: torch.dtype) -> float:
     """Return what the method's own roundings, before the last, may come to."""
     on_mps = str(survey.options.device).startswith("mps")  # which has no float64
     return FLOAT32_SLACK if dtype in HALF_PRECISION or on_mps else 0.0

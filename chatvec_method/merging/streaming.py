@@ -1,4 +1,4 @@
-"""mergekit's plan, run by mergekit's executor, with every tensor written to its place as it comes.
+"""The output's weights, computed part by part and each part written to its place.
 
 mergekit's own writer collects shards of 5 GB in memory and copies them once more. Here the sum goes
 from the inputs, mapped from their files, through a few buffers to its place in the output's: no
@@ -7,32 +7,30 @@ tensor of it is ever whole in memory. Each thread computes a part, and writes it
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mergekit.architecture import get_architecture_info
-from mergekit.common import dtype_from_name
-from mergekit.graph import Executor, Task
-from mergekit.io.tasks import SaveTensor
-from mergekit.plan import MergePlanner
+from mergekit.io import TensorWriter
+from mergekit.options import MergeOptions
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import TensorHeader
-from chatvec_method.facts.output import expected_headers
+from chatvec_method.facts.output import in_stock_order
 from chatvec_method.facts.plan import PlannedTensor
-from chatvec_method.facts.survey import Survey
-from chatvec_method.kernel import all_finite
-from chatvec_method.method.plugin import computed_by
+from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.kernel import SUPPORTED
+from chatvec_method.method.settings import dtype_name
 from chatvec_method.method.tensor_merge import TensorMerge
-from chatvec_method.quiet import quiet
-from chatvec_method.weights.loading import load_tensor
+from chatvec_method.weights.inputs import Inputs
+from chatvec_method.weights.matching import Matching
 from chatvec_method.weights.read_ahead import read_ahead
+from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.shards import ShardWriter, lay_out
 from chatvec_method.workers import Workers, workers
 
@@ -43,109 +41,138 @@ PART = 1 << 21
 
 
 def stream_weights(
-    survey: Survey, folder: Path, on_bytes: Callable[[int], None] = lambda _: None
+    survey: ReadySurvey,
+    folder: Path,
+    reader: Reader,
+    on_bytes: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write the output's weights and their index into a folder, as mergekit's writer would.
 
     What is written has no NaN or infinite elements.
 
     Args:
-        survey: One that `can_stream`, without problems.
+        survey: Of the recipe, with all models' files here.
         folder: An empty folder.
+        reader: Of the models' files.
         on_bytes: Is told how many more bytes have been written.
 
     Raises:
         ChatVecError: A model's weights are at fault.
         OSError: The folder cannot be written to, or the disk is full.
     """
-    saves, order = _planned(survey, folder)
-    headers = {
-        name: header for name, header in expected_headers(survey).items() if header is not None
-    }
-    in_order = {name: headers[name] for name in order}
-    layout = lay_out(in_order, survey.options.out_shard_size, MERGEKIT_VERSION)
-    kept = {tensor.name: tensor for tensor in _kept(survey, headers)}
-    mixed = [name for name in order if name not in kept]
-    names = {save.tensor_task: save for save in saves if save.tensor_name not in kept}
+    tensors = in_stock_order(survey.plan)
+    matching = matching_of(survey)
+    merges = _merges(survey, tensors, reader, matching)
+    if not survey.options.safe_serialization:
+        _write_pickles(merges, survey, folder, on_bytes)
+        return
+    headers = {tensor.name: survey.headers[tensor.name] for tensor in tensors}
+    layout = lay_out(headers, survey.options.out_shard_size, MERGEKIT_VERSION)
     with (
         ShardWriter(folder, layout) as writer,
-        read_ahead(survey, [*kept, *mixed]) as reading,
+        read_ahead(survey, tensors) as reading,
         _parts(writer) as parts,
     ):
-        streamed: set[str] = set()
-
-        def stream(merge: TensorMerge) -> None:
+        for merge in merges:
             reading(merge.name)
             parts.put(merge)
-            streamed.add(merge.name)
             on_bytes(headers[merge.name].bytes)
 
-        def compute(merge: TensorMerge) -> Tensor:
-            stream(merge)
-            return torch.zeros((), dtype=merge.dtype).expand(merge.shape)  # stands for the result
 
-        for tensor in kept.values():
-            stream(_cp_alone(tensor, headers[tensor.name].dtype))
-        executor = Executor(
-            targets=list(names),
-            math_device=survey.options.device,
-            storage_device=survey.options.device if survey.options.low_cpu_memory else "cpu",
-        )
-        with computed_by(compute), quiet():
-            for task, tensor in executor.run(quiet=True):
-                save = names[task]
-                if save.tensor_name in streamed:
-                    continue
-                if save.dtype:  # buffers of integers, and what mergekit passes by the method
-                    tensor = tensor.to(dtype=dtype_from_name(save.dtype))
-                if tensor.is_floating_point() and not all_finite(tensor):
-                    raise ChatVecError(
-                        f"{save.tensor_name} has NaN or infinite elements.",
-                        "Download or convert the models again.",
-                    )
-                writer.write(save.tensor_name, tensor.cpu())
-                on_bytes(tensor.nbytes)
+def matching_of(survey: ReadySurvey) -> Matching | None:
+    """Return how rows are matched by token; None where they go by their number."""
+    if survey.vocabulary is None:
+        return None
+    order = list(survey.plan.tensors[0].inputs)
+    return Matching(survey.vocabulary, order)
 
 
-def _planned(survey: Survey, folder: Path) -> tuple[list[SaveTensor], list[str]]:
-    """Return what mergekit would save, and the names in the order in which it would."""
-    config = survey.recipe.config.model_copy(deep=True)
-    donor = survey.models[config.base_model]
-    with quiet():
-        planner = MergePlanner(
-            config,
-            get_architecture_info(config, survey.options),
-            options=survey.options,
-            out_model_config=donor.config,
-        )
-        targets: list[Task] = planner.plan_to_disk(out_path=str(folder))
-    saves = [target for target in targets if isinstance(target, SaveTensor)]
-    schedule = Executor(targets=saves).schedule.tasks
-    tasks = (handle.task() for handle in schedule)
-    return saves, [task.tensor_name for task in tasks if isinstance(task, SaveTensor)]
+class _Merge:
+    """The merge of one tensor, of which any range of elements can be asked for."""
+
+    def __init__(
+        self, tensor: PlannedTensor, inputs: Inputs, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.name = tensor.name
+        self.shape = inputs.shape
+        self.dtype = dtype
+        self.device = device
+        self._inputs = inputs
+        self._roles = tensor.roles
+        self._ratios = {
+            chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
+        }
+
+    def part(self, elements: slice, out: Tensor) -> Tensor:
+        """Return some elements; those of cp itself are not copied into `out`.
+
+        Raises:
+            ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
+        """
+        parts = {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
+        cp, base = self._roles.cp, self._roles.base
+        return TensorMerge(self.name, parts, cp, base, self._ratios, self.dtype).into(out)
 
 
-def _kept(survey: Survey, headers: Mapping[str, TensorHeader]) -> Iterator[PlannedTensor]:
-    """Yield the tensors that are cp's own, with which base and chat have nothing to do.
+def _merges(
+    survey: ReadySurvey,
+    tensors: list[PlannedTensor],
+    reader: Reader,
+    matching: Matching | None,
+) -> Iterator[_Merge]:
+    devices = itertools.cycle(_devices(survey.options))
+    for tensor in tensors:
+        _check_dtypes(tensor)
+        inputs = Inputs(survey, reader, matching, tensor)
+        yield _Merge(tensor, inputs, survey.headers[tensor.name].dtype, next(devices))
 
-    mergekit would open all three, and that alone makes the system read some of each.
-    """
-    assert survey.plan is not None
-    for tensor in survey.plan.tensors:
-        by_token = survey.vocabulary is not None and tensor.weight.vocabulary_axis is not None
-        cast_on_load = survey.recipe.config.dtype or tensor.weight.force_dtype
-        plain = headers[tensor.name].dtype.is_floating_point and not by_token and not cast_on_load
-        if plain and tensor.readers == (tensor.roles.cp,):
-            yield tensor
+
+def _devices(options: MergeOptions) -> list[torch.device]:
+    """Return where sums are formed: on all accelerators in turn, if there are to be several."""
+    device = torch.device(options.device)
+    if options.multi_gpu and torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        assert kind is not None
+        return [torch.device(kind.type, i) for i in range(torch.accelerator.device_count())]
+    return [device]
 
 
-def _cp_alone(tensor: PlannedTensor, dtype: torch.dtype) -> TensorMerge:
-    roles = tensor.roles
-    own = load_tensor(tensor, roles.cp)
-    assert own is not None  # a header has been seen
-    return TensorMerge(
-        tensor.name, {roles.cp: own}, cp=roles.cp, base=roles.base, ratios={}, dtype=dtype
+def _check_dtypes(tensor: PlannedTensor) -> None:
+    if len(tensor.readers) == 1:
+        return
+    for model in tensor.readers:
+        header = tensor.header(model)
+        if header is not None and header.dtype not in SUPPORTED:
+            raise ChatVecError(
+                f"{tensor.name}: model {model} has it in {dtype_name(header.dtype)}, to which no "
+                "chat vector can be added.",
+                "Write the name of the model's unquantised version.",
+            )
+
+
+def _write_pickles(
+    merges: Iterator[_Merge],
+    survey: ReadySurvey,
+    folder: Path,
+    on_bytes: Callable[[int], None],
+) -> None:
+    """Write the weights as `.bin` files, by mergekit's own writer, which collects whole shards."""
+    writer = TensorWriter(
+        str(folder), max_shard_size=survey.options.out_shard_size, safe_serialization=False
     )
+    with workers() as at_work:
+        for merge in merges:
+            out = torch.empty(merge.shape, dtype=merge.dtype)
+            flat = out.view(-1)
+
+            def compute(elements: slice, merge: _Merge = merge, flat: Tensor = flat) -> None:
+                part = flat[elements].to(merge.device)
+                flat[elements] = merge.part(elements, part).cpu()
+
+            at_work.for_ranges(flat.numel(), compute)
+            writer.save_tensor(merge.name, out)
+            on_bytes(out.nbytes)
+    writer.finalize()
 
 
 class _Parts:
@@ -157,16 +184,13 @@ class _Parts:
         self._under_way: deque[Future[None]] = deque()
         self._buffers = threading.local()
 
-    def put(self, merge: TensorMerge) -> None:
+    def put(self, merge: _Merge) -> None:
         """Have a tensor computed and written; its last parts may still be under way.
 
         Raises:
             ChatVecError: A model's weights are at fault, those of this tensor or one before it.
             OSError: A part could not be written.
         """
-        if not merge.cuttable():
-            self._writer.write(merge.name, merge.whole())
-            return
         size = merge.shape.numel()
         for start in range(0, size, PART):
             self.wait(2 * self._workers.count)
@@ -178,17 +202,16 @@ class _Parts:
         while len(self._under_way) > parts:
             self._under_way.popleft().result()
 
-    def _write(self, merge: TensorMerge, part: slice) -> None:
+    def _write(self, merge: _Merge, part: slice) -> None:
         elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
         self._writer.write_elements(merge.name, part.start, elements)
 
-    def _buffer(self, merge: TensorMerge) -> Tensor:
+    def _buffer(self, merge: _Merge) -> Tensor:
         """Return this thread's own."""
-        device = merge.tensors[merge.cp].device
         kept: dict[tuple[torch.dtype, torch.device], Tensor] = self._buffers.__dict__
-        key = (merge.dtype, device)
+        key = (merge.dtype, merge.device)
         if key not in kept:
-            kept[key] = torch.empty(PART, dtype=merge.dtype, device=device)
+            kept[key] = torch.empty(PART, dtype=merge.dtype, device=merge.device)
         return kept[key]
 
 

@@ -16,26 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.common import ModelPath, ModelReference, get_config_value
-from mergekit.io.tasks import LoaderCache
+from mergekit.common import ModelPath, ModelReference
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model, TensorHeader, look_up
-from chatvec_method.facts.output import expected_header
+from chatvec_method.facts.checkpoint import Checkpoint
+from chatvec_method.facts.models import Model, TensorHeader, look_up, text_config
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.merging.recompute import (
     AGAIN,
     RowReader,
     compare,
-    header_by_loading,
     sample_rows,
     sampled_inputs,
 )
 from chatvec_method.method.settings import dtype_name
 from chatvec_method.weights.read_ahead import asking
+from chatvec_method.weights.reading import Reader
 from chatvec_method.workers import Workers, workers
 
 CHUNK = 1 << 20
@@ -81,8 +81,9 @@ class _Output:
 
 def verify(
     out: Path,
-    survey: Survey,
+    survey: Survey | ReadySurvey,
     *,
+    reader: Reader | None = None,
     rows_per_tensor: int = 16,
     seed: int = 0,
     known_finite: bool = False,
@@ -95,7 +96,8 @@ def verify(
 
     Args:
         out: The output, made chat-ready by `finish`.
-        survey: A survey of the recipe without problems.
+        survey: Of the recipe, with all models' files here.
+        reader: Of the models' files, if there is one already.
         rows_per_tensor: How many rows of each tensor are computed again, besides the first and the
             last, and in embeddings those of the recipe's tokens and of the chat format's.
         seed: Of their choice.
@@ -106,36 +108,35 @@ def verify(
     Raises:
         ChatVecError: The output is not what the recipe says; names what is wrong first.
     """
-    plan = survey.plan
-    assert plan is not None
+    survey = survey.ready()
+    plan, expected = survey.plan, survey.headers
     model = _look_up(out, survey)
     headers = model.tensors or {}
     _check_names(headers, plan, out)
     output = _Output(out, headers)
     _check_config(model, plan, output)
+    _check_parameters(model, survey)
     tokens = _checked_tokens(model, survey)
-    LoaderCache().setup(survey.options)
     total = sum(header.bytes for header in headers.values())
     done = rows = elements = off_by_one = 0
     with workers() as at_work, asking() as ask:
-        reader = RowReader(survey, ask)
+        row_reader = RowReader(survey, reader or Reader(plan.checkpoints), ask)
         for tensor in plan.tensors:
-            known = expected_header(survey, tensor)
-            expected, loaded = (known, {}) if known else header_by_loading(survey, tensor)
-            _check_header(headers[tensor.name], expected, tensor)
+            _check_header(headers[tensor.name], expected[tensor.name], tensor)
             chance = random.Random(f"{seed} {tensor.name}")
-            sample = sample_rows(survey, tensor, expected.shape, tokens, rows_per_tensor, chance)
+            shape = expected[tensor.name].shape
+            sample = sample_rows(survey, tensor, shape, tokens, rows_per_tensor, chance)
             axis = tensor.weight.vocabulary_axis
             if known_finite:
-                reader.ask_for(model, headers[tensor.name], sample.rows, axis)
+                row_reader.ask_for(model, headers[tensor.name], sample.rows, axis)
             written = output.tensor(tensor.name)
             if not known_finite:
                 _check_finite(written, tensor, at_work)
-            found = sample.of(written, axis)
-            inputs = sampled_inputs(reader, tensor, sample, loaded)
-            off_by_one += compare(found, inputs, survey, tensor, sample)
-            rows += len(found)
-            elements += found.numel()
+            sampled = sample.of(written, axis)
+            inputs = sampled_inputs(row_reader, tensor, sample)
+            off_by_one += compare(sampled, inputs, survey, tensor, sample)
+            rows += len(sampled)
+            elements += sampled.numel()
             done += headers[tensor.name].bytes
             on_bytes(done, total)
     return Verification(len(plan.tensors), rows, elements, off_by_one, done)
@@ -144,7 +145,7 @@ def verify(
 # --- files ------------------------------------------------------------------------------------
 
 
-def _look_up(out: Path, survey: Survey) -> Model:
+def _look_up(out: Path, survey: ReadySurvey) -> Model:
     reference = ModelReference(model=ModelPath(path=str(out)))
     model = look_up(reference, survey.options.trust_remote_code)
     if model.file_problem:
@@ -168,16 +169,17 @@ def _check_names(headers: Mapping[str, TensorHeader], plan: MergePlan, out: Path
 def _check_config(model: Model, plan: MergePlan, output: _Output) -> None:
     """Check that the config describes the weights next to it."""
     headers = model.tensors or {}
-    architecture = plan.architecture
+    text = text_config(model.config)
     embeddings = _of_kind(plan, "embeddings")
     if embeddings is not None:
-        key = architecture.vocab_size_config_key or "vocab_size"
         rows = headers[embeddings.name].shape[embeddings.weight.vocabulary_axis or 0]
-        _check_field(model, key, rows, f"{embeddings.name} has as many rows")
-    if len(architecture.modules) == 1 and plan.layers:
-        (module,) = architecture.modules.values()
+        reason = f"{embeddings.name} has as many rows"
+        _check_field(text, plan.architecture.vocab_size_config_key, "vocab_size", rows, reason)
+    module = plan.architecture.modules.get(plan.module)
+    if module is not None and plan.layers:
         key = module.architecture.num_layers_config_key()
-        _check_field(model, key, plan.layers, "the recipe plans as many layers")
+        reason = "the recipe plans as many layers"
+        _check_field(text, key, "num_hidden_layers", plan.layers, reason)
 
     sizes: dict[torch.dtype, int] = defaultdict(int)
     for header in headers.values():
@@ -185,8 +187,27 @@ def _check_config(model: Model, plan: MergePlan, output: _Output) -> None:
     dtype = max(sizes, key=sizes.__getitem__)
     if model.config.dtype is not None:
         stored = f"the weights are stored in {dtype_name(dtype)}"
-        _check_field(model, "dtype", dtype, stored)
+        _check_field(model.config, "dtype", "dtype", dtype, stored)
     _check_tied(model, plan, output)
+
+
+def _check_parameters(model: Model, survey: ReadySurvey) -> None:
+    """Check that transformers finds all of the model in the output that it finds in cp.
+
+    It makes up what it does not find, and says so in a line that nobody reads.
+    """
+    plan = survey.plan
+    layout = Checkpoint(model, survey.options.trust_remote_code).layout
+    of_cp = plan.checkpoints[plan.roles.cp].layout
+    if layout is None:
+        return
+    missing = layout.missing - (of_cp.missing if of_cp else frozenset())
+    if missing:
+        raise ChatVecError(
+            f"{min(missing)} is in no file of the output, of {len(missing)} parameters in all, "
+            "and the model has it by its config.",
+            AGAIN,
+        )
 
 
 def _check_tied(model: Model, plan: MergePlan, output: _Output) -> None:
@@ -198,10 +219,10 @@ def _check_tied(model: Model, plan: MergePlan, output: _Output) -> None:
         for weight in plan.architecture.all_weights(model.config):
             if weight.tied_names and weight.name not in headers:
                 stored = f"{weight.name} is not stored"
-                _check_field(model, "tie_word_embeddings", True, stored)
+                _check_field(model.config, None, "tie_word_embeddings", True, stored)
     elif embeddings is not None and heads and not _are_equal(heads[0], embeddings, output):
         stored = f"{heads[0].name} is not {embeddings.name} once more"
-        _check_field(model, "tie_word_embeddings", False, stored)
+        _check_field(model.config, None, "tie_word_embeddings", False, stored)
 
 
 def _are_equal(one: PlannedTensor, other: PlannedTensor, output: _Output) -> bool:
@@ -214,20 +235,23 @@ def _of_kind(plan: MergePlan, kind: str) -> PlannedTensor | None:
     return next((tensor for tensor in plan.tensors if tensor.kind == kind), None)
 
 
-def _check_field(model: Model, key: str, expected: object, reason: str) -> None:
-    found = get_config_value(model.config, key)
-    if found != expected:
-        both = (str(value).removeprefix("torch.") for value in (found, expected))
+def _check_field(
+    config: PretrainedConfig, key: str | None, usual_key: str, expected: object, reason: str
+) -> None:
+    """Check what a config says under mergekit's key for something, or the usual one."""
+    name = (key or usual_key).rpartition(".")[2]
+    if not hasattr(config, name):
+        return
+    value = getattr(config, name)
+    if value != expected:
+        both = (str(each).removeprefix("torch.") for each in (value, expected))
         raise ChatVecError(
-            f"config.json of the output has {key} {' in place of '.join(both)}: {reason}.", AGAIN
+            f"config.json of the output has {name} {' in place of '.join(both)}: {reason}.", AGAIN
         )
 
 
-def _checked_tokens(model: Model, survey: Survey) -> Mapping[str, int]:
+def _checked_tokens(model: Model, survey: ReadySurvey) -> Mapping[str, int]:
     """Return the output's tokens, after checking that they and the embeddings fit together."""
-    assert survey.plan is not None
-    if survey.tokens is None:
-        return {}
     if model.tokenizer is None:
         raise ChatVecError(
             f"the output's tokenizer does not load ({model.tokenizer_problem}).", AGAIN

@@ -7,8 +7,7 @@ The arithmetic is in `kernel.py`, a tensor's merge in `tensor_merge.py`, what a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,15 +30,13 @@ from chatvec_method.method.compatibility import check_models
 from chatvec_method.method.refusals import check_filters, check_raw_recipe, check_recipe
 from chatvec_method.method.roles import Roles, assign_roles, number_from_yaml, ratio_value
 from chatvec_method.method.settings import weights_dtype
-from chatvec_method.method.tensor_merge import TensorMerge, tensor_merge
+from chatvec_method.method.tensor_merge import tensor_merge
 
 if TYPE_CHECKING:
     from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
     from mergekit.plan import MergePlanner
 
 NAME = "chat_vector"
-_compute: Callable[[TensorMerge], Tensor] = TensorMerge.whole
-"""What computes a tensor; `computed_by` puts another in its place for a while."""
 
 
 def _caller(module: str, name: str = "self") -> Any:
@@ -71,17 +68,6 @@ def _out_dtype_of_recipe(value: Any) -> torch.dtype | None:
     """Return the `out_dtype` of the recipe that mergekit is planning, whatever the parameter is."""
     planner = _calling_planner()
     return weights_dtype(planner.config.out_dtype) if planner else value
-
-
-@contextmanager
-def computed_by(compute: Callable[[TensorMerge], Tensor]) -> Iterator[None]:
-    """Let `compute` make what the method returns for each tensor meanwhile, in any thread."""
-    global _compute
-    before, _compute = _compute, compute
-    try:
-        yield
-    finally:
-        _compute = before
 
 
 class ChatVector(MergeMethod):
@@ -164,7 +150,7 @@ class ChatVector(MergeMethod):
                 input_dtype=dtype or promoted_dtype(group),
                 out_dtype=out_dtype or values["out_dtype"],
             )
-            results.append(_compute(merge))
+            results.append(merge.whole())
         return tuple(results)
 
 

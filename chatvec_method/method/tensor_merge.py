@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -50,39 +50,36 @@ class TensorMerge:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
         on_cpu = self.tensors[self.cp].device.type == "cpu"
-        if not (self.ratios and on_cpu and self.cuttable()):
-            return self._sum(self.tensors)
+        contiguous = all(tensor.is_contiguous() for tensor in self.tensors.values())
+        if not (self.ratios and on_cpu and contiguous):
+            return self.into(None)
         out = torch.empty(self.shape, dtype=self.dtype)
         flat = out.view(-1)
+
+        def compute(elements: slice) -> None:
+            parts = {model: tensor.view(-1)[elements] for model, tensor in self.tensors.items()}
+            replace(self, tensors=parts).into(flat[elements])
+
         with workers() as at_work:
-            at_work.for_ranges(flat.numel(), lambda part: self.part(part, flat[part]))
+            at_work.for_ranges(flat.numel(), compute)
         return out
 
-    def cuttable(self) -> bool:
-        """Tell whether its elements lie in one row in all models, so that ranges can be cut out."""
-        return all(tensor.is_contiguous() for tensor in self.tensors.values())
-
-    def part(self, elements: slice, out: Tensor) -> Tensor:
-        """Return some elements of the merge, in a row.
+    def into(self, out: Tensor | None) -> Tensor:
+        """Return the merge, computed in the calling thread.
 
         Args:
-            elements: Which of them, from start to stop; the merge has to be `cuttable`.
-            out: As many of the result's dtype, to be overwritten; where cp's are the result, these
-                are returned instead, and not copied.
+            out: A tensor of the result's dtype and shape, to be overwritten; where cp's elements
+                are the result, these are returned instead, and not copied.
 
         Raises:
             ChatVecError: As `whole`.
         """
-        tensors = {model: tensor.view(-1)[elements] for model, tensor in self.tensors.items()}
-        return self._sum(tensors, out)
-
-    def _sum(self, tensors: Mapping[Hashable, Tensor], out: Tensor | None = None) -> Tensor:
-        cp = tensors[self.cp]
+        cp = self.tensors[self.cp]
         try:
             if not self.ratios:
                 return checked_finite(cp.to(self.dtype))
-            chats = [(ratio, tensors[chat]) for chat, ratio in self.ratios.items()]
-            return add_chat_vectors(cp, tensors[self.base], chats, self.dtype, out)
+            chats = [(ratio, self.tensors[chat]) for chat, ratio in self.ratios.items()]
+            return add_chat_vectors(cp, self.tensors[self.base], chats, self.dtype, out)
         except FloatingPointError:
             raise self._blame() from None
 

@@ -62,7 +62,7 @@ def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
     with style(theme) as (ground, _):
         figure = Figure(figsize=(WIDTH, sum(heights) + MARGIN * len(chats)), layout="constrained")
         panels: Any = figure.subplots(len(chats), squeeze=False, height_ratios=heights)
-        colours = _colours([t.ratios[chat] for chat in chats for t in plan.tensors])
+        colours = _colours([t.ratios[chat] for chat in chats for t in plan.language_model])
         for panel, chat in zip(panels[:, 0], chats, strict=True):
             _draw(panel, rows[chat], _outside(plan, chat), colours, ground)
             panel.set_title(f"Ratio of the chat vector of {short(str(chat))}", loc="left")
@@ -89,7 +89,9 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
     columns = len(plans)
     vectors = [[(name, plan, chat) for chat in plan.roles.chats] for name, plan in plans]
     shown_vectors = [vector for of_plan in vectors for vector in of_plan]
-    ratios = [tensor.ratios[chat] for _, plan, chat in shown_vectors for tensor in plan.tensors]
+    ratios = [
+        tensor.ratios[chat] for _, plan, chat in shown_vectors for tensor in plan.language_model
+    ]
     low, high = min(0.0, *ratios), max(1.0, *ratios)
     most_rows = max(len(_rows(plan, chat)) for _, plan, chat in shown_vectors)
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * most_rows), CURVES_HEIGHT]
@@ -162,7 +164,7 @@ def _mark_slices(panels: Iterable[Axes], plan: MergePlan, ink: str) -> None:
 def _rows(plan: MergePlan, chat: ModelReference) -> dict[str, Row]:
     """Return the ratios of each kind of tensor, or of its parts where these differ."""
     parts: dict[str, dict[str, Row]] = {kind: defaultdict(dict) for kind in KINDS}
-    for tensor in plan.tensors:
+    for tensor in plan.language_model:
         if tensor.layer is not None:
             parts[tensor.kind][_part(tensor)][tensor.layer] = tensor.ratios[chat]
     rows: dict[str, Row] = {}
@@ -185,7 +187,7 @@ def _outside(plan: MergePlan, chat: ModelReference) -> dict[str, float]:
     names = {"norms": "final norm", "other": "other"}
     return {
         names.get(tensor.kind, tensor.kind): tensor.ratios[chat]
-        for tensor in plan.tensors
+        for tensor in plan.language_model
         if tensor.layer is None
     }
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
 from chatvec_method.facts.models import Model, TensorHeader
-from chatvec_method.facts.plan import PlannedTensor, header_of
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.plan import PlannedTensor
+from chatvec_method.facts.survey import ReadySurvey
 
 STEP = 1 << 20
 """Bytes that are asked for at a time: of more, Linux reads as much as its read-ahead allows."""
@@ -51,29 +52,29 @@ def asking() -> Iterator[Ask]:
 
 
 @contextmanager
-def read_ahead(survey: Survey, names: Sequence[str]) -> Iterator[Callable[[str], None]]:
+def read_ahead(
+    survey: ReadySurvey, tensors: Sequence[PlannedTensor]
+) -> Iterator[Callable[[str], None]]:
     """Yield what is to be told of each tensor that is being read, and asks for the one after it.
 
     Args:
-        survey: Of a recipe without problems.
-        names: The tensors, in the order in which they will be read; the first is asked for now.
+        survey: Of the recipe.
+        tensors: The tensors, in the order in which they will be read; the first is asked for now.
     """
-    assert survey.plan is not None
-    by_name = {tensor.name: tensor for tensor in survey.plan.tensors}
-    planned = [by_name[name] for name in names]
-    after = dict(zip(names, planned[1:], strict=False))
+    after = {one.name: other for one, other in pairwise(tensors)}
     with asking() as ask:
 
         def ask_for(tensor: PlannedTensor) -> None:
             for reference in tensor.readers:
-                model = survey.models[reference]
-                header = header_of(model, tensor.inputs[reference])
-                ask(model, header, 0, min(header.bytes, MOST) if header else 0)
+                source, model = tensor.sources.get(reference), survey.models[reference]
+                for weight in source.weights if source else ():
+                    header = (model.tensors or {}).get(weight.parts[0])
+                    ask(model, header, 0, min(header.bytes, MOST) if header else 0)
 
         def read(name: str) -> None:
             if name in after:
                 ask_for(after[name])
 
-        for tensor in planned[:1]:
+        for tensor in tensors[:1]:
             ask_for(tensor)
         yield read

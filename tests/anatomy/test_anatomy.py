@@ -20,9 +20,9 @@ import yaml
 import zoo
 from click.testing import CliRunner
 from conftest import CHAT, CP, FAMILY, Recipe, plain_recipe
-from mergekit.options import MergeOptions
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from surveying import surveyed
 
 from chatvec_method.anatomy import (
     Anatomy,
@@ -41,8 +41,6 @@ from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.cli import main
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import KINDS
-from chatvec_method.facts.survey import Survey, survey
-from chatvec_method.recipe.file import parse_recipe
 
 Arrays = dict[str, oracle.Array]
 FIGURES = (
@@ -51,10 +49,6 @@ FIGURES = (
 ).split()
 RANK = 3
 EMBEDDING = "model.embed_tokens.weight"
-
-
-def surveyed(recipe: Recipe) -> Survey:
-    return survey(parse_recipe(yaml.safe_dump(recipe), "recipe.yaml"), MergeOptions())
 
 
 def anatomy_of(recipe: Recipe, rank: int | None = None) -> Anatomy:

@@ -13,7 +13,9 @@ from mergekit.config import MergeConfiguration
 from transformers import LlamaConfig
 
 from chatvec_method.facts.chat_format import ChatFormat, chat_format, sampling_defaults
-from chatvec_method.facts.models import Model, TokenizerFacts
+from chatvec_method.facts.models import Model
+from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.facts.tokenizers import TokenizerFacts
 from chatvec_method.method.roles import Roles
 
 SOLAR_TEMPLATE = (
@@ -76,6 +78,7 @@ def model(
         pickled=False,
         file_problem="",
         card=ModelCardData(),
+        small_files=SmallFiles(reference(name).model, None, frozenset()),
     )
 
 

@@ -12,20 +12,14 @@ import zoo
 from conftest import CHAT, CP, ROOT, Recipe
 from huggingface_hub import ModelCard
 from mergekit.options import MergeOptions
+from surveying import ready as surveyed
 
-from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.pictures.ratios import ratio_picture
-from chatvec_method.recipe.file import parse_recipe, read_recipe
+from chatvec_method.recipe.file import read_recipe
 
 DAY = "2025-01-31"
-
-
-def surveyed(recipe: Recipe | str) -> Survey:
-    text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False)
-    found = survey(parse_recipe(text, "recipe.yaml"), MergeOptions())
-    assert not found.problems
-    return found
 
 
 def card_of(recipe: Recipe | str) -> ModelCard:

@@ -23,26 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from conftest import CHAT, ROOT, Recipe, plain_recipe
-from mergekit.options import MergeOptions
 from safetensors import SafetensorError
+from surveying import surveyed
 
 import chatvec_method.merging.merge as merge_module
 import chatvec_method.weights.staging as staging
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.merging.merge import Progress, merge
-from chatvec_method.recipe.file import parse_recipe
 
 KILLS = 20
 SHARDS = {"out_shard_size": 8_000}
 Files = dict[str, bytes]
-
-
-def surveyed(recipe: Recipe, **options: Any) -> Survey:
-    text = yaml.safe_dump(recipe, allow_unicode=True)
-    return survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
 
 
 def contents(folder: Path) -> Files:

@@ -18,6 +18,7 @@ from conftest import BASE, CHAT, CP, Merge, Recipe, plain_recipe
 from mergekit.options import MergeOptions
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from surveying import surveyed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import chatvec_method.merging.merge as merge_module
@@ -25,14 +26,9 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.merging.merge import MergeResult, Progress
 from chatvec_method.merging.merge import merge as safe_merge
-from chatvec_method.recipe.file import parse_recipe, read_recipe
+from chatvec_method.recipe.file import read_recipe
 
 SHARDS = {"out_shard_size": 20_000}
-
-
-def surveyed(recipe: Recipe, **options: Any) -> Survey:
-    text = yaml.safe_dump(recipe, allow_unicode=True)
-    return survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
 
 
 def use(recipe: Recipe, folder: Path, **models: str) -> None:

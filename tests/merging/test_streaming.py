@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,38 +13,40 @@ import torch
 import yaml
 import zoo
 from conftest import Merge, Recipe
-from mergekit.io.tasks import LoadTensor
-from mergekit.options import MergeOptions
+from mergekit.common import ModelReference
 from safetensors.torch import load_file, save_file
+from surveying import ready as surveyed
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.output import can_stream
-from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.facts.checkpoint import Source
+from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.merging.streaming import stream_weights
-from chatvec_method.recipe.file import parse_recipe
-
-
-def surveyed(recipe: Recipe | str, **options: object) -> Survey:
-    text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe)
-    found = survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
-    assert not found.problems, found.problems
-    return found
+from chatvec_method.weights.reading import Reader
 
 
 def weights(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.glob("model*")}
 
 
-def streamed(found: Survey, folder: Path) -> dict[str, bytes]:
+def tensors(folder: Path) -> dict[str, bytes]:
+    files = folder.glob("model*.safetensors")
+    loaded = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    return {name: t.view(torch.uint8).numpy().tobytes() for name, t in loaded.items()}
+
+
+def stream(
+    found: ReadySurvey, folder: Path, on_bytes: Callable[[int], None] = lambda _: None
+) -> None:
+    stream_weights(found, folder, Reader(found.plan.checkpoints), on_bytes)
+
+
+def streamed(found: ReadySurvey, folder: Path) -> dict[str, bytes]:
     folder.mkdir()
-    stream_weights(found, folder)
+    stream(found, folder)
     return weights(folder)
 
 
-DENSE = [file for file in zoo.MODEL_RECIPES if file.stem != "swallow_mx"]
-
-
-@pytest.mark.parametrize("file", DENSE, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
 def test_shared_recipes_give_the_bytes_of_the_stock_command(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: object
 ) -> None:
@@ -52,9 +55,15 @@ def test_shared_recipes_give_the_bytes_of_the_stock_command(
     zoo.build(tmp_path, yaml.safe_load(text))
     stock: Merge = merge(text, "--out-shard-size", "30000")  # type: ignore[operator]
     found = surveyed(text, out_shard_size=30000)
-    assert can_stream(found)
     assert len(weights(stock.out)) > 3
-    assert streamed(found, tmp_path / "streamed") == weights(stock.out)
+    files = streamed(found, tmp_path / "streamed")
+    if any(
+        source.conversion for t in found.plan.tensors for source in t.sources.values() if source
+    ):
+        # In which shard mergekit puts what it converts hangs on the order of a set of its own.
+        assert tensors(tmp_path / "streamed") == tensors(stock.out)
+    else:
+        assert files == weights(stock.out)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +90,10 @@ def test_progress_comes_to_the_size_of_the_output(recipe: Recipe, tmp_path: Path
     found = surveyed(recipe)
     told: list[int] = []
     (tmp_path / "out").mkdir()
-    stream_weights(found, tmp_path / "out", told.append)
-    stored = sum(h.bytes for m, h in found.models[found.plan.roles.cp].tensors.items())  # type: ignore[union-attr]
+    stream(found, tmp_path / "out", told.append)
+    stored = sum(h.bytes for m, h in found.models[found.plan.roles.cp].tensors.items())
     assert sum(told) == stored
-    assert len(told) == len(found.plan.tensors)  # type: ignore[union-attr]
+    assert len(told) == len(found.plan.tensors)
 
 
 def test_damaged_weights_are_told(recipe: Recipe, tmp_path: Path) -> None:
@@ -99,19 +108,8 @@ def test_damaged_weights_are_told(recipe: Recipe, tmp_path: Path) -> None:
 
     (tmp_path / "out").mkdir()
     with pytest.raises(ChatVecError, match="NaN or infinite") as error:
-        stream_weights(surveyed(recipe), tmp_path / "out")
+        stream(surveyed(recipe), tmp_path / "out")
     assert str(damaged) in error.value.problem
-
-
-def test_experts_that_mergekit_joins_are_left_to_its_writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = (zoo.RECIPES / "swallow_mx.yaml").read_text(encoding="utf-8")
-    zoo.build(tmp_path, yaml.safe_load(text))
-    found = surveyed(text)
-    stored_apart = any(".experts.0." in name for name in found.models[found.plan.roles.cp].tensors)  # type: ignore[union-attr, arg-type]
-    assert can_stream(found) is not stored_apart
 
 
 def test_tensors_longer_than_a_part_are_cut_and_put_together(
@@ -136,15 +134,15 @@ def test_base_and_chat_are_not_opened_where_the_ratio_is_0(
     ratio = [{"filter": "mlp", "value": 0}, {"value": 1.0}]
     recipe["models"][1]["parameters"]["ratio"] = ratio
     loaded: list[tuple[str, str]] = []
-    execute = LoadTensor.execute
+    tensor = Reader.tensor
 
-    def noted(self: LoadTensor) -> torch.Tensor | None:
-        loaded.append((str(self.model), self.tensor))
-        return execute(self)
+    def noted(self: Reader, model: ModelReference, source: Source) -> torch.Tensor:
+        loaded.append((str(model), source.weights[0].name))
+        return tensor(self, model, source)
 
-    monkeypatch.setattr(LoadTensor, "execute", noted)
+    monkeypatch.setattr(Reader, "tensor", noted)
     (tmp_path / "out").mkdir()
-    stream_weights(surveyed(recipe), tmp_path / "out")
+    stream(surveyed(recipe), tmp_path / "out")
     base, _, cp = (entry["model"] for entry in recipe["models"])
     assert {model for model, tensor in loaded if "mlp" in tensor} == {cp}
     assert {model for model, tensor in loaded if "self_attn" in tensor} > {base, cp}
@@ -165,8 +163,7 @@ def test_the_system_is_told_of_all_that_is_needed_and_nothing_else(
     monkeypatch.setattr(os, "posix_fadvise", noted)
     (tmp_path / "out").mkdir()
     found = surveyed(recipe)
-    stream_weights(found, tmp_path / "out")
-    assert found.plan is not None
+    stream(found, tmp_path / "out")
     for model in found.plan.roles.all:
         tensors = found.models[model].tensors
         assert tensors is not None

@@ -14,28 +14,21 @@ from typing import Any
 import oracle
 import pytest
 import torch
-import yaml
 from conftest import CHAT, CP, Recipe, plain_recipe
-from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from sparse import build_sparse_model
+from surveying import surveyed
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.survey import Survey, survey
+from chatvec_method.facts.survey import Survey
 from chatvec_method.merging.merge import merge
 from chatvec_method.merging.verify import verify
-from chatvec_method.recipe.file import parse_recipe
 
 EVERY_ROW = 1_000_000
 DOWN, NORM = "model.layers.1.mlp.down_proj.weight", "model.layers.2.input_layernorm.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-
-def surveyed(recipe: Recipe, **options: Any) -> Survey:
-    text = yaml.safe_dump(recipe, allow_unicode=True)
-    return survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
 
 
 def extended(recipe: Recipe, family: Path) -> Recipe:

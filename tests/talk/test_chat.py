@@ -432,7 +432,7 @@ def test_ask_prints_the_answer_alone(out: Path) -> None:
 
 
 def test_in_a_pipe_every_line_is_a_turn(out: Path) -> None:
-    exchanges = [requests.repeat([noun, "hat"]) for noun in ("cup", "boat")]
+    exchanges = [requests.repeat([noun, "hat"]) for noun in ("cup", "moon")]
     result = chatvec(out, typed="".join(f"{each.request}\n\n" for each in exchanges))
 
     assert result.exit_code == 0

@@ -1,0 +1,118 @@
+"""What can be loaded from a model's files: tensors as stored, dequantised, or converted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from chatvec_method.facts.layout import Conversion, Layout, layout_of, text_names
+from chatvec_method.facts.models import Model, TensorHeader
+from chatvec_method.facts.quantisation import Quantisation, quantisation_of
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of a checkpoint, by the name that it has where nothing is quantised."""
+
+    name: str
+    header: TensorHeader
+    """Its shape, and the dtype for which it counts; of a quantised one, the model's own."""
+    parts: tuple[str, ...]
+    """The stored tensors that it is made of: one, or a quantised one with its scales."""
+    quantised: bool = False
+    """Whether loading computes it, in float32, from what is stored."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model has a tensor of the merge, and what loading it gives."""
+
+    header: TensorHeader
+    """Its file and place are known where it is stored as it stands."""
+    weights: tuple[Weight, ...]
+    """One, or all that a conversion takes."""
+    conversion: Conversion | None = None
+    parameter: str = ""
+    """Which of the conversion's results it is."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether it is stored as it stands, so that loading it reads nothing yet."""
+        return self.conversion is None and not self.weights[0].quantised
+
+    @property
+    def bytes_read(self) -> int:
+        """How much loading all of it reads, quantised weights counted as if they were not."""
+        return sum(weight.header.bytes for weight in self.weights)
+
+
+class Checkpoint:
+    """A model's tensors, under every name by which they can be asked for."""
+
+    def __init__(self, model: Model, trust_remote_code: bool = False) -> None:
+        self.model = model
+        self.trust_remote_code = trust_remote_code
+        stored = model.tensors or {}
+        self.quantisation: Quantisation | None = quantisation_of(
+            stored, model.config.to_dict(), model.card
+        )
+        self.weights: Mapping[str, Weight] = dict(_weights(model, self.quantisation))
+
+    def stored(self, names: Iterable[str]) -> Source | None:
+        """Return where the first of some names is stored; None if none of them is."""
+        weight = next((self.weights[name] for name in names if name in self.weights), None)
+        return None if weight is None else Source(weight.header, (weight,))
+
+    def parameter(self, name: str) -> Source | None:
+        """Return where a parameter of the transformers model comes from."""
+        layout = self.layout
+        if layout is None:
+            return None
+        if name in self._stored_names:
+            return self.stored([self._stored_names[name]])
+        conversion = layout.conversions.get(name)
+        if conversion is None:
+            return None
+        weights = tuple(self.weights[each] for each in conversion.names)
+        shape, dtype = layout.shapes[name]
+        return Source(TensorHeader(dtype, shape, ""), weights, conversion, name)
+
+    def parameters_of(self, source: Source) -> tuple[str, ...]:
+        """Return the parameters of the transformers model into which a source goes."""
+        if source.conversion is not None:
+            return (source.parameter,)
+        return self.layout.parameters_of(source.weights[0].name) if self.layout else ()
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """Which parameters its tensors become; None where transformers cannot build the model."""
+        headers = {n: (w.header.shape, w.header.dtype) for n, w in self.weights.items()}
+        return layout_of(self.model.config, headers, self.trust_remote_code)
+
+    @cached_property
+    def text_parameters(self) -> Mapping[str, str]:
+        """Its parameters by what they are called in the language model alone."""
+        return text_names(self.layout.parameter_names) if self.layout else {}
+
+    @cached_property
+    def _stored_names(self) -> Mapping[str, str]:
+        return {name: each for each, name in self.layout.renamed.items()} if self.layout else {}
+
+
+def _weights(model: Model, quantisation: Quantisation | None) -> Iterator[tuple[str, Weight]]:
+    stored = model.tensors or {}
+    parts = quantisation.parts if quantisation else {}
+    taken = {part for names in parts.values() for part in names}
+    taken |= quantisation.dropped if quantisation else frozenset()
+    for name, header in stored.items():
+        if name not in taken:
+            yield name, Weight(name, header, (name,))
+    for name, names in parts.items():
+        dtype = getattr(model.config.get_text_config(), "dtype", None) or model.config.dtype
+        if not isinstance(dtype, torch.dtype) or dtype.itemsize < 2:
+            dtype = torch.bfloat16
+        assert quantisation is not None
+        yield name, Weight(name, TensorHeader(dtype, quantisation.shapes[name], ""), names, True)

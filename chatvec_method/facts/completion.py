@@ -1,0 +1,262 @@
+"""The tensors that mergekit plans, found in every model, and those that it would leave out.
+
+mergekit plans from a definition or from what it infers, and drops what it does not know: experts
+beside dense layers, the language model of a vision model under another name, heads that predict
+further ahead. Here every tensor of cp is in the plan: merged where base and chat have it too,
+whatever it is called there, and else kept as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mergekit.architecture import WeightInfo
+from mergekit.common import ModelReference
+
+from chatvec_method.facts.checkpoint import Checkpoint, Source
+from chatvec_method.facts.layout import LANGUAGE_MODEL
+from chatvec_method.facts.place import NotedTensor, Place, StructuredTensor
+from chatvec_method.method.roles import Roles
+
+NUMBERED = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
+"""The number of a layer: the first in a tensor's name."""
+COMPUTED = re.compile(r"rotary_emb\.(?:inv_freq|cos_cached|sin_cached)$|\.masked_bias$")
+"""Buffers that old checkpoints have stored and every program computes anew."""
+CAUSAL_MASK = re.compile(r"(?:attn|attention)\.bias$")
+"""A buffer of that kind, where it is no bias but has four axes."""
+EMBEDDINGS = re.compile(r"(?:embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
+"""Tensors with a row for each token, in models that transformers does not know."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of the output, and from which layer of each model it comes."""
+
+    place: Place
+    numbers: Mapping[ModelReference, int]
+
+
+def completed(
+    noted: Sequence[NotedTensor],
+    checkpoints: Mapping[ModelReference, Checkpoint],
+    roles: Roles,
+    *,
+    mixed: bool,
+    sliced: bool,
+) -> tuple[tuple[StructuredTensor, ...], tuple[str, ...]]:
+    """Return all tensors of a merge with where each model has them, and what is left out of cp.
+
+    Args:
+        noted: What mergekit plans.
+        checkpoints: Of all models.
+        roles: Who is who.
+        mixed: Whether the models are of several architectures.
+        sliced: Whether the recipe says which layers it takes, so that others are meant to go.
+    """
+    finder = _Finder(checkpoints, roles, mixed)
+    tensors = [finder.planned(tensor) for tensor in noted]
+    cp = checkpoints[roles.cp]
+    if cp.model.tensors is None:
+        return tuple(tensors), ()
+    tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_elsewhere(t)]
+    covered = {
+        weight.name for t in tensors if (s := t.sources.get(roles.cp)) for weight in s.weights
+    }
+    left = [name for name in cp.weights if name not in covered]
+    ignored = tuple(name for name in left if _is_computed(name, cp))
+    extra = _Extra(finder, tensors, sliced)
+    for name in left:
+        if name not in covered and name not in ignored:
+            for tensor in extra.tensors(name):
+                source = tensor.sources[roles.cp]
+                assert source is not None
+                covered |= {weight.name for weight in source.weights}
+                tensors.append(tensor)
+    return tuple(tensors), ignored
+
+
+def _is_computed(name: str, cp: Checkpoint) -> bool:
+    if CAUSAL_MASK.search(name):
+        return len(cp.weights[name].header.shape) == 4
+    return bool(COMPUTED.search(name))
+
+
+class _Finder:
+    """Finds a tensor in the models, by name or by what it is."""
+
+    def __init__(
+        self, checkpoints: Mapping[ModelReference, Checkpoint], roles: Roles, mixed: bool
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.roles = roles
+        self.mixed = mixed
+        self.cp = checkpoints[roles.cp]
+        self.others = [*roles.chats, roles.base]
+
+    def planned(self, tensor: NotedTensor) -> StructuredTensor:
+        """Return a tensor that mergekit plans, with where each model has it."""
+        cp = self.roles.cp
+        sources: dict[ModelReference, Source | None] = {}
+        for model in (cp, *self.others):
+            checkpoint, weight = self.checkpoints[model], tensor.inputs[model]
+            if checkpoint.model.tensors is not None:
+                sources[model] = self._named(checkpoint, weight) or self._same(
+                    checkpoint, sources.get(cp), weight
+                )
+        if self.mixed and not all(sources.get(model) for model in self.others):
+            sources |= dict.fromkeys(self.others)  # the part that only cp has
+        return StructuredTensor(tensor.weight, tensor.inputs, sources, tensor.place, True)
+
+    def is_elsewhere(self, tensor: StructuredTensor) -> bool:
+        """Tell whether cp has what others have, under a name of its own that mergekit misses."""
+        return any(
+            self.cp.parameter(parameter)
+            for model, source in tensor.sources.items()
+            if source is not None
+            for parameter in self.checkpoints[model].parameters_of(source)
+        )
+
+    def like(
+        self, source: Source, names: Mapping[ModelReference, str]
+    ) -> dict[ModelReference, Source | None]:
+        """Return where the other models have a tensor of cp's, all None if one of them lacks it."""
+        sources: dict[ModelReference, Source | None] = {}
+        for model in self.others:
+            checkpoint = self.checkpoints[model]
+            if checkpoint.model.tensors is None:
+                continue
+            weight = WeightInfo(name=names[model])
+            sources[model] = self._named(checkpoint, weight) or self._same(
+                checkpoint, source, weight
+            )
+        if not all(sources.values()):
+            return dict.fromkeys(sources)
+        return sources
+
+    def _named(self, checkpoint: Checkpoint, weight: WeightInfo) -> Source | None:
+        """Return where a tensor is under its names, or what is made into it."""
+        names = [weight.name, *(weight.aliases or ())]
+        stored = checkpoint.stored([*names, *(weight.tied_names or ())])
+        if stored is not None:
+            return stored
+        if checkpoint.layout is None:
+            return None
+        return next((s for name in names if (s := checkpoint.parameter(name))), None)
+
+    def _same(
+        self, checkpoint: Checkpoint, source: Source | None, weight: WeightInfo
+    ) -> Source | None:
+        """Return where a model has what cp has under another name."""
+        if source is None or checkpoint is self.cp or self.cp.layout is None:
+            return None
+        renamed = _renumbered(self.cp.parameters_of(source), weight.name)
+        for parameter in renamed:
+            same = checkpoint.parameter(parameter)
+            if same is None and self.mixed:
+                text = LANGUAGE_MODEL.sub("", parameter, count=1)
+                other = checkpoint.text_parameters.get(text)
+                same = checkpoint.parameter(other) if other else None
+            if same is not None:
+                return same
+        return None
+
+
+def _renumbered(parameters: Sequence[str], name: str) -> Iterator[str]:
+    """Yield parameters with the layer that a name has, where both have one."""
+    number = NUMBERED.search(name)
+    for parameter in parameters:
+        yield NUMBERED.sub(number[0], parameter, count=1) if number else parameter
+
+
+class _Extra:
+    """Plans what mergekit leaves out, by the rules by which it plans the rest."""
+
+    def __init__(self, finder: _Finder, tensors: Sequence[StructuredTensor], sliced: bool) -> None:
+        self.finder = finder
+        self.roles = finder.roles
+        self.cp = finder.cp
+        self.sliced = sliced
+        self.outside = tensors[0].place
+        self.layers: dict[tuple[str, int], list[_Layer]] = defaultdict(list)
+        for tensor in tensors:
+            self._note(tensor)
+        self.prefixes = {prefix: layers[0] for (prefix, _), layers in self.layers.items()}
+        self.depths: dict[str, int] = defaultdict(int)
+        for name in self.cp.weights:
+            prefix, number = _numbered(name)
+            if number is not None:
+                self.depths[prefix] = max(self.depths[prefix], number + 1)
+
+    def _note(self, tensor: StructuredTensor) -> None:
+        source = tensor.sources.get(self.roles.cp)
+        if tensor.place.layer is None or source is None:
+            return
+        prefix, number = _numbered(source.weights[0].name)
+        numbers = {model: _numbered(weight.name)[1] for model, weight in tensor.inputs.items()}
+        if number is None or None in numbers.values():
+            return
+        layers = self.layers[prefix, number]
+        if all(layer.place != tensor.place for layer in layers):
+            layers.append(_Layer(tensor.place, {m: n or 0 for m, n in numbers.items()}))
+
+    def tensors(self, name: str) -> Iterator[StructuredTensor]:
+        """Yield the output's tensors that come from a tensor of cp's."""
+        prefix, number = _numbered(name)
+        layers = self.layers.get((prefix, number)) if number is not None else None
+        if layers:
+            for layer in layers:
+                yield self._tensor(name, layer.place, layer.numbers)
+        elif number is not None and prefix in self.prefixes:
+            if self.sliced and number < max(n for p, n in self.layers if p == prefix):
+                return  # a layer that the recipe leaves out
+            module = self.prefixes[prefix].place.module
+            last = max(p.place.slice for ls in self.layers.values() for p in ls)
+            yield self._tensor(name, Place(module, module, last, None, 1.0), {})
+        elif number is not None:
+            depth = number / (self.depths[prefix] - 1) if self.depths[prefix] > 1 else 1.0
+            module = self.outside.settings_module
+            yield self._tensor(name, Place(prefix, module, 0, number, depth), {})
+        else:
+            yield self._tensor(name, self.outside, {})
+
+    def _tensor(
+        self, name: str, place: Place, numbers: Mapping[ModelReference, int]
+    ) -> StructuredTensor:
+        source = self.cp.stored([name])
+        assert source is not None
+        names = {
+            model: NUMBERED.sub(str(numbers[model]), name, count=1) if numbers else name
+            for model in self.roles.all
+        }
+        sources = self.finder.like(source, names)
+        out = NUMBERED.sub(str(place.layer), name, count=1) if numbers else name
+        parameters = self.cp.layout.parameters_of(name) if self.cp.layout else ()
+        if not all(sources.values()) and len(parameters) == 1:
+            # One of several parts that others have joined: then it is the whole that is merged.
+            whole = self.cp.parameter(parameters[0])
+            joined = {m: next(_renumbered(parameters, names[m])) for m in names}
+            if whole is not None and whole.conversion is not None:
+                others = self.finder.like(whole, joined)
+                if others and all(others.values()):
+                    source, sources, names = whole, others, joined
+                    out = next(_renumbered(parameters, out))
+        axes = self.cp.layout.vocabulary_axes if self.cp.layout else {}
+        axis = next((axes[p] for p in parameters if p in axes), None)
+        if self.cp.layout is None and EMBEDDINGS.search(name):
+            axis = 0
+        return StructuredTensor(
+            weight=WeightInfo(name=out, vocabulary_axis=axis),
+            inputs={m: WeightInfo(name=n, vocabulary_axis=axis) for m, n in names.items()},
+            sources={self.roles.cp: source, **sources},
+            place=place,
+            by_mergekit=False,
+        )
+
+
+def _numbered(name: str) -> tuple[str, int | None]:
+    """Return what stands before the first number in a tensor's name, and the number."""
+    match = NUMBERED.search(name)
+    return (name[: match.start()].rstrip("."), int(match[0])) if match else ("", None)

@@ -1,0 +1,106 @@
+"""A model's files besides its weights, where it lies or on the hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelInfo, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from mergekit.common import ModelPath
+
+from chatvec_method.errors import ChatVecError, first_line
+
+HUB_CACHE = ("snapshots", "blobs")
+"""The folders of huggingface_hub's cache: in the first, every file is a link into the second."""
+
+
+@dataclass(frozen=True)
+class SmallFiles:
+    """Configs, tokenizer and the like; on the hub, each is downloaded when it is asked for."""
+
+    path: ModelPath
+    folder: Path | None
+    """None on the hub."""
+    names: frozenset[str]
+    """Of all files of the model but those in folders of their own, its weights among them."""
+    commit: str | None = None
+    """Of the hub's repository; None for a folder."""
+
+    @classmethod
+    def in_folder(cls, path: ModelPath, folder: Path) -> SmallFiles:
+        """Return the files of a model that lies in a folder."""
+        names = frozenset(file.name for file in folder.iterdir() if file.is_file())
+        return cls(path, folder, names)
+
+    @classmethod
+    def on_hub(cls, path: ModelPath, info: ModelInfo) -> SmallFiles:
+        """Return the files of a model on the hub, as the hub lists them."""
+        listed = (sibling.rfilename for sibling in info.siblings or ())
+        names = frozenset(name for name in listed if "/" not in name and "\\" not in name)
+        return cls(path, None, names, info.sha)
+
+    def file(self, name: str) -> Path | None:
+        """Return where a file is, after it has been downloaded; None if there is none."""
+        if name not in self.names:
+            return None
+        if self.folder is not None:
+            return self.folder / name
+        revision = self.commit or self.path.revision
+        try:
+            return Path(hf_hub_download(self.path.path, name, revision=revision))
+        except EntryNotFoundError:
+            return None
+
+    def bytes(self, name: str) -> bytes | None:
+        """Return a file's content; None if there is none."""
+        file = self.file(name)
+        return None if file is None else file.read_bytes()
+
+    def text(self, name: str) -> str | None:
+        """Return a file's text; None if there is none.
+
+        Raises:
+            ChatVecError: It is no text.
+        """
+        content = self.bytes(name)
+        if content is None:
+            return None
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._unreadable(name, error) from error
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """Return what a JSON file says; None if there is none, or if it is no mapping.
+
+        Raises:
+            ChatVecError: It is no JSON.
+        """
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise self._unreadable(name, error) from error
+        return content if isinstance(content, dict) else None
+
+    def stays_inside(self, name: str) -> bool:
+        """Tell whether a file is the model's own, and no link to one elsewhere."""
+        file = self.file(name)
+        if file is None or self.folder is None:
+            return file is not None
+        target, folder = file.resolve(), self.folder.resolve()
+        homes = [folder]
+        if folder.parent.name == HUB_CACHE[0]:
+            homes.append(folder.parent.parent / HUB_CACHE[1])
+        return any(target.is_relative_to(home) for home in homes)
+
+    def _unreadable(self, name: str, error: Exception) -> ChatVecError:
+        what = self.folder / name if self.folder else f"{name} of {self.path}"
+        return ChatVecError(
+            f"{what} is no JSON ({first_line(error)}).", "Download or save the model again."
+        )

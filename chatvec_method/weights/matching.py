@@ -1,0 +1,125 @@
+"""Rows of embeddings matched by token: the one place where it is done for whole tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+
+import torch
+from mergekit.common import ModelReference
+from torch import Tensor
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.vocabulary import Rows, Vocabulary
+
+NOBODY, SEVERAL = -1, -2
+"""In place of the model whose row it is: a row of zeros, and the mean of several."""
+
+
+class Matching:
+    """Which row of which model stands for each token of the output, in each model.
+
+    What mergekit does token by token (tokenizer/embed.py) is done here for ranges of rows, with the
+    same results to the bit: in the dtype that all models' embeddings promote to, means summed up in
+    the models' order, and rows that only pad filled with the mean of all others.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, models: Sequence[ModelReference]) -> None:
+        """Match the output's tokens.
+
+        Args:
+            vocabulary: The output's.
+            models: All models, in the recipe's order.
+
+        Raises:
+            ChatVecError: The output's tokens are not numbered from 0 on.
+        """
+        self.models = tuple(models)
+        self.rows = vocabulary.rows
+        self.tokens = tuple(sorted(vocabulary.ids, key=vocabulary.ids.__getitem__))
+        for i, token in enumerate(self.tokens):
+            if vocabulary.ids[token] != i:
+                raise ChatVecError(
+                    f"tokenizer: the output's tokenizer has {token!r} as {vocabulary.ids[token]}, "
+                    f"and no token {i}: rows cannot be matched by tokens with gaps between them.",
+                    "Write another model as `tokenizer: {source: ...}`, or leave `tokenizer:` out "
+                    "if the models' rows stand for the same tokens.",
+                )
+        self._owners: dict[ModelReference, Tensor] = {}
+        self._indices: dict[ModelReference, Tensor] = {}
+        self._several: dict[ModelReference, dict[int, Rows]] = {}
+        places = {model: place for place, model in enumerate(self.models)}
+        for model in self.models:
+            owners, indices, several = [], [], {}
+            for i, token in enumerate(self.tokens):
+                rows = vocabulary.sources(model, token)
+                if len(rows) == 1:
+                    owners.append(places[rows[0].model])
+                    indices.append(rows[0].index)
+                else:
+                    owners.append(SEVERAL if rows else NOBODY)
+                    indices.append(0)
+                    if rows:
+                        several[i] = rows
+            self._owners[model] = torch.tensor(owners)
+            self._indices[model] = torch.tensor(indices)
+            self._several[model] = several
+
+    def donors(self, model: ModelReference) -> frozenset[ModelReference]:
+        """Return the models whose rows stand for some token in a model."""
+        single = {self.models[i] for i in self._owners[model].unique().tolist() if i >= 0}
+        mean = {row.model for rows in self._several[model].values() for row in rows}
+        return frozenset(single | mean)
+
+    def matched(
+        self, model: ModelReference, tensors: Mapping[ModelReference, Tensor], rows: slice
+    ) -> Tensor:
+        """Return some rows that stand for the output's tokens in a model.
+
+        Args:
+            model: The model.
+            tensors: Of all models that have it, each (rows, ...), their vocabulary's axis first.
+            rows: Which rows of the output; those beyond its tokens are `padding`'s.
+
+        Returns:
+            A tensor (rows, ...) in the dtype that all of `tensors` promote to.
+        """
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+        owners, indices = self._owners[model][rows], self._indices[model][rows]
+        own = tensors[model]
+        place = self.models.index(model)
+        if bool((owners == place).all()):
+            return self._own(own, indices).to(dtype)
+        out = own.new_zeros((len(owners), *own.shape[1:]), dtype=dtype)
+        for donor in owners.unique().tolist():
+            if donor >= 0 and self.models[donor] in tensors:
+                theirs = owners == donor
+                out[theirs] = tensors[self.models[donor]][indices[theirs]].to(dtype)
+        for i in (owners == SEVERAL).nonzero().flatten().tolist():
+            out[i] = self._mean(self._several[model][rows.start + i], tensors, dtype)
+        return out
+
+    def padding(self, model: ModelReference, tensors: Mapping[ModelReference, Tensor]) -> Tensor:
+        """Return the row that fills up a model's rows beyond the output's tokens.
+
+        Holds all matched rows of that model for a moment, as their mean is rounded as one.
+        """
+        return self.matched(model, tensors, slice(0, len(self.tokens))).mean(dim=0)
+
+    def _own(self, tensor: Tensor, indices: Tensor) -> Tensor:
+        if len(indices) and bool((indices.diff() == 1).all()):
+            first, last = int(indices[0]), int(indices[-1])
+            if last < len(tensor):
+                return tensor[first : last + 1]
+        return tensor[indices]
+
+    def _mean(
+        self, rows: Rows, tensors: Mapping[ModelReference, Tensor], dtype: torch.dtype
+    ) -> Tensor:
+        # In mergekit's order, which decides how sums in half precision are rounded.
+        ordered = sorted(rows, key=lambda row: self.models.index(row.model))
+        parts = [tensors[row.model][row.index].to(dtype) for row in ordered if row.model in tensors]
+        total = torch.zeros_like(next(iter(tensors.values()))[0], dtype=dtype)
+        for part in parts:
+            total = total + part
+        return total / max(len(parts), 1)

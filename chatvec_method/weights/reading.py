@@ -1,0 +1,71 @@
+"""The tensors of a merge's models, read from their files.
+
+Files are opened once, and not by name for the life of the process as mergekit's own loaders do it:
+they may have changed since, and several merges may be under way in one process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from mergekit.common import ModelReference
+from mergekit.io.loader import TensorLoader
+from torch import Tensor
+
+from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
+from chatvec_method.weights.dequantise import dequantised
+
+
+class Reader:
+    """Opens the files of models as they are needed; any thread may ask."""
+
+    def __init__(
+        self, checkpoints: Mapping[ModelReference, Checkpoint], *, lazy_unpickle: bool = False
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.lazy_unpickle = lazy_unpickle
+        self._lock = threading.Lock()
+        self._opened: dict[Path, TensorLoader] = {}
+
+    def tensor(self, model: ModelReference, source: Source) -> Tensor:
+        """Return a tensor of a model, on the CPU.
+
+        Of one that is stored as it stands, in a file that can be mapped, nothing is read yet.
+        """
+        if source.conversion is None:
+            return self._weight(model, source.weights[0])
+        tensors = {weight.name: self._weight(model, weight) for weight in source.weights}
+        return source.conversion.parameters(tensors)[source.parameter]
+
+    def rows(self, model: ModelReference, source: Source, rows: slice) -> Tensor:
+        """Return some rows of a tensor, along its first axis; of a quantised one, only these.
+
+        Not for what has to be converted, of which there is all or nothing.
+        """
+        return self._weight(model, source.weights[0], rows)
+
+    def let_go(self) -> None:
+        """Close all files; what is asked for next opens them anew."""
+        with self._lock:
+            self._opened.clear()
+
+    def _weight(self, model: ModelReference, weight: Weight, rows: slice | None = None) -> Tensor:
+        parts = [self._stored(model, name) for name in weight.parts]
+        quantisation = self.checkpoints[model].quantisation
+        if not weight.quantised or quantisation is None:
+            return parts[0] if rows is None else parts[0][rows]
+        return dequantised(quantisation, weight.name, parts, rows)
+
+    def _stored(self, model: ModelReference, name: str) -> Tensor:
+        known = self.checkpoints[model].model
+        assert known.folder is not None
+        assert known.tensors is not None
+        file = known.folder / known.tensors[name].file
+        with self._lock:
+            loader = self._opened.get(file)
+            if loader is None:
+                loader = TensorLoader.get(str(file), use_lazy_unpickle=self.lazy_unpickle)
+                self._opened[file] = loader
+        return loader.get_tensor(name)

@@ -1,0 +1,143 @@
+"""Outputs as transformers 4 reads them, and with it much that is built on it.
+
+It knows neither `rope_parameters` nor the tokenizer class `TokenizersBackend`, and says nothing of
+a config in which it does not find what it looks for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from today import product
+from today.miniatures import Trio, build
+from today.oracle import LEFT_TO_THE_MERGE, VOCABULARY_SIZES, differences, vocabulary
+from today.table import TABLE
+from today.tokenizer_families import FAMILIES
+from transformers import AutoModelForCausalLM
+
+READ_WITH = Path(__file__).parent / "today" / "read_with.py"
+INTERPRETER = "CHATVEC_TRANSFORMERS_4"
+"""The Python to ask; without it one is made beside the repository's other environments."""
+PACKAGES = ("transformers==4.57.*", "tokenizers==0.22.*", "huggingface-hub==0.36.*")
+ARCHITECTURES = (
+    *("llama", "llama-extended", "mistral", "mixtral", "qwen2", "qwen2-tied", "qwen3"),
+    *("qwen3_moe", "gemma2", "gemma3_text", "phi3", "cohere2", "glm4", "exaone4"),
+)
+Said = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def transformers_4() -> Path:
+    """Return a Python that imports transformers 4, and all else from this one's packages."""
+    named = os.environ.get(INTERPRETER)
+    if named:
+        return Path(named)
+    folder = Path(__file__).resolve().parent.parent / ".venv-transformers-4"
+    python = folder / "bin" / "python"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").is_file():
+            _make_environment(folder, python)
+    return python
+
+
+def _make_environment(folder: Path, python: Path) -> None:
+    """Make a virtual environment in seconds: torch and the rest are found in this one's."""
+    venv = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)]
+    subprocess.run(venv, check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    options = ["--no-deps", "--no-compile", "--disable-pip-version-check"]
+    try:
+        subprocess.run([*pip, *options, *PACKAGES], check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"transformers 4 cannot be installed: {error.stderr.strip()[-300:]}")
+    own = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (packages / "shared.pth").write_text("\n".join(sorted(own)) + "\n", encoding="utf-8")
+    (folder / "complete").touch()
+
+
+@pytest.fixture(scope="module")
+def trios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trio]:
+    """Return base, chat and cp of each architecture, merged into `out` beside them."""
+    made = {}
+    with product.quiet():
+        for name in ARCHITECTURES:
+            trio = build(TABLE[name], tmp_path_factory.mktemp(name))
+            recipe = trio.folder / "recipe.yaml"
+            recipe.write_text(yaml.safe_dump(trio.recipe), encoding="utf-8")
+            product.merge(recipe, trio.folder / "out")
+            made[name] = trio
+    return made
+
+
+@pytest.fixture(scope="module")
+def said(trios: dict[str, Trio], transformers_4: Path) -> Said:
+    """Return what transformers 4 says of all cps and outputs, by folder."""
+    folders = [folder for trio in trios.values() for folder in (trio.cp, trio.folder / "out")]
+    answer = subprocess.run(
+        [transformers_4, READ_WITH, *folders],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    heard: Said = json.loads(answer.stdout)
+    assert heard["transformers"].startswith("4.57.")
+    return heard
+
+
+def _pair(name: str, trios: dict[str, Trio], said: Said) -> tuple[Said, Said]:
+    trio = trios[name]
+    cp, out = said[str(trio.cp)], said[str(trio.folder / "out")]
+    assert "error" not in cp, "the miniature itself is not one of transformers 4"
+    assert "error" not in out, out.get("error")
+    return cp, out
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_config_means_what_cps_means(name: str, trios: dict[str, Trio], said: Said) -> None:
+    cp, out = _pair(name, trios, said)
+    ignored = set(LEFT_TO_THE_MERGE) | {"rope_parameters"}
+    ignored |= set() if TABLE[name].vocabulary == "same" else VOCABULARY_SIZES
+    assert differences(out["config"], cp["config"], ignored) == []
+    assert out["config"]["dtype"] == TABLE[name].out_dtype
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_tokenizer_gives_cps_ids(name: str, trios: dict[str, Trio], said: Said) -> None:
+    cp, out = _pair(name, trios, said)
+    assert out["ids"] == cp["ids"]
+    assert out["text"] == cp["text"]
+    family = FAMILIES[TABLE[name].tokenizer]
+    assert out["template"] == family.template
+    assert vocabulary(trios[name].folder / "out")[family.end_of_turn] in out["stops"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weights_are_all_found(name: str, trios: dict[str, Trio], said: Said) -> None:
+    cp, out = _pair(name, trios, said)
+    assert set(out["missing"]) <= set(cp["missing"])
+    assert set(out["unexpected"]) <= set(cp["unexpected"])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_model_says_the_same_in_both(name: str, trios: dict[str, Trio], said: Said) -> None:
+    """What a wrong rope or a lost expert would change: the scores of the next token."""
+    _, out = _pair(name, trios, said)
+    folder = trios[name].folder / "out"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([list(range(20, 60))])).logits[0, -1]
+    torch.testing.assert_close(torch.tensor(out["logits"]), logits, rtol=1e-4, atol=1e-4)

@@ -39,6 +39,9 @@ class Finding:
     certain: bool = False
     """Not a judgement this time, although findings of its kind mostly are."""
 
+    def __str__(self) -> str:
+        return f"{self.severity.value} {self.code}  {self.place}: {self.message} {self.fix}"
+
     @property
     def acceptable(self) -> bool:
         """Whether a recipe may say that it is meant, or known."""

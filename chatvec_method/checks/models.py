@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model, text_config
+from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
@@ -89,7 +89,7 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
         names.remove("model_type")
     for name in names:
         values = _values(survey, roles, name)
-        if len(set(values.values())) > 1:
+        if len({repr(value) for value in values.values()}) > 1:
             yield error(
                 "not-related",
                 f"config.json: {name}",
@@ -103,18 +103,18 @@ def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any
     values = {}
     for reference, model in _known(survey, roles).items():
         config = text_config(model.config)
-        value = getattr(config, name, None)
+        value = config_value(config, name)
         if value is None and name == "head_dim":
             value = _quotient(config, "hidden_size", "num_attention_heads")
         if value is None and name == "num_key_value_heads":
-            value = getattr(config, "num_attention_heads", None)
-        if hasattr(config, name) or value is not None:
+            value = config_value(config, "num_attention_heads")
+        if value is not None or name in config.to_dict():
             values[reference] = dict(sorted(value.items())) if isinstance(value, dict) else value
     return values
 
 
 def _quotient(config: PretrainedConfig, over: str, under: str) -> int | None:
-    dividend, divisor = getattr(config, over, None), getattr(config, under, None)
+    dividend, divisor = config_value(config, over), config_value(config, under)
     return dividend // divisor if dividend and divisor else None
 
 

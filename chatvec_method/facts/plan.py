@@ -97,7 +97,7 @@ class PlannedTensor:
         return source.header if source else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MergePlan:
     """All that a merge will compute."""
 
@@ -111,6 +111,9 @@ class MergePlan:
     """Tensors of cp that are computed and not learnt, which the output does not need."""
     mixed: bool = False
     """Whether the models are of several architectures, which have a language model in common."""
+
+    def __repr__(self) -> str:
+        return f"<MergePlan of {len(self.tensors)} tensors, {self.layers} layers>"
 
     @property
     def module(self) -> str:

@@ -23,7 +23,6 @@ def completeness_findings(survey: Survey) -> Iterator[Finding]:
     else:
         yield from _dropped_by_stock(plan)
     yield from _kept(plan)
-    yield from _dequantised(plan)
 
 
 def _dropped_by_stock(plan: MergePlan) -> Iterator[Finding]:
@@ -52,20 +51,6 @@ def _kept(plan: MergePlan) -> Iterator[Finding]:
             f"base and chat have no {_named(kept, 'nor')}: they stay cp's, at any ratio.",
             "Nothing, if cp is meant to have parts of its own.",
         )
-
-
-def _dequantised(plan: MergePlan) -> Iterator[Finding]:
-    for model, checkpoint in plan.checkpoints.items():
-        quantisation = checkpoint.quantisation
-        if quantisation is not None and quantisation.weights:
-            yield advice(
-                "dequantised",
-                model,
-                f"its weights are quantised ({quantisation.format}): they are dequantised in "
-                "float32 while they are read, which stock mergekit-yaml does not do.",
-                "Use `chatvec merge`, or write the name of the unquantised version, if there is "
-                "one: what quantisation rounded away stays away.",
-            )
 
 
 def _language_models(survey: Survey, plan: MergePlan) -> Iterator[Finding]:

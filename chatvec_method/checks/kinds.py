@@ -22,10 +22,12 @@ JUDGEMENTS = (
     # whose role is whose
     "roles-look-swapped",
     "same-model",
+    "looks-like-a-vector",
     "zero-vector",
     # configs and weights
     "config-differs",
     "dtype-rounds-inputs",
+    "lora-rounded",
     "mixed-dtypes",
     "pickled-weights",
     "tied-head",
@@ -59,12 +61,14 @@ JUDGEMENTS = (
     # parts that others do not have, or not in this form
     "dequantised",
     "tensors-kept",
+    "template-differs",
     # what only stock mergekit does
     "stock-does-not-stop",
     "stock-drops-generation-config",
     "stock-drops-tensors",
     "stock-has-no-template",
     "stock-refuses-architectures",
+    "stock-rounds-lora",
     # this machine
     "memory-tight",
 )
@@ -92,6 +96,8 @@ FACTS = (
     "no-such-revision",
     "remote-code",
     # what they are
+    "adapter-does-not-fit",
+    "adapter-with-new-tokens",
     "damaged-files",
     "no-lora-cache",
     "no-such-adapter",

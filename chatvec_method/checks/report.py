@@ -19,14 +19,17 @@ from mergekit.config import (
 from mergekit.options import MergeOptions
 
 from chatvec_method.checks.accepted import accept_findings, divided, with_way_to_accept
+from chatvec_method.checks.adapters import adapter_findings
 from chatvec_method.checks.completeness import completeness_findings
 from chatvec_method.checks.findings import Finding, Severity, compatible_edits, error
 from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
 from chatvec_method.checks.ratios import ratio_findings
 from chatvec_method.checks.readiness import readiness_findings
+from chatvec_method.checks.roles import role_findings
 from chatvec_method.checks.room import cost_findings
 from chatvec_method.checks.stock import Difference, differences, stock_findings
+from chatvec_method.checks.vectors import vector_findings
 from chatvec_method.checks.vocabulary import vocabulary_findings
 from chatvec_method.checks.weights import weight_findings
 from chatvec_method.errors import ChatVecError
@@ -138,8 +141,11 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from key_findings(surveyed.recipe)
     yield from accept_findings(surveyed.recipe)
     yield from _base_model(surveyed.recipe, roles)
+    yield from role_findings(surveyed, roles)
     yield from model_findings(surveyed, roles)
     yield from completeness_findings(surveyed)
+    yield from adapter_findings(surveyed)
+    yield from vector_findings(surveyed, roles)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)
     yield from readiness_findings(surveyed)

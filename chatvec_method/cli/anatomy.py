@@ -10,7 +10,7 @@ from typing import Any
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.anatomy import Anatomy, examine
+from chatvec_method.anatomy import Anatomy, examine, why_slow
 from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
@@ -62,6 +62,8 @@ def anatomy(
     quiet_libraries()
     merge_options.apply_global_options()
     surveyed = survey(read_recipe(recipe), merge_options)
+    if not merge_options.quiet and (reason := why_slow(merge_options.device)):
+        click.echo(reason, err=True)
     with bars(quiet=merge_options.quiet, transient=True) as show:
         found = examine(
             surveyed,

@@ -61,7 +61,7 @@ def completed(
     cp = checkpoints[roles.cp]
     if cp.model.tensors is None:
         return tuple(tensors), ()
-    tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_elsewhere(t)]
+    tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_superfluous(t)]
     covered = {
         weight.name for t in tensors if (s := t.sources.get(roles.cp)) for weight in s.weights
     }
@@ -110,8 +110,15 @@ class _Finder:
             sources |= dict.fromkeys(self.others)  # the part that only cp has
         return StructuredTensor(tensor.weight, tensor.inputs, sources, tensor.place, True)
 
-    def is_elsewhere(self, tensor: StructuredTensor) -> bool:
-        """Tell whether cp has what others have, under a name of its own that mergekit misses."""
+    def is_superfluous(self, tensor: StructuredTensor) -> bool:
+        """Tell whether a planned tensor that cp lacks is none of the models'.
+
+        Because nobody has it (a definition of mergekit's may have more than a checkpoint), or
+        because cp has it under a name of its own, by which it is planned then.
+        """
+        complete = len(tensor.sources) == len(self.roles.all)
+        if complete and not any(tensor.sources.values()):
+            return True
         return any(
             self.cp.parameter(parameter)
             for model, source in tensor.sources.items()

@@ -21,7 +21,7 @@ from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig,
 from transformers import PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError, first_line
-from chatvec_method.facts.models import Model, text_config
+from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.quiet import quiet
@@ -173,7 +173,7 @@ def _rows(plan: MergePlan, model: Model) -> int | None:
         if tensor.kind == "embeddings" and header is not None and axis is not None:
             return header.shape[axis]
     config, key = text_config(model.config), plan.architecture.vocab_size_config_key
-    rows = getattr(config, (key or "vocab_size").rpartition(".")[2], None)
+    rows = config_value(config, (key or "vocab_size").rpartition(".")[2])
     return rows if isinstance(rows, int) else None
 
 

@@ -27,7 +27,7 @@ from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.output import RECIPE_FILE
-from chatvec_method.merging.config_file import copy_tagalong_files, write_config
+from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify
 from chatvec_method.progress import Progress
@@ -162,7 +162,6 @@ def _run(
     count(0)
     stream_weights(survey, folder, reader, count)
     write_config(survey, folder)
-    copy_tagalong_files(survey, folder)
     (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ from transformers import PretrainedConfig
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
-from chatvec_method.facts.models import Model, TensorHeader, look_up, text_config
+from chatvec_method.facts.models import Model, TensorHeader, config_value, look_up, text_config
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.merging.recompute import (
@@ -240,10 +240,8 @@ def _check_field(
 ) -> None:
     """Check what a config says under mergekit's key for something, or the usual one."""
     name = (key or usual_key).rpartition(".")[2]
-    if not hasattr(config, name):
-        return
-    value = getattr(config, name)
-    if value != expected:
+    value = config_value(config, name)
+    if value is not None and value != expected:
         both = (str(each).removeprefix("torch.") for each in (value, expected))
         raise ChatVecError(
             f"config.json of the output has {name} {' in place of '.join(both)}: {reason}.", AGAIN

@@ -232,6 +232,9 @@ class Oracle:
         stops = settings.eos_token_id
         stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
         verdict.stops_at = tuple(tokens.get(number, f"<{number}>") for number in stops)
+        for name, value in self.family.sampling.items():
+            if (found := getattr(settings, name, None)) != value:
+                verdict.problems.append(f"{name} is {found}, and chat's is {value}")
         for role, token in (("bos", self.family.bos), ("pad", self.family.pad)):
             number = getattr(settings, f"{role}_token_id")
             if token is not None and number not in (None, ids.get(token)):

@@ -103,9 +103,9 @@ def test_the_method_finds_the_task_that_is_being_made(
     tasks = planned(planner)
     of_tensors = seen[1:]
     assert len(of_tensors) == len(tasks)
-    for task, made in zip(of_tensors, tasks, strict=True):
+    for task, finished in zip(of_tensors, tasks, strict=True):
         assert task is not None
-        assert task.output_weight.name == made.output_weight.name
+        assert task.output_weight.name == finished.output_weight.name
         settings = [task.input_parameters[model] for model in task.model_order]
         assert [each["role"] for each in settings] == ["base", "chat", "cp"]
         assert settings[CHAT]["ratio"] == 1.0
@@ -582,8 +582,8 @@ def test_conversions_run_on_plain_tensors_without_a_model() -> None:
         converter = converter or copy.deepcopy(by_pattern[pattern])
         converter.add_tensor(target, name, pattern, torch.empty(4, 16, device="meta"))
     assert converter is not None
-    ((made, tensor),) = converter.convert(target).items()
-    assert made == target
+    ((parameter, tensor),) = converter.convert(target).items()
+    assert parameter == target
     tensor = tensor[0] if isinstance(tensor, list) else tensor
     assert tensor.shape == parameters[target].shape
 

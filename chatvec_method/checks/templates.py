@@ -109,7 +109,9 @@ def _rendered(
 ) -> str | None:
     settings: dict[str, Any] = {"add_generation_prompt": True, **special}
     try:
-        rendered: Any = render_jinja_template([list(messages)], chat_template=template, **settings)
+        rendered: Any = render_jinja_template(
+            [list(map(dict, messages))], chat_template=template, **settings
+        )
     except Exception:  # a template is a program
         return None
     text: str = rendered[0][0]

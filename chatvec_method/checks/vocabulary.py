@@ -10,8 +10,9 @@ from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.checks.markers import missing_markers
-from chatvec_method.facts.models import Model, TokenizerFacts, embedding_rows
+from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.tokenizers import TokenizerFacts
 from chatvec_method.facts.vocabulary import Row, Vocabulary
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import tokenizer_source

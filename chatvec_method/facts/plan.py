@@ -64,7 +64,8 @@ class PlannedTensor:
     @property
     def name(self) -> str:
         """Its name in the output."""
-        return self.weight.name
+        name: str = self.weight.name
+        return name
 
     @property
     def module(self) -> str:

@@ -60,11 +60,15 @@ class PlannedTensor:
     """The `parameters:` in which mergekit looks for each chat model's ratio, nearest first."""
     by_mergekit: bool = True
     """Whether stock mergekit would write it too."""
+    in_stock: str | None = None
+    """The tensor in which stock mergekit writes it, if under another name: alone, or joined with
+    others."""
 
     @property
     def name(self) -> str:
         """Its name in the output."""
-        return self.weight.name
+        name: str = self.weight.name
+        return name
 
     @property
     def module(self) -> str:
@@ -216,6 +220,7 @@ def _unresolved(tensor: StructuredTensor, roles: Roles) -> PlannedTensor:
         ratios={},
         settings={},
         by_mergekit=tensor.by_mergekit,
+        in_stock=tensor.in_stock,
     )
 
 

@@ -176,7 +176,8 @@ def _rows(plan: MergePlan, model: Model) -> int | None:
     for tensor in plan.tensors:
         header, axis = tensor.header(model.reference), tensor.weight.vocabulary_axis
         if tensor.kind == "embeddings" and header is not None and axis is not None:
-            return header.shape[axis]
+            of_tensor: int = header.shape[axis]
+            return of_tensor
     config, key = text_config(model.config), plan.architecture.vocab_size_config_key
     rows = config_value(config, (key or "vocab_size").rpartition(".")[2])
     return rows if isinstance(rows, int) else None

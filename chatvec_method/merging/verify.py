@@ -74,9 +74,9 @@ class _Output:
                 self.opened = safe_open(path, "pt")
             else:
                 self.opened = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if isinstance(self.opened, dict):
-            return self.opened[name]
-        return self.opened.get_tensor(name)
+        is_pickle = isinstance(self.opened, dict)
+        tensor: Tensor = self.opened[name] if is_pickle else self.opened.get_tensor(name)
+        return tensor
 
 
 def verify(

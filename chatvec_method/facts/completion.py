@@ -61,6 +61,8 @@ def completed(
     cp = checkpoints[roles.cp]
     if cp.model.tensors is None:
         return tuple(tensors), ()
+    if all(tensor.weight.vocabulary_axis is None for tensor in tensors):
+        tensors = [finder.with_vocabulary(tensor) for tensor in tensors]
     tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_superfluous(t)]
     tensors = [each for tensor in tensors for each in finder.as_cp_stores_it(tensor)]
     covered = {
@@ -110,6 +112,27 @@ class _Finder:
         if self.mixed and not all(sources.get(model) for model in self.others):
             sources |= dict.fromkeys(self.others)  # the part that only cp has
         return StructuredTensor(tensor.weight, tensor.inputs, sources, tensor.place, True)
+
+    def with_vocabulary(self, tensor: StructuredTensor) -> StructuredTensor:
+        """Return a tensor with the axis along which it has a row for each token, if it has one.
+
+        mergekit asks transformers for it, which does not always answer.
+        """
+        source, layout = tensor.sources.get(self.roles.cp), self.cp.layout
+        if source is None or layout is None:
+            return tensor
+        parameters = self.cp.parameters_of(source)
+        axis = next(
+            (a for p in parameters if (a := layout.vocabulary_axes.get(p)) is not None), None
+        )
+        if axis is None:
+            return tensor
+        change = {"vocabulary_axis": axis}
+        return replace(
+            tensor,
+            weight=tensor.weight.model_copy(update=change),
+            inputs={m: weight.model_copy(update=change) for m, weight in tensor.inputs.items()},
+        )
 
     def as_cp_stores_it(self, tensor: StructuredTensor) -> list[StructuredTensor]:
         """Return a planned tensor as the tensors that cp's files have for it.

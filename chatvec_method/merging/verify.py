@@ -215,7 +215,7 @@ def _check_tied(model: Model, plan: MergePlan, output: _Output) -> None:
     headers = model.tensors or {}
     heads = [t for t in plan.tensors if t.kind == "head" and len(headers[t.name].shape) == 2]
     embeddings = _of_kind(plan, "embeddings")
-    if not model.config.tie_word_embeddings:
+    if not config_value(model.config, "tie_word_embeddings"):
         for weight in plan.architecture.all_weights(model.config):
             if weight.tied_names and weight.name not in headers:
                 stored = f"{weight.name} is not stored"

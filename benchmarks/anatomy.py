@@ -31,8 +31,8 @@ gc.disable()  # as the command does
 from pathlib import Path
 from mergekit.options import MergeOptions
 from chatvec_method.anatomy import examine
-from chatvec_method.recipe_file import read_recipe
-from chatvec_method.survey import survey
+from chatvec_method.recipe.file import read_recipe
+from chatvec_method.facts.survey import survey
 gc.freeze()
 gc.enable()
 surveyed = survey(read_recipe(Path(sys.argv[1])), MergeOptions())

@@ -8,6 +8,7 @@ might try.
 from __future__ import annotations
 
 from chatvec_method.anatomy.measure import examine
+from chatvec_method.anatomy.passes import why_slow
 from chatvec_method.anatomy.report import Anatomy, Pair, TensorAnatomy
 from chatvec_method.anatomy.suggestion import agreement, suggested_schedule
 from chatvec_method.anatomy.summary import summary
@@ -25,4 +26,5 @@ __all__ = [
     "examine",
     "suggested_schedule",
     "summary",
+    "why_slow",
 ]

@@ -1,31 +1,23 @@
-"""The energy of a vector's largest elements, without sorting it.
+"""The sum of a vector's largest squares, without sorting all of them.
 
-A sample tells about how large the smallest of the k largest numbers is. A pass over all of them
-then counts those above that level and sums them up, which is the answer but for a few numbers next
-to the level; what these are like, the sample tells again. Where too much is left to guess, another
-pass takes a better level, and if that does not help, the numbers above it are sorted after all.
+A sample tells a level that somewhat more than the largest 1 % reach. Those above it are collected
+while the tensor is read, and of these few the largest are taken. Should there be too few above the
+level, the tensor is read once more with a lower one; so the sum is exact whatever the sample was.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 from torch import Tensor
 
-SHARE = 0.01
-EXACT = 1 << 18
-"""Up to so many elements, they are simply sorted."""
-TOLERANCE = 1e-5
-"""How far off the result may be, as a share of all energy."""
+SHARE, SAMPLED_SHARE = 0.01, 0.015
+"""Of the elements: how many are the largest, and how many of a sample are to be above the level."""
 SAMPLE = 1 << 16
 """Elements in a sample."""
-EVERY = 16
-"""One in so many tells where to cut a sample; it is several times as fast as to part all."""
-DEVIATIONS = 2
-"""By so many standard deviations a sample may misplace a number."""
+UNSAMPLED = 1 << 18
+"""Up to so many elements, all are collected."""
+SPARE = 4
+"""So many times what is asked for may be collected before the rest is dropped."""
 
 
 def count(elements: int) -> int:
@@ -33,93 +25,47 @@ def count(elements: int) -> int:
     return max(1, round(SHARE * elements))
 
 
-def exactly(energies: Tensor, k: int) -> float:
-    """Return the sum of the k largest of some numbers."""
-    return float(_top(energies.reshape(-1).cpu().numpy(), k).sum(dtype=np.float64))
+def level(sample: Tensor) -> float:
+    """Return a level, 0 or more, that somewhat more than 1 % of all squares are above.
+
+    Args:
+        sample: Squares of some elements.
+    """
+    squares = sample.reshape(-1).cpu().numpy()
+    place = max(1, round(SAMPLED_SHARE * len(squares)))
+    # Just below it, as many may be equal to it.
+    return float(max(np.nextafter(_top(squares, place)[0], -np.inf), 0))
 
 
-def at_least(level: float, energies: Tensor) -> Tensor:
-    """Return the numbers from a level on; numpy does it several times as fast as torch."""
-    numbers = energies.cpu().numpy()
-    return torch.from_numpy(numbers[numbers >= level])
+class Largest:
+    """The largest of many squares that come some at a time, from 0 on or above a level.
 
+    Attributes:
+        level: Squares up to it need not be added.
+    """
 
-@dataclass(frozen=True)
-class Sample:
-    """Some of many numbers."""
+    def __init__(self, count: int, level: float = 0.0) -> None:
+        self.level = level
+        self._count = count
+        self._parts: list[np.ndarray] = []
 
-    largest: np.ndarray
-    """The largest 3 % of them, about, in descending order."""
-    size: int
+    def add(self, squares: Tensor) -> None:
+        """Add squares; those that cannot be among the largest are dropped now and then."""
+        self._parts.append(squares.numpy())
+        if sum(map(len, self._parts)) > SPARE * self._count:
+            self._parts = [_top(np.concatenate(self._parts), self._count)]
+            self.level = float(self._parts[0][0])
 
     @property
-    def level(self) -> float:
-        """The number that 1 % of them reach."""
-        return self.at(count(self.size) - 1)
-
-    def at(self, place: float) -> float:
-        """Return about how large the number is that so many of the sample are larger than."""
-        return float(np.interp(place, np.arange(len(self.largest)), self.largest))
-
-    def estimate(
-        self, level: float, above: float, beyond: float, k: int, elements: int
-    ) -> Estimate:
-        """Return the sum of the k largest of all numbers.
-
-        Args:
-            level: A number near the smallest of them.
-            above: How many of all numbers are larger.
-            beyond: Their sum.
-            k: How many.
-            elements: How many numbers there are.
-        """
-        missing = k - above  # below 0, there are too many
-        # How large these are tell the next ones in the sample. There may be more or fewer of them;
-        # missing ones do not lie above the level, though, and those that are too many not below.
-        nearby = abs(missing) * self.size / elements
-        doubt = DEVIATIONS * math.sqrt(nearby + 1)
-        first = float((self.largest > level).sum())
-        bound = np.minimum if missing > 0 else np.maximum
-        sums = np.concatenate([[0.0], np.cumsum(bound(self.largest, level, dtype=np.float64))])
-
-        def mean(numbers: float) -> float:
-            last = first + math.copysign(numbers, missing)
-            if not 0 <= last <= len(self.largest):
-                return math.inf
-            start, end = np.interp([first, last], np.arange(len(sums)), sums)
-            return float(end - start) / (last - first) if last != first else level
-
-        near, mid, far = (mean(max(nearby + by, 0.0)) for by in (-doubt, 0, doubt))
-        return Estimate(
-            energy=beyond + missing * mid,
-            doubt=abs(missing * (near - far)) / 2,
-            level=self.at(first + math.copysign(nearby, missing)),
-        )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What is known after a pass."""
-
-    energy: float
-    doubt: float
-    """How far off it may be."""
-    level: float
-    """A level with less doubt, to look again."""
-
-
-def sample_of(energies: Tensor) -> Sample:
-    """Return what is to be known of a sample's numbers."""
-    numbers = energies.reshape(-1).cpu().numpy()
-    few = numbers[::EVERY]
-    largest = numbers[numbers > _top(few, 3 * count(len(few)))[0]]
-    k = count(len(numbers))
-    if len(largest) < 2 * k:  # many are equal, or these few not like the others
-        largest = _top(numbers, 3 * k)
-    return Sample(np.sort(largest)[::-1], len(numbers))
+    def sum(self) -> float | None:
+        """Their sum; None if the level was too high for it to be known."""
+        squares = np.concatenate(self._parts)
+        if len(squares) < self._count and self.level > 0:
+            return None
+        return float(_top(squares, self._count).sum(dtype=np.float64))
 
 
 def _top(numbers: np.ndarray, k: int) -> np.ndarray:
     """Return the k largest of some numbers, or all if there are no more, the smallest first."""
     k = min(k, len(numbers))
-    return np.partition(numbers, -k)[-k:]
+    return np.partition(numbers, len(numbers) - k)[len(numbers) - k :] if k else numbers

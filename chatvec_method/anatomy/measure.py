@@ -6,18 +6,19 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.anatomy import largest
-from chatvec_method.anatomy.passes import CPU_CHUNK, Passes, passes
+from chatvec_method.anatomy.largest import Largest
+from chatvec_method.anatomy.passes import Passes, passes_on
 from chatvec_method.anatomy.report import Anatomy, Pair, TensorAnatomy, pairs_of
 from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.anatomy.stream import Piece, Source, Stream
-from chatvec_method.anatomy.sums import FOUND, Sums
+from chatvec_method.anatomy.sums import ROW_SUMS, Sums, squares
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
@@ -65,11 +66,11 @@ def _examine(
         names = {i: token for token, i in survey.tokens.items()}
     tensors: list[TensorAnatomy] = []
     tokens: list[TokenMoves] = []
-    with passes(survey.options.device) as in_passes:
+    with passes_on(survey.options.device) as passes:
         for planned in plan.tensors:
             if planned.has_no_vector:
                 continue
-            study = _Study(planned, stream.open(planned), in_passes, survey)
+            study = _Study(planned, stream.open(planned), passes, survey)
             sums, rows = study.measure(count)
             if rank is not None:
                 sums = study.with_directions(sums, rank)
@@ -101,31 +102,32 @@ class _Study:
             row, (3, rows).
         """
         roles = self.roles
-        exact = self.source.elements <= largest.EXACT
-        samples = {} if exact else {chat: self._sample(chat) for chat in roles.chats}
-        found: dict[Pair, list[Tensor]] = defaultdict(list)
-        energies: dict[ModelReference, list[Tensor]] = defaultdict(list)
+        levels = {chat: self._level(chat) for chat in roles.chats}
+        k = largest.count(self.source.elements)
+        largest_of = {chat: Largest(k, level) for chat, level in levels.items()}
+        parts: dict[Pair, list[Tensor]] = defaultdict(list)
         for piece in self.source.pieces():
             for chat, other in pairs_of(roles):
-                level = samples[chat].level if samples else math.inf
-                found[chat, other].append(self._pass(piece, chat, other, level))
-            if exact:
-                for chat in roles.chats:
-                    energies[chat].append(_energy(piece[roles.base], piece[chat]).flatten())
+                matrices = [piece[roles.base], piece[chat], piece[other]]
+                if other == roles.cp:
+                    level, ratio = largest_of[chat].level, self.planned.ratios[chat]
+                    rows, large = self.passes(matrices, level, ratio, self.rounded)
+                    largest_of[chat].add(large)
+                else:
+                    rows, _ = self.passes(matrices)
+                parts[chat, other].append(rows)
             count(piece)
-        by_row = {pair: torch.cat(parts, dim=1) for pair, parts in found.items()}
+        by_row = {pair: torch.cat(rows, dim=1) for pair, rows in parts.items()}
         self._check_finite(by_row)
         sums = {pair: self._sums(*pair, rows.sum(1)) for pair, rows in by_row.items()}
         for chat in roles.chats:
-            energy = (
-                largest.exactly(torch.cat(energies[chat]), largest.count(self.source.elements))
-                if exact
-                else self._largest(chat, samples[chat], by_row[chat, roles.cp])
-            )
+            energy = largest_of[chat].sum
+            if energy is None:
+                energy = self._largest_again(chat)
             sums[chat, roles.cp] = replace(sums[chat, roles.cp], largest=energy)
         in_rows = self.planned.weight.vocabulary_axis is not None
-        rows = {chat: by_row[chat, roles.cp][:3] for chat in roles.chats} if in_rows else {}
-        return sums, rows
+        rows_of = {chat: by_row[chat, roles.cp][:3] for chat in roles.chats} if in_rows else {}
+        return sums, rows_of
 
     def with_directions(self, sums: Mapping[Pair, Sums], rank: int) -> dict[Pair, Sums]:
         """Return the sums of a measured tensor with the energy of its first directions."""
@@ -136,8 +138,8 @@ class _Study:
                     leading_energy(partial(self._vector, chat, i), rank)
                     for i in range(self.source.matrices)
                 )
-            found = sums[chat, self.roles.cp]
-            completed[chat, self.roles.cp] = replace(found, ranked=found.vector, directions=energy)
+            pair = (chat, self.roles.cp)
+            completed[pair] = replace(sums[pair], ranked=sums[pair].vector, directions=energy)
         return completed
 
     def _vector(self, chat: ModelReference, which: int) -> Iterator[Tensor]:
@@ -146,18 +148,8 @@ class _Study:
             tuned, base = (piece[m].to(self.passes.device).float() for m in (chat, self.roles.base))
             yield tuned - base
 
-    def _pass(
-        self, piece: Piece, chat: ModelReference, other: ModelReference, level: float
-    ) -> Tensor:
-        matrices = [piece[self.roles.base], piece[chat], piece[other]]
-        if other != self.roles.cp:
-            return self.passes(matrices)
-        ratio = self.planned.ratios[chat]
-        return self.passes(matrices, level, ratio, self.rounded)
-
-    def _sums(self, chat: ModelReference, other: ModelReference, found: Tensor) -> Sums:
-        by_name = dict(zip(FOUND, found.tolist(), strict=True))
-        del by_name["above"], by_name["beyond"]
+    def _sums(self, chat: ModelReference, other: ModelReference, totals: Tensor) -> Sums:
+        by_name = dict(zip(ROW_SUMS, totals.tolist(), strict=True))
         opposed, moved, changed = (
             round(by_name.pop(name)) for name in ("opposed", "moved", "changed")
         )
@@ -171,49 +163,21 @@ class _Study:
             swallowed=asked - changed if asked else 0,
         )
 
-    def _sample(self, chat: ModelReference) -> largest.Sample:
+    def _level(self, chat: ModelReference) -> float:
+        """Return a level that hardly more than the largest elements are above."""
+        if self.source.elements <= largest.UNSAMPLED:
+            return 0.0
         sample = self.source.sample(largest.SAMPLE, (self.roles.base, chat))
-        return largest.sample_of(_energy(sample[self.roles.base], sample[chat]))
+        return largest.level(squares(sample[self.roles.base], sample[chat]))
 
-    def _largest(self, chat: ModelReference, sample: largest.Sample, rows: Tensor) -> float:
-        """Return the energy of the largest elements, from what a pass found above a level."""
-        elements = self.source.elements
-        k = largest.count(elements)
-
-        def estimated(level: float, rows: Tensor) -> tuple[largest.Estimate, bool]:
-            found = dict(zip(FOUND, rows.sum(1).tolist(), strict=True))
-            estimate = sample.estimate(level, found["above"], found["beyond"], k, elements)
-            return estimate, estimate.doubt <= largest.TOLERANCE * found["vector"]
-
-        estimate, good = estimated(sample.level, rows)
-        if not good:
-            estimate, good = estimated(estimate.level, self._again(chat, estimate.level))
-        if good:
-            return estimate.energy
-        level = estimate.level
-        while len(collected := self._collect(chat, level)) < k:
-            level /= 4
-        return largest.exactly(collected, k)
-
-    def _again(self, chat: ModelReference, level: float) -> Tensor:
-        """Return what a pass over the chat vector alone finds above another level."""
+    def _largest_again(self, chat: ModelReference) -> float:
+        """Return the energy of the largest elements, in a pass over the chat vector alone."""
         base = self.roles.base
-        found = [
-            self.passes([piece[base], piece[chat], piece[base]], level)
-            for piece in self.source.pieces()
-        ]
-        return torch.cat(found, dim=1)
-
-    def _collect(self, chat: ModelReference, level: float) -> Tensor:
-        """Return the energies from a level on, in a pass of their own."""
-        kept = []
+        again = Largest(largest.count(self.source.elements))
         for piece in self.source.pieces():
-            rows = max(1, CPU_CHUNK // self.source.columns)
-            for base, tuned in zip(
-                *(piece[m].split(rows) for m in (self.roles.base, chat)), strict=True
-            ):
-                kept.append(largest.at_least(level, _energy(base, tuned)))
-        return torch.cat(kept)
+            again.add(self.passes([piece[base], piece[chat], piece[base]], again.level)[1])
+        assert again.sum is not None
+        return again.sum
 
     def _check_finite(self, by_row: Mapping[Pair, Tensor]) -> None:
         for (chat, other), rows in by_row.items():
@@ -225,13 +189,6 @@ class _Study:
                         "checkpoint is damaged.",
                         "Download or convert it again.",
                     )
-
-
-def _energy(base: Tensor, chat: Tensor) -> Tensor:
-    """Return τ² as `row_sums` has it."""
-    wide = reduce(torch.promote_types, (base.dtype, chat.dtype), torch.float32)
-    tau = chat.to(wide) - base.to(wide)
-    return tau * tau
 
 
 def _bytes_of(plan: MergePlan) -> int:

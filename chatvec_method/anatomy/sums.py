@@ -121,19 +121,16 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-FOUND = (
-    *("base", "vector", "other", "product", "overlap", "opposed", "moved", "changed"),
-    *("above", "beyond"),
-)
-"""What `row_sums` returns, in order."""
+ROW_SUMS = "base vector other product overlap opposed moved changed".split()
+"""What `row_sums` sums up, in order."""
 FAR = 2.0**64
 """Times this, a product of tiny numbers is not 0, and that of weights does not overflow."""
 
 
 def row_sums(
     base: Tensor, chat: Tensor, other: Tensor, level: float, ratio: float, rounded: torch.dtype
-) -> Tensor:
-    """Return the sums over each row of three matrices.
+) -> tuple[Tensor, Tensor]:
+    """Return the sums over each row of three matrices, and the largest squares of τ.
 
     `changed` is the number of elements of `round(other + ratio · τ)` that are not `round(other)`.
     A merge forms that sum in `kernel.py`; where that takes float64, one element in millions may
@@ -148,8 +145,7 @@ def row_sums(
         rounded: The dtype of the merge's output.
 
     Returns:
-        (len(FOUND), rows): `above` is the number of elements with τ² > level, `beyond` is the sum
-        of their τ².
+        The sums, (len(ROW_SUMS), rows); and all τ² above the level, in any order.
     """
     wide = reduce(torch.promote_types, (base.dtype, chat.dtype, other.dtype), torch.float32)
     kept = other.to(rounded).to(wide)
@@ -159,6 +155,12 @@ def row_sums(
     changed = (other + ratio * tau).to(rounded).to(wide) != kept
     sums = [part.sum(1) for part in (base * base, energy, lam * lam)]
     sums += [part.sum(1) / FAR for part in (product, product.abs())]
-    counted = (product < 0, tau != 0, changed, energy > level)
-    sums += [torch.where(which, 1.0, 0.0).sum(1) for which in counted]
-    return torch.stack([*sums, torch.where(energy > level, energy, 0.0).sum(1)])
+    sums += [torch.where(c, 1.0, 0.0).sum(1) for c in (product < 0, tau != 0, changed)]
+    return torch.stack(sums), energy[energy > level]
+
+
+def squares(base: Tensor, chat: Tensor) -> Tensor:
+    """Return τ² as `row_sums` has it."""
+    wide = reduce(torch.promote_types, (base.dtype, chat.dtype), torch.float32)
+    tau = chat.to(wide) - base.to(wide)
+    return tau * tau

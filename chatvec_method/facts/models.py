@@ -57,10 +57,13 @@ SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "F8_E8M0": torch.float8_e8m0fnu,
     "U16": torch.uint16,
     "U32": torch.uint32,
     "U64": torch.uint64,
+    "C64": torch.complex64,
 }
 HEADER_LENGTH_BYTES = 8
 LORA_DTYPE = "float32"
@@ -86,7 +89,7 @@ class TensorHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """One of the models that a recipe names."""
 
@@ -114,6 +117,9 @@ class Model:
 
     def __str__(self) -> str:
         return str(self.reference)
+
+    def __repr__(self) -> str:
+        return f"<Model {self}>"
 
     @property
     def weights_dtype(self) -> torch.dtype | None:
@@ -151,6 +157,18 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
         return config.get_text_config()
     except ValueError:  # several of them
         return config
+
+
+def config_value(config: PretrainedConfig, name: str) -> Any:
+    """Return what a config has under a name; None without it.
+
+    Some attributes are another in each layer (Gemma 4's head_dim), for which transformers raises:
+    then it is what the file says.
+    """
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return config.to_dict().get(name)
 
 
 def look_up_all(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -36,9 +36,9 @@ TOKENIZER_FILE = re.compile(
 class TokenizerFacts:
     """What a merge needs to know of a tokenizer."""
 
-    ids: Mapping[str, int]
+    ids: Mapping[str, int] = field(repr=False)
     """Every token's id, added tokens included."""
-    added: frozenset[str]
+    added: frozenset[str] = field(repr=False)
     """Tokens that are found in a text before anything else is, and never cut into pieces."""
     special: Mapping[str, str]
     """The tokens with a part to play: bos_token, eos_token, pad_token, ..."""

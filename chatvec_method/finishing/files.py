@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,8 +20,8 @@ class FileChange:
     """What became of a file of the output."""
 
     name: str
-    before: Content
-    after: Content
+    before: Content = field(repr=False)
+    after: Content = field(repr=False)
 
 
 def json_text(text: str, old: Mapping[str, Any], new: dict[str, Any]) -> str:

@@ -30,7 +30,8 @@ from surveying import surveyed
 import chatvec_method.merging.merge as merge_module
 import chatvec_method.weights.staging as staging
 from chatvec_method.errors import ChatVecError
-from chatvec_method.merging.merge import Progress, merge
+from chatvec_method.merging.merge import merge
+from chatvec_method.progress import Progress
 
 KILLS = 20
 SHARDS = {"out_shard_size": 8_000}

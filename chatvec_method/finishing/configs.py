@@ -131,9 +131,16 @@ def _set_architecture(parts: Parts, donor: Model) -> None:
         parts.whole["architectures"] = [donor.reference.override_architecture]
 
 
+def _rows_of_donor(donor: Model, plan: MergePlan) -> int | None:
+    embeddings = next((t for t in plan.tensors if t.kind == "embeddings"), None)
+    header = embeddings.header(donor.reference) if embeddings else None
+    return header.shape[embeddings.weight.vocabulary_axis or 0] if embeddings and header else None
+
+
 def _set_rows(parts: Parts, output: Model, plan: MergePlan, donor: Model) -> None:
     rows, before = rows_of(output, plan), getattr(text_config(donor.config), "vocab_size", None)
-    if rows is not None:
+    # Some models have more rows than their config says, and mean it.
+    if rows is not None and rows != _rows_of_donor(donor, plan):
         _replace(parts, ("vocab_size",), before, rows)
     for name, header in (output.tensors or {}).items():
         if name.endswith("embed_tokens_per_layer.weight"):

@@ -186,16 +186,28 @@ def _rendered(
 ) -> tuple[str, str]:
     """Return a short conversation in a template, or why that fails."""
     settings: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **special}
-    try:
-        rendered: Any = render_jinja_template(
-            [[dict(message) for message in messages]], chat_template=template, **settings
-        )
-    except Exception as error:  # a template is a program
-        return "", first_line(error)
-    text: str = rendered[0][0]
-    if not all(message["content"] in text for message in messages[1:]):
-        return text, "it leaves out what was said"
-    return text, ""
+    text, problem = "", ""
+    for conversation in (messages, _in_parts(messages)):
+        try:
+            rendered: Any = render_jinja_template(
+                [[dict(message) for message in conversation]], chat_template=template, **settings
+            )
+        except Exception as error:  # a template is a program
+            problem = problem or first_line(error)
+            continue
+        text = rendered[0][0]
+        if all(message["content"] in text for message in messages[1:]):
+            return text, ""
+        problem = problem or "it leaves out what was said"
+    return text, problem
+
+
+def _in_parts(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return messages as models that see or hear get them: some templates know nothing else."""
+    return [
+        {"role": each["role"], "content": [{"type": "text", "text": each["content"]}]}
+        for each in messages
+    ]
 
 
 def _markers(

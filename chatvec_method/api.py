@@ -402,12 +402,15 @@ def load(
 
 def _as_yaml(recipe: Mapping[str, Any]) -> str:
     try:
-        return yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=1000)
+        text: str = yaml.safe_dump(
+            _plain(recipe), sort_keys=False, allow_unicode=True, width=float("inf")
+        )
     except yaml.YAMLError as error:
         raise ChatVecError(
             f"{NAME} has a value that YAML cannot write ({first_line(error)}).",
             "Write numbers, texts, lists and dicts.",
         ) from error
+    return text
 
 
 def _plain(value: Any) -> Any:

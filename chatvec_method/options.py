@@ -70,9 +70,9 @@ def merge_options(**options: Any) -> MergeOptions:
         return MergeOptions(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = first["loc"][0] if first["loc"] else "an option"
+        wrong = first["loc"][0] if first["loc"] else "..."
         raise ChatVecError(
-            f"the option `{name}` is {first['input']!r:.60}, which mergekit cannot read.",
+            f"the option `{wrong}` is {first['input']!r:.60}, which mergekit cannot read.",
             f"{first['msg'].removesuffix('.')}.",
             code="wrong-option",
         ) from error

@@ -55,6 +55,11 @@ class Vocabulary:
     _fillings: Mapping[str, TokenEmbeddingConfig]
     _averaged: frozenset[str]
 
+    def own(self, model: ModelReference) -> Mapping[str, int]:
+        """Return the tokens for which a model's own row stands, and which row that is."""
+        forced = {token for token, filling in self._fillings.items() if filling.force}
+        return {token: i for token, i in self._ids[model].items() if token not in forced}
+
     def sources(self, model: ModelReference, token: str) -> Rows:
         """Return the rows whose mean stands for a token in a model's aligned embeddings."""
         filling = self._fillings.get(token)
@@ -171,7 +176,8 @@ def _rows(plan: MergePlan, model: Model) -> int | None:
     for tensor in plan.tensors:
         header, axis = tensor.header(model.reference), tensor.weight.vocabulary_axis
         if tensor.kind == "embeddings" and header is not None and axis is not None:
-            return header.shape[axis]
+            of_tensor: int = header.shape[axis]
+            return of_tensor
     config, key = text_config(model.config), plan.architecture.vocab_size_config_key
     rows = config_value(config, (key or "vocab_size").rpartition(".")[2])
     return rows if isinstance(rows, int) else None

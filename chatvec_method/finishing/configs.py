@@ -28,7 +28,7 @@ from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.donors import config_donor, with_own_code
 from chatvec_method.finishing.files import json_text
 from chatvec_method.finishing.output import rows_of
-from chatvec_method.finishing.spellings import ROPE, with_old_rope
+from chatvec_method.finishing.spellings import with_old_rope
 from chatvec_method.method.settings import dtype_name
 
 DTYPE_KEYS = ("torch_dtype", "dtype")
@@ -214,7 +214,7 @@ def _set_tied(parts: Parts, output: Model, survey: ReadySurvey, donor: Model) ->
     tied = _tied(donor)
     if tied and _head_counts(output, survey):
         parts.whole[TIED] = parts.language[TIED] = False
-    elif parts.language is not parts.whole and ROPE in parts.language:  # as 5 writes it
+    elif getattr(text_config(donor.config), TIED, None) != tied:
         parts.language[TIED] = tied
 
 

@@ -74,9 +74,9 @@ class _Output:
                 self.opened = safe_open(path, "pt")
             else:
                 self.opened = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if isinstance(self.opened, dict):
-            return self.opened[name]
-        return self.opened.get_tensor(name)
+        is_pickle = isinstance(self.opened, dict)
+        tensor: Tensor = self.opened[name] if is_pickle else self.opened.get_tensor(name)
+        return tensor
 
 
 def verify(
@@ -215,7 +215,7 @@ def _check_tied(model: Model, plan: MergePlan, output: _Output) -> None:
     headers = model.tensors or {}
     heads = [t for t in plan.tensors if t.kind == "head" and len(headers[t.name].shape) == 2]
     embeddings = _of_kind(plan, "embeddings")
-    if not model.config.tie_word_embeddings:
+    if not config_value(model.config, "tie_word_embeddings"):
         for weight in plan.architecture.all_weights(model.config):
             if weight.tied_names and weight.name not in headers:
                 stored = f"{weight.name} is not stored"

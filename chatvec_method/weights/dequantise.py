@@ -143,7 +143,7 @@ def _product(values: Tensor, scale: Tensor) -> Tensor:
     from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
     try:
-        operation = Fp8Dequantize(None)  # type: ignore[no-untyped-call]
+        operation = Fp8Dequantize(None)
         product = operation.convert({"x.weight": [values], "x.weight_scale_inv": [scale]})
         result: Tensor = product["x.weight"][0]
     except (KeyError, AttributeError, TypeError) as error:

@@ -59,13 +59,14 @@ class Reader:
         return dequantised(quantisation, weight.name, parts, rows)
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:
-        known = self.checkpoints[model].model
-        assert known.folder is not None
-        assert known.tensors is not None
-        file = known.folder / known.tensors[name].file
+        holder = self.checkpoints[model].model
+        assert holder.folder is not None
+        assert holder.tensors is not None
+        file = holder.folder / holder.tensors[name].file
         with self._lock:
             loader = self._opened.get(file)
             if loader is None:
                 loader = TensorLoader.get(str(file), use_lazy_unpickle=self.lazy_unpickle)
                 self._opened[file] = loader
-        return loader.get_tensor(name)
+        tensor: Tensor = loader.get_tensor(name)
+        return tensor

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
 from typing import TypeAlias
 
 import torch
@@ -21,66 +19,21 @@ from chatvec_method.anatomy.sums import ROW
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.facts.vocabulary import Rows
+from chatvec_method.weights.matching import Matching
 from chatvec_method.weights.reading import Reader
 
 PIECE = 1 << 24
 """Elements in a piece, at most."""
 MAPPED_BYTES = 1 << 29
 """So much may be read before all is let go of."""
-RUN, SAMPLED_ROWS = 512, 1024
-"""Neighbours that a sample takes together, and rows of tokens that it looks at, at least."""
+RUN = 512
+"""Neighbours that a sample takes together."""
+SAMPLED_ROWS, ROW_RUN = 1024, 16
+"""Rows of tokens that a sample looks at, at least, and how many of them are neighbours."""
 CHECK = "Run `chatvec check`, which tells what to write."
 
 Piece: TypeAlias = Mapping[ModelReference, Tensor]
 """Matrices of one shape."""
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Where the rows that stand for the output's tokens are, in each model."""
-
-    tokens: tuple[str, ...]
-    """By id."""
-    donors: Mapping[ModelReference, Tensor]
-    """Whose row stands for a token in a model: an index of the models, -1 where none or several
-    do."""
-    indices: Mapping[ModelReference, Tensor]
-    """And which one."""
-    several: Mapping[ModelReference, Mapping[int, Rows]]
-    """Tokens for which the mean of several rows stands, or zeros."""
-
-
-def matching_of(survey: ReadySurvey, models: Sequence[ModelReference]) -> Matching | None:
-    """Return where the tokens' rows are; None where a merge matches rows by position."""
-    vocabulary = survey.vocabulary
-    if vocabulary is None:
-        return None
-    tokens = tuple(sorted(vocabulary.ids, key=vocabulary.ids.__getitem__))
-    ids = torch.tensor([vocabulary.ids[token] for token in tokens])
-    config = survey.recipe.config.tokenizer
-    named = set((config and config.tokens) or ())
-    donors: dict[ModelReference, Tensor] = {}
-    indices: dict[ModelReference, Tensor] = {}
-    several: dict[ModelReference, dict[int, Rows]] = {}
-    for place, model in enumerate(models):
-        # Nearly all tokens are a model's own, and there may be hundreds of thousands.
-        own = vocabulary.original_ids.get(model, {})
-        several[model] = {}
-        if own == vocabulary.ids and not named:
-            donors[model] = torch.full((len(tokens),), place)
-            indices[model] = ids
-            continue
-        found = [(place, own.get(token, -1)) for token in tokens]
-        for i, token in enumerate(tokens):
-            if token in named or token not in own:
-                rows = vocabulary.sources(model, token)
-                if len(rows) == 1:
-                    found[i] = (models.index(rows[0].model), rows[0].index)
-                else:
-                    found[i], several[model][i] = (-1, -1), rows
-        donors[model], indices[model] = torch.tensor(found).T
-    return Matching(tokens, donors, indices, several)
 
 
 class Stream:
@@ -90,7 +43,8 @@ class Stream:
         self.survey = survey
         self.models = survey.plan.roles.all
         self.reader = Reader(survey.plan.checkpoints, lazy_unpickle=True)
-        self.matching = matching_of(survey, self.models)
+        vocabulary = survey.vocabulary
+        self.matching = Matching(vocabulary, self.models) if vocabulary is not None else None
         self.read_since_mapped = 0
 
     def open(self, planned: PlannedTensor) -> Source:
@@ -221,10 +175,15 @@ class _ByToken(Source):
         yield from self.pieces()
 
     def sample(self, size: int, models: Sequence[ModelReference]) -> Piece:
-        rows = _some(len(self._matching.tokens), max(size // self.columns, SAMPLED_ROWS))
-        stride = max(1, len(rows) * self.columns // size)
-        columns = slice(None, None, stride)
-        return {model: self._matched(model, rows, columns) for model in models}
+        runs = max(size // self.columns, SAMPLED_ROWS) // ROW_RUN
+        chosen = _some(-(-len(self._matching.tokens) // ROW_RUN), runs).tolist()
+        stride = max(1, len(chosen) * ROW_RUN * self.columns // size)
+        some_columns = {model: rows[:, ::stride] for model, rows in self._by_row().items()}
+        ranges = [slice(start * ROW_RUN, (start + 1) * ROW_RUN) for start in chosen]
+        return {
+            model: torch.cat([self._matching.matched(model, some_columns, r) for r in ranges])
+            for model in models
+        }
 
     @property
     def _matching(self) -> Matching:
@@ -235,34 +194,12 @@ class _ByToken(Source):
         return tensor.select(self.planned.weight.vocabulary_axis or 0, 0)
 
     def _rows(self, rows: range) -> Piece:
-        chosen = torch.arange(rows.start, rows.stop)
-        return {model: self._matched(model, chosen) for model in self.stream.models}
+        tensors, part = self._by_row(), slice(rows.start, rows.stop)
+        return {m: self._matching.matched(m, tensors, part) for m in self.stream.models}
 
-    def _matched(
-        self, model: ModelReference, chosen: Tensor, columns: slice = slice(None)
-    ) -> Tensor:
-        """Return the rows that stand for some tokens in a model, or some columns of them."""
-        models, matching = self.stream.models, self._matching
-        by_row = {m: self._by_row(tensor)[:, columns] for m, tensor in self._tensors.items()}
-        donors, indices = matching.donors[model][chosen], matching.indices[model][chosen]
-        if bool((donors == models.index(model)).all()):
-            own, in_a_row = by_row[model], bool((indices.diff() == 1).all())
-            return own[indices[0] : indices[-1] + 1] if in_a_row else own.index_select(0, indices)
-        # As mergekit does it: in the dtype that all models' promote to, in the models' order.
-        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in by_row.values()))
-        found = torch.zeros((len(chosen), by_row[model].shape[1]), dtype=dtype)
-        for i, donor in enumerate(models):
-            theirs = donors == i
-            found[theirs] = by_row[donor][indices[theirs]].to(dtype)
-        for place in (donors < 0).nonzero().flatten().tolist():
-            rows = matching.several[model][int(chosen[place])]
-            for row in rows:
-                found[place] += by_row[row.model][row.index].to(dtype)
-            found[place] /= max(len(rows), 1)
-        return found
-
-    def _by_row(self, tensor: Tensor) -> Tensor:
-        return tensor.movedim(self.planned.weight.vocabulary_axis or 0, 0).flatten(1)
+    def _by_row(self) -> dict[ModelReference, Tensor]:
+        axis = self.planned.weight.vocabulary_axis or 0
+        return {model: t.movedim(axis, 0).flatten(1) for model, t in self._tensors.items()}
 
 
 def _some(of: int, count: int) -> Tensor:

@@ -48,7 +48,7 @@ def adapter_findings(survey: Survey) -> Iterator[Finding]:
                     "Write the folder or the hub's name of a LoRA behind the `+`.",
                 )
             else:
-                yield from _fit(survey, model, folder)
+                yield from _fit(model, folder)
         if survey.options.lora_merge_cache is None:
             yield error(
                 "no-lora-cache",
@@ -60,9 +60,9 @@ def adapter_findings(survey: Survey) -> Iterator[Finding]:
         yield from _rounded(survey, model)
 
 
-def _fit(survey: Survey, model: Model, folder: Path) -> Iterator[Finding]:
+def _fit(model: Model, folder: Path) -> Iterator[Finding]:
     """Find out whether an adapter fits, by the shapes of both."""
-    own = _shapes_of_model(survey, model)
+    own = {name: header.shape for name, header in (model.tensors or {}).items()}
     try:
         adapter = _shapes_of_adapter(folder)
     except Exception as problem:  # a damaged header fails in many ways
@@ -135,21 +135,6 @@ def _shapes_of_adapter(folder: Path) -> Shapes:
     return {name.removeprefix(PREFIX): shape for name, shape in zip(names, shapes, strict=True)}
 
 
-def _shapes_of_model(survey: Survey, model: Model) -> Shapes:
-    """Return the shapes of the model that an adapter is added to, {} where it is not here."""
-    without = survey.models.get(ModelReference(model=model.reference.model))
-    if without is not None and without.tensors is not None:
-        return {name: header.shape for name, header in without.tensors.items()}
-    if model.folder is None:
-        return {}
-    try:
-        files = get_local_safetensors_metadata(model.folder).files_metadata
-    except Exception:  # told when mergekit opens it
-        return {}
-    tensors = (item for file in files.values() for item in file.tensors.items())
-    return {name: tuple(tensor.shape) for name, tensor in tensors}
-
-
 def _trained_on(folder: Path) -> str:
     try:
         config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -166,7 +151,6 @@ def _rounded(survey: Survey, model: Model) -> Iterator[Finding]:
         asked = weights_dtype(survey.options.lora_merge_dtype, "--lora-merge-dtype")
     except ChatVecError:
         asked = None
-    cached = _cached_dtype(survey, model)
     if asked in SHORT:
         yield warning(
             "lora-rounded",
@@ -175,14 +159,6 @@ def _rounded(survey: Survey, model: Model) -> Iterator[Finding]:
             "adapter before the subtraction, which can lose a fifth of so small a vector.",
             "Write `--lora-merge-dtype float32`, or leave it out.",
         )
-    elif asked is not None and cached in SHORT:
-        yield warning(
-            "lora-rounded",
-            model,
-            f"the folder of `--lora-merge-cache` has it from an earlier run, in "
-            f"{dtype_name(cached)}, and mergekit takes that.",
-            "Pass another `--lora-merge-cache FOLDER`.",
-        )
     elif asked is None and stored in SHORT:
         yield advice(
             "stock-rounds-lora",
@@ -190,6 +166,14 @@ def _rounded(survey: Survey, model: Model) -> Iterator[Finding]:
             f"stock mergekit-yaml rounds the model with its adapter to {dtype_name(stored)} before "
             "the subtraction, which can lose a fifth of so small a vector.",
             "Use `chatvec merge`, which adds it in float32, or pass `--lora-merge-dtype float32`.",
+        )
+    elif asked is not None and _left_by_stock(survey, model) in SHORT:
+        yield advice(
+            "stock-rounds-lora",
+            model,
+            "stock mergekit-yaml takes what an earlier run left in the folder of "
+            "`--lora-merge-cache`, and that is rounded to 16 bits.",
+            "Use `chatvec merge`, or pass another `--lora-merge-cache FOLDER`.",
         )
 
 
@@ -200,8 +184,8 @@ def _stored_dtype(survey: Survey, model: Model) -> torch.dtype | None:
     return stored if isinstance(stored, torch.dtype) else None
 
 
-def _cached_dtype(survey: Survey, model: Model) -> torch.dtype | None:
-    """Return the dtype of what an earlier run left where mergekit looks for it."""
+def _left_by_stock(survey: Survey, model: Model) -> torch.dtype | None:
+    """Return the dtype of what an earlier run left where stock mergekit looks for it."""
     cache, reference = survey.options.lora_merge_cache, model.reference
     if cache is None:
         return None

@@ -45,7 +45,7 @@ class Finding:
     @property
     def acceptable(self) -> bool:
         """Whether a recipe may say that it is meant, or known."""
-        return NATURES[self.code] is Nature.JUDGEMENT and not self.certain
+        return NATURES.get(self.code) is Nature.JUDGEMENT and not self.certain
 
 
 def error(

@@ -58,17 +58,18 @@ JUDGEMENTS = (
     "no-stop-token",
     "stop-token-ignored",
     "template-broken",
+    "template-differs",
     # parts that others do not have, or not in this form
     "dequantised",
     "tensors-kept",
-    "template-differs",
     # what only stock mergekit does
     "stock-does-not-stop",
     "stock-drops-generation-config",
     "stock-drops-tensors",
     "stock-has-no-template",
-    "stock-refuses-architectures",
     "stock-rounds-lora",
+    "stock-refuses-architectures",
+    "stock-renames-tensors",
     # this machine
     "memory-tight",
 )

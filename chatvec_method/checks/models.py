@@ -53,7 +53,6 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield from _dtypes(survey, roles)
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
-        yield from _quantised(survey, survey.plan)
         yield from _tied(survey, survey.plan)
 
 
@@ -243,27 +242,6 @@ def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
                     f"in {tensor.roles.cp}: these models do not come from one.",
                     "Write models that were trained from the same base.",
                 )
-
-
-def _quantised(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
-    """Tensors to which no chat vector can be added (reported once a model)."""
-    casts = survey.recipe.config.dtype is not None
-    reported: set[ModelReference] = set()
-    for tensor in plan.tensors:
-        for model in tensor.readers:
-            header = tensor.header(model)
-            if header is None or header.dtype in SUPPORTED or model in reported:
-                continue
-            if casts and header.dtype.is_floating_point:  # while mergekit loads it
-                continue
-            reported.add(model)
-            yield error(
-                "quantised",
-                model,
-                f"it has {tensor.inputs[model].name} in {dtype_name(header.dtype)}, to which no "
-                "chat vector can be added.",
-                "Write the name of the model's unquantised version.",
-            )
 
 
 def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int | None) -> bool:

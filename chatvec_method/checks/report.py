@@ -24,6 +24,7 @@ from chatvec_method.checks.completeness import completeness_findings
 from chatvec_method.checks.findings import Finding, Severity, compatible_edits, error
 from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
+from chatvec_method.checks.quantised import quantised_findings
 from chatvec_method.checks.ratios import ratio_findings
 from chatvec_method.checks.readiness import readiness_findings
 from chatvec_method.checks.roles import role_findings
@@ -143,9 +144,10 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from _base_model(surveyed.recipe, roles)
     yield from role_findings(surveyed, roles)
     yield from model_findings(surveyed, roles)
-    yield from completeness_findings(surveyed)
     yield from adapter_findings(surveyed)
     yield from vector_findings(surveyed, roles)
+    yield from quantised_findings(surveyed)
+    yield from completeness_findings(surveyed)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)
     yield from readiness_findings(surveyed)

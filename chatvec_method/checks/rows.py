@@ -26,12 +26,6 @@ class Likeness:
     cosine: float
 
 
-def can_be_read(model: Model) -> bool:
-    """Tell whether a model lies here, in files whose headers say where each row is."""
-    headers = (model.tensors or {}).values()
-    return model.folder is not None and any(header.start is not None for header in headers)
-
-
 def read_row(model: Model, header: TensorHeader, row: int) -> Tensor | None:
     """Return one row of a model's tensor, flat, in float64; None if it cannot be read.
 

@@ -110,7 +110,7 @@ def _rendered(
     settings: dict[str, Any] = {"add_generation_prompt": True, **special}
     try:
         rendered: Any = render_jinja_template(
-            [list(map(dict, messages))], chat_template=template, **settings
+            [[dict(message) for message in messages]], chat_template=template, **settings
         )
     except Exception:  # a template is a program
         return None

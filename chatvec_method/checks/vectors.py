@@ -6,13 +6,14 @@ trained from base still resembles it, and a difference is short and points elsew
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.checks.findings import Finding, error
-from chatvec_method.checks.rows import Likeness, can_be_read, likeness, read_row
+from chatvec_method.checks.rows import Likeness, likeness, read_row
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
@@ -28,11 +29,10 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     """Find folders that hold a difference of two models."""
     if roles is None:
         return
-    models = [survey.models[model] for model in roles.all if model in survey.models]
-    rows = _rows(survey, [model.reference for model in models if can_be_read(model)])
+    rows = _rows(survey, [survey.models[m] for m in roles.all if m in survey.models])
     for model, own in rows.items():
         for other, others in rows.items():
-            alike = likeness(list(zip(own, others, strict=True)))
+            alike = likeness([(own[name], others[name]) for name in own.keys() & others.keys()])
             if alike and alike.size < SHORT and abs(alike.cosine) < ELSEWHERE:
                 yield _vector(roles, model, other, alike)
                 break
@@ -59,45 +59,43 @@ def _vector(roles: Roles, model: ModelReference, whole: ModelReference, alike: L
     )
 
 
-def _rows(
-    survey: Survey, references: Sequence[ModelReference]
-) -> dict[ModelReference, list[Tensor]]:
-    """Return the middle row of some matrices, the same of all models whose rows can be read.
+def _rows(survey: Survey, models: Sequence[Model]) -> dict[ModelReference, dict[str, Tensor]]:
+    """Return the middle row of some matrices, by name, as far as each model's can be read.
 
     Norms are left out: where they are stored as what is added to 1, as Gemma's are, those of a
     model are short too.
     """
-    models = [survey.models[reference] for reference in references]
-    rows: dict[ModelReference, list[Tensor]] = {reference: [] for reference in references}
-    for headers in _evenly(list(_matrices(survey, models))):
-        row = headers[0].shape[0] // 2
-        read = [read_row(m, header, row) for m, header in zip(models, headers, strict=True)]
-        whole = [each for each in read if each is not None]
-        if len(whole) == len(read):
-            for reference, each in zip(references, whole, strict=True):
-                rows[reference].append(each)
+    rows: dict[ModelReference, dict[str, Tensor]] = {model.reference: {} for model in models}
+    matrices = {n: h for n, h in _headers(survey, models).items() if _are_matrices(h.values())}
+    for name in _evenly(list(matrices)):
+        for model in models:
+            header = matrices[name].get(model.reference)
+            row = read_row(model, header, header.shape[0] // 2) if header else None
+            if row is not None:
+                rows[model.reference][name] = row
     return rows
 
 
-def _matrices(survey: Survey, models: Sequence[Model]) -> Iterator[list[TensorHeader]]:
-    """Yield the headers of each matrix that all models have in one shape."""
-    for headers in _headers(survey, models):
-        there = [header for header in headers if header is not None]
-        shapes = {header.shape for header in there}
-        if len(there) == len(models) and len(shapes) == 1 and len(shapes.pop()) > 1:
-            yield there
+def _headers(
+    survey: Survey, models: Sequence[Model]
+) -> dict[str, dict[ModelReference, TensorHeader]]:
+    """Return what each model has of every tensor, by the plan, or without one by its name."""
+    headers: dict[str, dict[ModelReference, TensorHeader]] = defaultdict(dict)
+    for model in models:
+        own: Mapping[str, TensorHeader | None] = model.tensors or {}
+        if survey.plan is not None:
+            own = {tensor.name: tensor.header(model.reference) for tensor in survey.plan.tensors}
+        for name, header in own.items():
+            if header is not None:
+                headers[name][model.reference] = header
+    return headers
 
 
-def _headers(survey: Survey, models: Sequence[Model]) -> Iterator[list[TensorHeader | None]]:
-    """Yield what each model has of every tensor, by the plan, or without one by its name."""
-    if survey.plan is not None:
-        for tensor in survey.plan.tensors:
-            yield [tensor.header(model.reference) for model in models]
-    elif models:
-        for name in models[0].tensors or {}:
-            yield [(model.tensors or {}).get(name) for model in models]
+def _are_matrices(headers: Collection[TensorHeader]) -> bool:
+    shapes = {header.shape for header in headers}
+    return len(headers) > 1 and len(shapes) == 1 and len(shapes.pop()) > 1
 
 
-def _evenly(matrices: Sequence[list[TensorHeader]]) -> list[list[TensorHeader]]:
-    step = max(len(matrices) / MATRICES, 1)
-    return [matrices[int(i * step)] for i in range(min(MATRICES, len(matrices)))]
+def _evenly(names: Sequence[str]) -> list[str]:
+    step = max(len(names) / MATRICES, 1)
+    return [names[int(i * step)] for i in range(min(MATRICES, len(names)))]

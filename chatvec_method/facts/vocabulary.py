@@ -55,6 +55,11 @@ class Vocabulary:
     _fillings: Mapping[str, TokenEmbeddingConfig]
     _averaged: frozenset[str]
 
+    def own(self, model: ModelReference) -> Mapping[str, int]:
+        """Return the tokens for which a model's own row stands, and which row that is."""
+        forced = {token for token, filling in self._fillings.items() if filling.force}
+        return {token: i for token, i in self._ids[model].items() if token not in forced}
+
     def sources(self, model: ModelReference, token: str) -> Rows:
         """Return the rows whose mean stands for a token in a model's aligned embeddings."""
         filling = self._fillings.get(token)

@@ -28,7 +28,7 @@ from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.donors import config_donor, with_own_code
 from chatvec_method.finishing.files import json_text
 from chatvec_method.finishing.output import rows_of
-from chatvec_method.finishing.spellings import ROPE, with_old_rope
+from chatvec_method.finishing.spellings import with_old_rope
 from chatvec_method.method.settings import dtype_name
 
 DTYPE_KEYS = ("torch_dtype", "dtype")
@@ -131,9 +131,16 @@ def _set_architecture(parts: Parts, donor: Model) -> None:
         parts.whole["architectures"] = [donor.reference.override_architecture]
 
 
+def _rows_of_donor(donor: Model, plan: MergePlan) -> int | None:
+    embeddings = next((t for t in plan.tensors if t.kind == "embeddings"), None)
+    header = embeddings.header(donor.reference) if embeddings else None
+    return header.shape[embeddings.weight.vocabulary_axis or 0] if embeddings and header else None
+
+
 def _set_rows(parts: Parts, output: Model, plan: MergePlan, donor: Model) -> None:
     rows, before = rows_of(output, plan), getattr(text_config(donor.config), "vocab_size", None)
-    if rows is not None:
+    # Some models have more rows than their config says, and mean it.
+    if rows is not None and rows != _rows_of_donor(donor, plan):
         _replace(parts, ("vocab_size",), before, rows)
     for name, header in (output.tensors or {}).items():
         if name.endswith("embed_tokens_per_layer.weight"):
@@ -214,7 +221,7 @@ def _set_tied(parts: Parts, output: Model, survey: ReadySurvey, donor: Model) ->
     tied = _tied(donor)
     if tied and _head_counts(output, survey):
         parts.whole[TIED] = parts.language[TIED] = False
-    elif parts.language is not parts.whole and ROPE in parts.language:  # as 5 writes it
+    elif getattr(text_config(donor.config), TIED, None) != tied:
         parts.language[TIED] = tied
 
 

@@ -105,7 +105,10 @@ def _check_tensors(out: Path, output: Model, survey: ReadySurvey) -> None:
     planned = {tensor.name: tensor for tensor in survey.plan.tensors}
     # What transformers does not load, stock mergekit leaves out too, and nothing else misses it.
     needed = {name for name, tensor in planned.items() if not survey.plan.is_spare(tensor)}
-    missing = sorted(needed - output.tensors.keys())
+    # And it writes some under other names, experts joined for one.
+    as_stock = {name for name in needed if planned[name].in_stock in output.tensors}
+    stock_names = {tensor.in_stock for tensor in planned.values()}
+    missing = sorted(needed - output.tensors.keys() - as_stock)
     if missing and not any(planned[name].by_mergekit for name in missing):
         raise ChatVecError(
             f"{out} lacks {len(missing)} tensors that cp has ({missing[0]}): stock mergekit leaves "
@@ -115,7 +118,9 @@ def _check_tensors(out: Path, output: Model, survey: ReadySurvey) -> None:
         )
     if missing:
         raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
-    if extra := sorted(output.tensors.keys() - planned.keys()):
+    if extra := sorted(
+        output.tensors.keys() - planned.keys() - stock_names - {*survey.plan.ignored}
+    ):
         raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
     for name in planned.keys() & output.tensors.keys():
         shape, expected = output.tensors[name].shape, survey.expected[name]

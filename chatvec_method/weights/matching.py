@@ -49,9 +49,14 @@ class Matching:
         self._indices: dict[ModelReference, Tensor] = {}
         self._several: dict[ModelReference, dict[int, Rows]] = {}
         places = {model: place for place, model in enumerate(self.models)}
-        for model in self.models:
+        for place, model in enumerate(self.models):
             owners, indices, several = [], [], {}
+            own = vocabulary.own(model)
             for i, token in enumerate(self.tokens):
+                if token in own:  # as nearly all are, and there may be hundreds of thousands
+                    owners.append(place)
+                    indices.append(own[token])
+                    continue
                 rows = vocabulary.sources(model, token)
                 if len(rows) == 1:
                     owners.append(places[rows[0].model])

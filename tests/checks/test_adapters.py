@@ -171,6 +171,7 @@ def test_what_an_earlier_run_left_rounded_in_the_cache_is_told(
 ) -> None:
     adapted(recipe)
     merge(recipe, "--lora-merge-cache", str(tmp_path / "cache"))
-    finding = found("lora-rounded", with_cache(recipe, tmp_path, lora_merge_dtype="float32"))
-    assert finding.severity is WARNING
+    finding = found("stock-rounds-lora", with_cache(recipe, tmp_path, lora_merge_dtype="float32"))
+    assert finding.severity is ADVICE
+    assert "what an earlier run left" in finding.message
     assert "another `--lora-merge-cache FOLDER`" in finding.fix

@@ -153,10 +153,13 @@ def _stock_outcome(recipe: Path, out: Path, oracle: Oracle, findings: list[Findi
 
 
 def _tells(finding: Finding, verdict: Verdict) -> bool:
-    """Whether a finding warns of what is wrong with stock mergekit's output."""
+    """Whether a finding warns of what is wrong with stock mergekit's output.
+
+    Of weights it may warn; finish mends the rest, so there is nothing to warn of.
+    """
     if finding.severity == ERROR:
         return True
-    if not finding.code.startswith("stock-"):
+    if verdict.in_files or not finding.code.startswith("stock-"):
         return False
     count = re.search(rf"\b{verdict.missing} tensors", finding.message)
     return bool(count) or any(name in finding.message for name in verdict.tensors)
@@ -164,7 +167,7 @@ def _tells(finding: Finding, verdict: Verdict) -> bool:
 
 def _judged(verdict: Verdict, otherwise: State) -> Outcome:
     return Outcome(
-        State.EXACT if verdict.exact else otherwise,
+        otherwise if verdict.problems else State.EXACT,
         verdict.problems,
         verdict.elements,
         verdict.off,

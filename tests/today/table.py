@@ -1210,7 +1210,16 @@ REPRESENTATIVE = (
     *("mixtral-merged", "qwen2", "qwen2-tied", "qwen3", "qwen3_moe", "qwen3_next", "gemma2"),
     *("gemma3_text", "gemma4_text", "phi3", "gpt_oss", "exaone4", "hyperclovax", "deepseek_v3"),
     *("glm4_moe", "cohere2", "falcon_h1", "gpt_neox", "qwen2_5_vl", "qwen3_vl", "qwen3_5_moe"),
-    *("gemma3", "gemma3-anew", "gemma4", "llava", "mistral3", "qwen2_5_vl+qwen2", "llava+llama"),
+    *(
+        "gemma3",
+        "gemma3-anew",
+        "gemma4",
+        "llava",
+        "internvl",
+        "mistral3",
+        "qwen2_5_vl+qwen2",
+        "llava+llama",
+    ),
 )
 """A third of them, for every run of the tests: each kind of tokenizer, of layer and of layout, and
 everything that is special."""

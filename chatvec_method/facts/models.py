@@ -208,7 +208,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         small_files = _small_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
-        tokenizer, tokenizer_problem = look_up_tokenizer(path, small_files.names, trust_remote_code)
+        tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
         if reference.lora is not None and tensors is not None:
             tensors = {name: _with_adapter(header) for name, header in tensors.items()}

@@ -11,11 +11,10 @@ from mergekit.common import ModelReference
 from chatvec_method.facts.models import Model, small_files_of
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.tokenizers import CHAT_TEMPLATE_JSON
 from chatvec_method.finishing.files import Content, as_content, json_content, json_text
 from chatvec_method.method.settings import tokenizer_source
 
-CHAT_TEMPLATE_JSON = "chat_template.json"
-"""Where processors kept the chat template, and look for it before they look anywhere else."""
 MEDIA_FILE = re.compile(
     r".*(processor|processing|feature_extract|image|video|audio|speech|vision).*\.json"
 )

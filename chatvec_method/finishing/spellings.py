@@ -8,6 +8,7 @@ ones, and where they are missing take a default without a word, another one than
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -113,6 +114,7 @@ def _old_flat_rope(rope: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str
 def _means(config: Mapping[str, Any], kind: type[PretrainedConfig]) -> dict[str, Any] | None:
     """Return what this transformers reads in a config.json; None where it cannot."""
     try:
-        return kind.from_dict(copy.deepcopy(dict(config))).to_dict()
+        with warnings.catch_warnings(action="ignore"):
+            return kind.from_dict(copy.deepcopy(dict(config))).to_dict()
     except Exception:  # each architecture checks its config in its own way
         return None

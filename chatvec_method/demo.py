@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mergekit.options import MergeOptions
 
@@ -166,8 +167,9 @@ def gloss(text: str) -> str:
 
 
 @cache
-def _script() -> dict:
-    return json.loads((_files() / SCRIPT).read_text(encoding="utf-8"))
+def _script() -> dict[str, Any]:
+    script: dict[str, Any] = json.loads((_files() / SCRIPT).read_text(encoding="utf-8"))
+    return script
 
 
 def _files() -> Path:

@@ -1,4 +1,4 @@
-"""The one error that a person is meant to read."""
+"""The one error that a person is meant to read, and the warning."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class ChatVecError(click.ClickException):
     def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
         # An exception is pickled with what it gave its parent, which here is one text, not three.
         return type(self), (self.problem, self.fix, self.code)
+
+
+class ChatVecWarning(UserWarning):
+    """What a check says of a recipe that a Python program merges all the same."""
 
 
 def first_line(error: BaseException) -> str:

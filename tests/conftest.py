@@ -15,8 +15,10 @@ import torch
 import yaml
 import zoo
 from click.testing import CliRunner
+from filelock import FileLock
 from mergekit.scripts import run_yaml
 
+torch.set_num_threads(1)  # there are as many workers as cores: a second one would wait, not work
 ROOT = Path(__file__).resolve().parent.parent
 Recipe = dict[str, Any]
 BASE, CHAT, CP = 0, 1, 2
@@ -56,6 +58,23 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chats, cps = ["chat", "chat2", "chat16"], ["cp", "cp32", "cp_extended"]
     zoo.build_family(folder, FAMILY, base=["base"], chat=chats, cp=cps)
     return folder
+
+
+@pytest.fixture(scope="session")
+def merged_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output of the stock command on the world's recipe, one for all workers.
+
+    Whoever changes it changes a copy.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    out, unfinished = folder / "merged-world", folder / "merged-world.unfinished"
+    with FileLock(folder / "merged-world.lock"):
+        if not out.exists():
+            mergekit_yaml(zoo.RECIPES / "world.yaml", str(unfinished), cwd=ROOT)
+            unfinished.rename(out)
+    return out
 
 
 @pytest.fixture

@@ -66,6 +66,141 @@ def powers_of_two(scale: Tensor) -> Tensor:
     return (scale.float().clamp(2.0**-100).log2().ceil() + 127).to(torch.uint8)
 
 
+def is_quantised(name: str) -> bool:
+    return name.endswith("_proj.weight")
+
+
+def quantised_in_blocks(
+    rows: int, columns: int, dtype: torch.dtype = torch.float32, name: str = "weight_scale_inv"
+) -> Quantiser:
+    """Return what quantises as DeepSeek and Qwen do."""
+
+    def quantise(key: str, weight: Tensor) -> Stored:
+        if not is_quantised(key):
+            return {key: weight}
+        scale = (by_block(weight, rows, columns) / FP8_MAX).to(dtype)
+        values = fp8(weight, spread(scale, rows, columns, weight.shape))
+        return {key: values, key.removesuffix("weight") + name: scale}
+
+    return quantise
+
+
+def quantised_per_channel(dtype: torch.dtype, flat: bool = False) -> Quantiser:
+    """Return what quantises as llm-compressor does, or (flat) ModelOpt."""
+
+    def quantise(key: str, weight: Tensor) -> Stored:
+        if not is_quantised(key):
+            return {key: weight}
+        scale = (weight.float().abs().amax(1, keepdim=True) / FP8_MAX).to(dtype)
+        return {key: fp8(weight, scale), f"{key}_scale": scale.flatten() if flat else scale}
+
+    return quantise
+
+
+def quantised_per_tensor(shape: tuple[int, ...], dtype: torch.dtype, **names: str) -> Quantiser:
+    """Return what quantises as Mistral, AutoFP8 and ModelOpt do, activations' scales beside."""
+
+    def quantise(key: str, weight: Tensor) -> Stored:
+        if not is_quantised(key):
+            return {key: weight}
+        scale = (whole(weight) / FP8_MAX).to(dtype)
+        stem = key.removesuffix("weight")
+        return {
+            key: fp8(weight, scale),
+            stem + names["weights"]: scale.reshape(shape),
+            stem + names["activations"]: torch.rand(shape).to(dtype),
+        }
+
+    return quantise
+
+
+def quantised_to_int8(key: str, weight: Tensor) -> Stored:
+    if not is_quantised(key):
+        return {key: weight}
+    scale = weight.float().abs().amax(1, keepdim=True) / 127
+    return {key: (weight.float() / scale).round().to(torch.int8), f"{key}_scale": scale}
+
+
+def quantised_to_int8_with_zero_points(key: str, weight: Tensor) -> Stored:
+    if not is_quantised(key):
+        return {key: weight}
+    low, high = weight.float().aminmax(dim=1, keepdim=True)
+    scale = (high - low) / 255
+    zero_point = (-128 - low / scale).round().clamp(-128, 127)
+    values = (weight.float() / scale + zero_point).round().clamp(-128, 127).to(torch.int8)
+    return {
+        key: values,
+        f"{key}_scale": scale,
+        f"{key}_zero_point": zero_point.to(torch.int8),
+    }
+
+
+def small_integers(
+    weight: Tensor, bits: int, group: int, symmetric: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a matrix as integers of some bits, their scales in bfloat16, and zero points."""
+    grouped = weight.float().reshape(len(weight), -1, group)
+    half = 2 ** (bits - 1)
+    low, high = grouped.aminmax(dim=2)
+    scale = grouped.abs().amax(2) / half if symmetric else (high - low) / (2 * half - 1)
+    scale = scale.bfloat16()
+    zero_point = (-half - low / scale.float()).round().clamp(-half, half - 1)
+    zero_point = torch.zeros_like(zero_point) if symmetric else zero_point
+    values = grouped / scale[..., None].float() + zero_point[..., None]
+    values = values.round().clamp(-half, half - 1).reshape(weight.shape)
+    return values.to(torch.int8), scale, zero_point.to(torch.int8)
+
+
+def quantised_to_packed_integers(bits: int, group: int, symmetric: bool) -> Quantiser:
+    """Return what quantises as llm-compressor's W4A16, packed by compressed-tensors itself."""
+
+    def quantise(key: str, weight: Tensor) -> Stored:
+        from compressed_tensors.compressors.pack_quantized.helpers import (  # type: ignore[import-untyped]
+            pack_to_int32,
+        )
+
+        if not is_quantised(key):
+            return {key: weight}
+        values, scale, zero_point = small_integers(weight, bits, group, symmetric)
+        stored = {
+            f"{key}_packed": pack_to_int32(values, bits),
+            f"{key}_scale": scale,
+            f"{key}_shape": torch.tensor(weight.shape),
+        }
+        if not symmetric:
+            stored[f"{key}_zero_point"] = pack_to_int32(zero_point, bits, packed_dim=0)
+        return stored
+
+    return quantise
+
+
+def quantised_to_mxfp4(key: str, weight: Tensor) -> Stored:
+    """Quantise as gpt-oss is: fused experts, transposed, 32 values along the input an exponent."""
+    if not key.endswith("experts.gate_up_proj") and not key.endswith("experts.down_proj"):
+        return {key: weight}
+    rows = weight.transpose(1, 2)
+    scales = powers_of_two(by_block(rows, 1, 32) / 6)
+    values = rows.float() / spread((scales.float() - 127).exp2(), 1, 32, tuple(rows.shape))
+    experts, height, width = rows.shape
+    blocks = fp4_pairs(values).reshape(experts, height, width // 32, 16)
+    return {f"{key}_blocks": blocks, f"{key}_scales": scales}
+
+
+def fine_grained(block: list[int] | None) -> dict[str, Any]:
+    return {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": block}
+
+
+def compressed(weights: dict[str, Any], format_: str = "float-quantized") -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": {"symmetric": True, "dynamic": False} | weights}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": format_,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head"],
+    }
+
+
 def headers_of(stored: Mapping[str, Tensor]) -> dict[str, TensorHeader]:
     return {
         n: TensorHeader(t.dtype, tuple(t.shape), "model.safetensors") for n, t in stored.items()
@@ -98,7 +233,8 @@ def all_dequantised(
 def model_folder(folder: Path, config: PretrainedConfig, seed: int = 0) -> Path:
     """Save a model of random bfloat16 weights, of very different sizes."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model = model.to(torch.bfloat16)
     for parameter in model.parameters():
         size = 10.0 ** torch.empty(parameter.shape[:1]).uniform_(-3, 1)
         values = torch.randn(parameter.shape) * size.view(-1, *[1] * (parameter.ndim - 1))

@@ -33,6 +33,10 @@ ARCHITECTURES = (
     *("llama", "llama-extended", "mistral", "mixtral", "qwen2", "qwen2-tied", "qwen3"),
     *("qwen3_moe", "gemma2", "gemma3_text", "phi3", "cohere2", "glm4", "exaone4"),
 )
+MERGED, STOCK = "out", "stock"
+OUTPUTS = [(name, MERGED) for name in ARCHITECTURES]
+OUTPUTS += [(name, STOCK) for name in ("llama", "mistral", "qwen2", "gemma3_text", "phi3")]
+"""Of `chatvec merge`, and of stock mergekit with `chatvec finish`."""
 Said = dict[str, Any]
 
 
@@ -70,14 +74,17 @@ def _make_environment(folder: Path, python: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trio]:
-    """Return base, chat and cp of each architecture, merged into `out` beside them."""
+    """Return base, chat and cp of each architecture, with the outputs beside them."""
     made = {}
     with product.quiet():
         for name in ARCHITECTURES:
             trio = build(TABLE[name], tmp_path_factory.mktemp(name))
             recipe = trio.folder / "recipe.yaml"
             recipe.write_text(yaml.safe_dump(trio.recipe), encoding="utf-8")
-            product.merge(recipe, trio.folder / "out")
+            product.merge(recipe, trio.folder / MERGED)
+            if (name, STOCK) in OUTPUTS:
+                product.stock(recipe, trio.folder / STOCK)
+                product.finish(trio.folder / STOCK, recipe)
             made[name] = trio
     return made
 
@@ -85,7 +92,8 @@ def trios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trio]:
 @pytest.fixture(scope="module")
 def said(trios: dict[str, Trio], transformers_4: Path) -> Said:
     """Return what transformers 4 says of all cps and outputs, by folder."""
-    folders = [folder for trio in trios.values() for folder in (trio.cp, trio.folder / "out")]
+    folders = [trio.cp for trio in trios.values()]
+    folders += [trios[name].folder / output for name, output in OUTPUTS]
     answer = subprocess.run(
         [transformers_4, READ_WITH, *folders],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -98,45 +106,51 @@ def said(trios: dict[str, Trio], transformers_4: Path) -> Said:
     return heard
 
 
-def _pair(name: str, trios: dict[str, Trio], said: Said) -> tuple[Said, Said]:
+def _pair(name: str, output: str, trios: dict[str, Trio], said: Said) -> tuple[Said, Said]:
     trio = trios[name]
-    cp, out = said[str(trio.cp)], said[str(trio.folder / "out")]
+    cp, out = said[str(trio.cp)], said[str(trio.folder / output)]
     assert "error" not in cp, "the miniature itself is not one of transformers 4"
     assert "error" not in out, out.get("error")
     return cp, out
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_config_means_what_cps_means(name: str, trios: dict[str, Trio], said: Said) -> None:
-    cp, out = _pair(name, trios, said)
+@pytest.mark.parametrize(("name", "output"), OUTPUTS)
+def test_config_means_what_cps_means(
+    name: str, output: str, trios: dict[str, Trio], said: Said
+) -> None:
+    cp, out = _pair(name, output, trios, said)
     ignored = set(LEFT_TO_THE_MERGE) | {"rope_parameters"}
     ignored |= set() if TABLE[name].vocabulary == "same" else VOCABULARY_SIZES
     assert differences(out["config"], cp["config"], ignored) == []
     assert out["config"]["dtype"] == TABLE[name].out_dtype
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_tokenizer_gives_cps_ids(name: str, trios: dict[str, Trio], said: Said) -> None:
-    cp, out = _pair(name, trios, said)
+@pytest.mark.parametrize(("name", "output"), OUTPUTS)
+def test_tokenizer_gives_cps_ids(
+    name: str, output: str, trios: dict[str, Trio], said: Said
+) -> None:
+    cp, out = _pair(name, output, trios, said)
     assert out["ids"] == cp["ids"]
     assert out["text"] == cp["text"]
     family = FAMILIES[TABLE[name].tokenizer]
     assert out["template"] == family.template
-    assert vocabulary(trios[name].folder / "out")[family.end_of_turn] in out["stops"]
+    assert vocabulary(trios[name].folder / output)[family.end_of_turn] in out["stops"]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_weights_are_all_found(name: str, trios: dict[str, Trio], said: Said) -> None:
-    cp, out = _pair(name, trios, said)
+@pytest.mark.parametrize(("name", "output"), OUTPUTS)
+def test_weights_are_all_found(name: str, output: str, trios: dict[str, Trio], said: Said) -> None:
+    cp, out = _pair(name, output, trios, said)
     assert set(out["missing"]) <= set(cp["missing"])
     assert set(out["unexpected"]) <= set(cp["unexpected"])
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_model_says_the_same_in_both(name: str, trios: dict[str, Trio], said: Said) -> None:
+@pytest.mark.parametrize(("name", "output"), OUTPUTS)
+def test_model_says_the_same_in_both(
+    name: str, output: str, trios: dict[str, Trio], said: Said
+) -> None:
     """What a wrong rope or a lost expert would change: the scores of the next token."""
-    _, out = _pair(name, trios, said)
-    folder = trios[name].folder / "out"
+    _, out = _pair(name, output, trios, said)
+    folder = trios[name].folder / output
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         logits = model(torch.tensor([list(range(20, 60))])).logits[0, -1]

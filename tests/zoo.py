@@ -48,6 +48,12 @@ LLAMA_3_TEMPLATE = (
     "+ m['content'] + '<|eot_id|>' }}{% endfor %}"
 )
 
+SOLAR_TEMPLATE = (
+    "{% for m in messages %}{{ '### ' + m['role'] | capitalize + ':\n' + m['content'] }}"
+    "{% if m['role'] != 'assistant' %}{{ '\n\n' }}{% endif %}"
+    "{% if loop.last and add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}{% endfor %}"
+)
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -97,7 +103,7 @@ def _mixtral(**rest: Any) -> Kind:
 KINDS = {
     "upstage/SOLAR-10.7B-v1.0": _llama(48, 32000, torch.float16, kv_heads=2),
     "upstage/SOLAR-10.7B-Instruct-v1.0": _llama(
-        48, 32000, torch.float16, kv_heads=2, template=LLAMA_2_TEMPLATE
+        48, 32000, torch.float16, kv_heads=2, template=SOLAR_TEMPLATE
     ),
     "yanolja/EEVE-Korean-10.8B-v1.0": _llama(
         48, 40960, torch.bfloat16, kv_heads=2, eos="<|im_end|>", template=LLAMA_2_TEMPLATE

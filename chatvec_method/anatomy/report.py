@@ -30,7 +30,7 @@ class TensorAnatomy:
     sums: Mapping[Pair, Sums]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Anatomy:
     """What the vectors of a recipe look like."""
 
@@ -41,6 +41,9 @@ class Anatomy:
     rank: int | None
     """How many singular directions were looked at; None if none."""
     bytes_read: int
+
+    def __repr__(self) -> str:
+        return f"<Anatomy of {self.survey.recipe.name}: {len(self.tensors)} tensors>"
 
     @property
     def roles(self) -> Roles:

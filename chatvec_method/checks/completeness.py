@@ -22,8 +22,8 @@ def completeness_findings(survey: Survey) -> Iterator[Finding]:
         yield from _language_models(survey, plan)
     else:
         yield from _dropped_by_stock(plan)
+        yield from _renamed_by_stock(plan)
     yield from _kept(plan)
-    yield from _dequantised(plan)
 
 
 def _dropped_by_stock(plan: MergePlan) -> Iterator[Finding]:
@@ -35,6 +35,20 @@ def _dropped_by_stock(plan: MergePlan) -> Iterator[Finding]:
             f"stock mergekit-yaml would leave out {_named(dropped)}, without a word: it does not "
             "know them, or not under these names.",
             "Use `chatvec merge`, which merges them. `chatvec finish` cannot bring them back.",
+        )
+
+
+def _renamed_by_stock(plan: MergePlan) -> Iterator[Finding]:
+    renamed = [tensor for tensor in plan.tensors if tensor.in_stock is not None]
+    if renamed:
+        joined = sorted({NUMBER.sub("N", tensor.in_stock or "") for tensor in renamed})
+        yield advice(
+            "stock-renames-tensors",
+            plan.roles.cp,
+            f"stock mergekit-yaml would write {_named(renamed)} as transformers 5 holds them "
+            f"({', '.join(joined[:3])}), which transformers 4 and other programs do not know: they "
+            "make up what they do not find.",
+            "Use `chatvec merge`, which keeps the names of cp's files.",
         )
 
 
@@ -52,20 +66,6 @@ def _kept(plan: MergePlan) -> Iterator[Finding]:
             f"base and chat have no {_named(kept, 'nor')}: they stay cp's, at any ratio.",
             "Nothing, if cp is meant to have parts of its own.",
         )
-
-
-def _dequantised(plan: MergePlan) -> Iterator[Finding]:
-    for model, checkpoint in plan.checkpoints.items():
-        quantisation = checkpoint.quantisation
-        if quantisation is not None and quantisation.weights:
-            yield advice(
-                "dequantised",
-                model,
-                f"its weights are quantised ({quantisation.format}): they are dequantised in "
-                "float32 while they are read, which stock mergekit-yaml does not do.",
-                "Use `chatvec merge`, or write the name of the unquantised version, if there is "
-                "one: what quantisation rounded away stays away.",
-            )
 
 
 def _language_models(survey: Survey, plan: MergePlan) -> Iterator[Finding]:

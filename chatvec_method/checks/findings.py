@@ -39,10 +39,13 @@ class Finding:
     certain: bool = False
     """Not a judgement this time, although findings of its kind mostly are."""
 
+    def __str__(self) -> str:
+        return f"{self.severity.value} {self.code}  {self.place}: {self.message} {self.fix}"
+
     @property
     def acceptable(self) -> bool:
         """Whether a recipe may say that it is meant, or known."""
-        return NATURES[self.code] is Nature.JUDGEMENT and not self.certain
+        return NATURES.get(self.code) is Nature.JUDGEMENT and not self.certain
 
 
 def error(

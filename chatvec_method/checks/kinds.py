@@ -22,10 +22,12 @@ JUDGEMENTS = (
     # whose role is whose
     "roles-look-swapped",
     "same-model",
+    "looks-like-a-vector",
     "zero-vector",
     # configs and weights
     "config-differs",
     "dtype-rounds-inputs",
+    "lora-rounded",
     "mixed-dtypes",
     "pickled-weights",
     "tied-head",
@@ -56,6 +58,7 @@ JUDGEMENTS = (
     "no-stop-token",
     "stop-token-ignored",
     "template-broken",
+    "template-differs",
     # parts that others do not have, or not in this form
     "dequantised",
     "tensors-kept",
@@ -64,7 +67,9 @@ JUDGEMENTS = (
     "stock-drops-generation-config",
     "stock-drops-tensors",
     "stock-has-no-template",
+    "stock-rounds-lora",
     "stock-refuses-architectures",
+    "stock-renames-tensors",
     # this machine
     "memory-tight",
 )
@@ -92,6 +97,8 @@ FACTS = (
     "no-such-revision",
     "remote-code",
     # what they are
+    "adapter-does-not-fit",
+    "adapter-with-new-tokens",
     "damaged-files",
     "no-lora-cache",
     "no-such-adapter",

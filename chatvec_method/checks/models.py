@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,18 +12,13 @@ from transformers import PretrainedConfig
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model, text_config
+from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import dtype_name, weights_dtype
 from chatvec_method.recipe.edits import Edit
-
-CHAT_NAME = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf|assistant)(?:[-_.]|$)")
-"""What the names of instruction-tuned models have in them."""
-MANY_TOKENS = 256
-"""More than so many new tokens are a language's, and not those of a chat format."""
 
 ROTATED = re.compile(r"[qk]_proj|qkv|query|key")
 """The tensors that a rotary embedding acts on."""
@@ -53,18 +46,13 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     """Find what is wrong with the models, each alone and side by side."""
     for model in survey.models.values():
         yield from _files(model)
-        yield from _adapter(survey, model)
     if roles is None:
         return
-    yield from _same_model(survey, roles)
     yield from _sizes(survey, roles)
     yield from _configs(survey, roles)
     yield from _dtypes(survey, roles)
-    if all(model in survey.models for model in roles.all):
-        yield from _swapped(survey, roles)
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
-        yield from _quantised(survey, survey.plan)
         yield from _tied(survey, survey.plan)
 
 
@@ -86,132 +74,9 @@ def _files(model: Model) -> Iterator[Finding]:
         )
 
 
-def _adapter(survey: Survey, model: Model) -> Iterator[Finding]:
-    adapter = model.reference.lora
-    if adapter is None:
-        return
-    folder = Path(adapter.path)
-    if (folder.is_absolute() or folder.exists()) and not (folder / "adapter_config.json").is_file():
-        yield error(
-            "no-such-adapter",
-            model,
-            f"{adapter} has no adapter_config.json, so it is no adapter.",
-            "Write the folder or the hub's name of a LoRA behind the `+`.",
-        )
-    if survey.options.lora_merge_cache is None:
-        yield error(
-            "no-lora-cache",
-            model,
-            "mergekit adds the adapter to the model and writes the result into a folder, and it "
-            "does not know which.",
-            "Pass `--lora-merge-cache FOLDER`, with room for the whole model.",
-        )
-
-
 def _known(survey: Survey, roles: Roles) -> dict[ModelReference, Model]:
     """Return the models with a role that could be looked up."""
     return {model: survey.models[model] for model in roles.all if model in survey.models}
-
-
-def _same_model(survey: Survey, roles: Roles) -> Iterator[Finding]:
-    for first, second in combinations(_known(survey, roles).values(), 2):
-        if not _are_one(first, second):
-            continue
-        one, other = first.reference, second.reference
-        meaning = {
-            frozenset({"base", "chat"}): "the chat vector is zero and the output is cp",
-            frozenset({"base", "cp"}): "there is nothing new in cp: at ratio 1 the output is chat",
-            frozenset({"chat", "cp"}): "cp has the chat vector already, and gets it a second time",
-        }.get(
-            frozenset({_role(roles, one), _role(roles, other)}),
-            "the same chat vector is added twice",
-        )
-        yield error(
-            "same-model",
-            other,
-            f"it is the same model as {one}, so {meaning}.",
-            f"Write another model for `role: {_role(roles, other)}`.",
-        )
-
-
-def _are_one(first: Model, second: Model) -> bool:
-    """Tell whether two models have the same files, under whatever names."""
-    if first.reference.lora != second.reference.lora:
-        return False
-    if first.folder and second.folder:
-        return first.folder.resolve() == second.folder.resolve() or (
-            _weight_files(first) == _weight_files(second) != set()
-        )
-    one, other = first.reference.model.path, second.reference.model.path
-    return one == other and first.commit == second.commit is not None
-
-
-def _weight_files(model: Model) -> set[Any]:
-    if model.folder is None or model.tensors is None:
-        return set()
-    files = {header.file for header in model.tensors.values()}
-    return {(model.folder / file).resolve() for file in files}
-
-
-def _role(roles: Roles, model: Hashable) -> str:
-    return "base" if model == roles.base else "cp" if model == roles.cp else "chat"
-
-
-def _swapped(survey: Survey, roles: Roles) -> Iterator[Finding]:
-    """Roles that look exchanged, by the models' names and by who has more tokens."""
-    base, cp = survey.models[roles.base], survey.models[roles.cp]
-    chats = [survey.models[chat] for chat in roles.chats]
-    only_other_is_chat = not any(map(_is_chat_name, chats))
-    if _is_chat_name(base) and only_other_is_chat:
-        yield _look_swapped(
-            base,
-            chats[0],
-            "the base model is named like a chat model, and no chat model is",
-            "so that the chat ability would be taken away",
-        )
-    if _is_chat_name(cp) and only_other_is_chat:
-        yield _look_swapped(
-            cp,
-            chats[0],
-            "cp is named like a chat model, and the chat model is not",
-            "so that what cp learnt would be added to the chat model",
-        )
-    for chat in chats:
-        sizes = [_vocabulary_size(model) for model in (base, chat, cp)]
-        of_base, of_chat, of_cp = (size or 0 for size in sizes)
-        if 0 in (of_base, of_chat, of_cp):
-            continue
-        if of_chat > of_base + MANY_TOKENS and of_cp <= of_base:
-            why = (
-                f"the chat model has {of_chat} tokens and cp, like base, {of_cp}, but it is new "
-                "languages that come with new tokens"
-            )
-            yield _look_swapped(cp, chat, why, "so that the language would be the vector")
-        elif of_base > of_cp + MANY_TOKENS and of_chat <= of_cp:
-            why = (
-                f"the base model has {of_base} tokens, and the others {of_chat} and {of_cp}, but "
-                "it is cp to which a new language gives new tokens"
-            )
-            yield _look_swapped(base, cp, why, "so that the language would be taken away")
-
-
-def _look_swapped(one: Model, other: Model, why: str, so: str) -> Finding:
-    return warning(
-        "roles-look-swapped",
-        one,
-        f"{why}: their roles look exchanged, {so}.",
-        f"Exchange the roles of {one} and {other}, if so.",
-    )
-
-
-def _is_chat_name(model: Model) -> bool:
-    name = model.reference.model.path.rstrip("/").rpartition("/")[2]
-    adapter = model.reference.lora
-    return bool(CHAT_NAME.search(name) or (adapter and CHAT_NAME.search(adapter.path)))
-
-
-def _vocabulary_size(model: Model) -> int | None:
-    return len(model.tokenizer.ids) if model.tokenizer else None
 
 
 def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
@@ -224,7 +89,7 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
         names.remove("model_type")
     for name in names:
         values = _values(survey, roles, name)
-        if len(set(values.values())) > 1:
+        if len({repr(value) for value in values.values()}) > 1:
             yield error(
                 "not-related",
                 f"config.json: {name}",
@@ -238,18 +103,18 @@ def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any
     values = {}
     for reference, model in _known(survey, roles).items():
         config = text_config(model.config)
-        value = getattr(config, name, None)
+        value = config_value(config, name)
         if value is None and name == "head_dim":
             value = _quotient(config, "hidden_size", "num_attention_heads")
         if value is None and name == "num_key_value_heads":
-            value = getattr(config, "num_attention_heads", None)
-        if hasattr(config, name) or value is not None:
+            value = config_value(config, "num_attention_heads")
+        if value is not None or name in config.to_dict():
             values[reference] = dict(sorted(value.items())) if isinstance(value, dict) else value
     return values
 
 
 def _quotient(config: PretrainedConfig, over: str, under: str) -> int | None:
-    dividend, divisor = getattr(config, over, None), getattr(config, under, None)
+    dividend, divisor = config_value(config, over), config_value(config, under)
     return dividend // divisor if dividend and divisor else None
 
 
@@ -377,27 +242,6 @@ def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
                     f"in {tensor.roles.cp}: these models do not come from one.",
                     "Write models that were trained from the same base.",
                 )
-
-
-def _quantised(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
-    """Tensors to which no chat vector can be added (reported once a model)."""
-    casts = survey.recipe.config.dtype is not None
-    reported: set[ModelReference] = set()
-    for tensor in plan.tensors:
-        for model in tensor.readers:
-            header = tensor.header(model)
-            if header is None or header.dtype in SUPPORTED or model in reported:
-                continue
-            if casts and header.dtype.is_floating_point:  # while mergekit loads it
-                continue
-            reported.add(model)
-            yield error(
-                "quantised",
-                model,
-                f"it has {tensor.inputs[model].name} in {dtype_name(header.dtype)}, to which no "
-                "chat vector can be added.",
-                "Write the name of the model's unquantised version.",
-            )
 
 
 def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int | None) -> bool:

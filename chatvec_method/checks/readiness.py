@@ -7,13 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
+from chatvec_method.checks.markers import missing_markers, owned_markers
+from chatvec_method.checks.templates import Difference, around, difference
 from chatvec_method.checks.vocabulary import token_edits
-from chatvec_method.facts.chat_format import ChatFormat, auto_candidates, template_of
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.chat_format import (
+    ChatFormat,
+    Template,
+    auto_candidates,
+    speaking_chat,
+    template_of,
+)
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
 from chatvec_method.recipe.edits import Edit
+
+LONGEST_TEMPLATE = 4000
+"""A longer one is left out of a recipe: without `chat_template:`, chatvec takes it all the same."""
 
 
 def readiness_findings(survey: Survey) -> Iterator[Finding]:
@@ -22,8 +32,12 @@ def readiness_findings(survey: Survey) -> Iterator[Finding]:
         return
     yield from _template(survey, survey.plan.roles, survey.format)
     if survey.format.template is not None and survey.tokens is not None:
-        yield from _markers(survey, survey.plan, survey.format.markers)
-    yield from _stops(survey.format)
+        unknown = _unknown_markers(survey)
+        yield from _not_of_a_model(survey, survey.plan.roles, unknown)
+        if not unknown:  # else that has told that the template is another model's
+            yield from _of_another_model(survey, survey.plan.roles, survey.format.template)
+        yield from _markers(survey, survey.plan)
+    yield from _stops(survey, survey.format)
 
 
 def _template(survey: Survey, roles: Roles, chat_format: ChatFormat) -> Iterator[Finding]:
@@ -79,14 +93,50 @@ def _auto(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
 
 
-def _markers(survey: Survey, plan: MergePlan, markers: Sequence[str]) -> Iterator[Finding]:
-    """The special tokens that the template writes: unknown, missing, or untrained."""
-    roles, tokens = plan.roles, survey.tokens or {}
-    owners = {
-        marker: next((c for c in roles.chats if _has(survey.models[c], marker)), None)
-        for marker in markers
-    }
-    unknown = [m for m, chat in owners.items() if chat is None and m not in tokens]
+def _of_another_model(survey: Survey, roles: Roles, template: Template) -> Iterator[Finding]:
+    """Tell of a template in the recipe that is not the chat model's: often it was copied along."""
+    if survey.recipe.config.chat_template in (None, "auto"):
+        return
+    chat = speaking_chat(roles, survey.models)
+    own, special = template_of(chat), chat.tokenizer.special if chat.tokenizer else {}
+    if own is None:
+        return
+    differs = difference(template.text, own, special)
+    others = [survey.models[model] for model in (*roles.chats, roles.cp) if model != chat.reference]
+    same = [m for m in others if (text := template_of(m)) and not _differ(template, text, special)]
+    if differs is None or any(model.reference in roles.chats for model in same):
+        return
+    report = warning if differs in (Difference.TURNS, Difference.SYSTEM) and not same else advice
+    yield report(
+        "template-differs",
+        "chat_template",
+        f"{template.origin} has another chat template than {chat}, which was tuned on its own. "
+        f"They differ {differs.value}: a question is `{around(template.text, special)}` here, and "
+        f"`{around(own, special)}` there" + (f" (it is that of {same[0]})." if same else "."),
+        f"Remove `chat_template:`, or write the template of {chat} there, which stock mergekit "
+        "then writes too.",
+        _own_template(own),
+    )
+
+
+def _differ(template: Template, text: str, special: Mapping[str, str]) -> bool:
+    return difference(template.text, text, special) is not None
+
+
+def _own_template(own: str) -> tuple[Edit, ...]:
+    """Return the edit that gives the output the chat model's template."""
+    path = ("chat_template",)
+    return (Edit(path, own) if len(own) <= LONGEST_TEMPLATE else Edit(path, remove=True),)
+
+
+def _unknown_markers(survey: Survey) -> list[str]:
+    """Return the template's special tokens that neither a chat model has nor the output."""
+    tokens = survey.tokens or {}
+    return [m for m, chat in owned_markers(survey).items() if chat is None and m not in tokens]
+
+
+def _not_of_a_model(survey: Survey, roles: Roles, unknown: Sequence[str]) -> Iterator[Finding]:
+    own = template_of(speaking_chat(roles, survey.models))
     if unknown:
         yield warning(
             "marker-unknown",
@@ -94,9 +144,15 @@ def _markers(survey: Survey, plan: MergePlan, markers: Sequence[str]) -> Iterato
             f"the template writes {_quoted(unknown)}, tokens of no chat model and not of the "
             "output: no model was tuned on this format.",
             "Write the template of the chat model, or leave `chat_template:` out.",
+            _own_template(own) if own and survey.recipe.config.chat_template else (),
         )
-    known = {marker: chat for marker, chat in owners.items() if chat is not None}
-    missing = {m: chat for m, chat in known.items() if m not in tokens}
+
+
+def _markers(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
+    """The special tokens that the template writes: missing or untrained."""
+    roles = plan.roles
+    owners = {m: chat for m, chat in owned_markers(survey).items() if chat is not None}
+    missing = missing_markers(survey)
     if missing:
         yield error(
             "marker-missing",
@@ -108,7 +164,7 @@ def _markers(survey: Survey, plan: MergePlan, markers: Sequence[str]) -> Iterato
         )
     untrained = {
         m: chat
-        for m, chat in known.items()
+        for m, chat in owners.items()
         if m not in missing and not _given(survey, m) and _untrained(survey, roles, m)
     }
     ratios = {t.ratios[c] for t in plan.tensors if _is_row(t) for c in set(untrained.values())}
@@ -128,10 +184,6 @@ def _markers(survey: Survey, plan: MergePlan, markers: Sequence[str]) -> Iterato
 
 def _is_row(tensor: PlannedTensor) -> bool:
     return tensor.kind in ("embeddings", "head")
-
-
-def _has(model: Model, token: str) -> bool:
-    return model.tokenizer is not None and token in model.tokenizer.ids
 
 
 def _given(survey: Survey, token: str) -> bool:
@@ -160,7 +212,7 @@ def _lines(tokens: Mapping[str, ModelReference]) -> str:
     return "{" + ", ".join(rows) + "}"
 
 
-def _stops(chat_format: ChatFormat) -> Iterator[Finding]:
+def _stops(survey: Survey, chat_format: ChatFormat) -> Iterator[Finding]:
     if not chat_format.stops:
         yield warning(
             "no-stop-token",
@@ -168,7 +220,10 @@ def _stops(chat_format: ChatFormat) -> Iterator[Finding]:
             "no token is known at which the output's answers end, so it will talk on.",
             "Write a chat model whose tokenizer has an eos_token.",
         )
+    missing = tuple(f"{marker!r} of " for marker in missing_markers(survey))
     for ignored in chat_format.ignored_stops:
+        if missing and ignored.startswith(missing):  # told as a marker that is missing
+            continue
         yield advice(
             "stop-token-ignored",
             "generation_config.json",

@@ -19,14 +19,18 @@ from mergekit.config import (
 from mergekit.options import MergeOptions
 
 from chatvec_method.checks.accepted import accept_findings, divided, with_way_to_accept
+from chatvec_method.checks.adapters import adapter_findings
 from chatvec_method.checks.completeness import completeness_findings
 from chatvec_method.checks.findings import Finding, Severity, compatible_edits, error
 from chatvec_method.checks.keys import key_findings
 from chatvec_method.checks.models import model_findings
+from chatvec_method.checks.quantised import quantised_findings
 from chatvec_method.checks.ratios import ratio_findings
 from chatvec_method.checks.readiness import readiness_findings
+from chatvec_method.checks.roles import role_findings
 from chatvec_method.checks.room import cost_findings
 from chatvec_method.checks.stock import Difference, differences, stock_findings
+from chatvec_method.checks.vectors import vector_findings
 from chatvec_method.checks.vocabulary import vocabulary_findings
 from chatvec_method.checks.weights import weight_findings
 from chatvec_method.errors import ChatVecError
@@ -37,10 +41,10 @@ from chatvec_method.method.roles import ROLES, Roles, assign_roles
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import Recipe
 
-__all__ = ["Finding", "Report", "Severity", "check"]
+__all__ = ["Finding", "Report", "Severity", "check", "check_survey"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a check found out."""
 
@@ -53,6 +57,14 @@ class Report:
     """What the recipe says that it knows, by `chatvec: {accept: [...]}`; not among the findings."""
     cost: Cost
     differences: tuple[Difference, ...]
+
+    def __repr__(self) -> str:
+        errors, warnings, advice = (len(self.of(severity)) for severity in Severity)
+        counts = f"{errors} errors, {warnings} warnings, {advice} advice"
+        return f"<Report on {self.survey.recipe.name}: {counts}>"
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings)) or "Nothing found."
 
     def of(self, severity: Severity) -> list[Finding]:
         """Return the findings of one severity."""
@@ -84,7 +96,18 @@ def check(
         deep: Read all weights too.
         on_tensor: Is told the name of every tensor that has been read, if deep.
     """
-    surveyed = survey(recipe, options)
+    return check_survey(survey(recipe, options), out, deep=deep, on_tensor=on_tensor)
+
+
+def check_survey(
+    surveyed: Survey,
+    out: Path | None = None,
+    *,
+    deep: bool = False,
+    on_tensor: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Return all that can be said of a merge that has been surveyed; arguments as `check`'s."""
+    recipe = surveyed.recipe
     roles = surveyed.plan.roles if surveyed.plan else _roles(recipe.config)
     cost = cost_of(surveyed, out or Path())
     judged = list(_findings(surveyed, roles, cost))
@@ -119,7 +142,11 @@ def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Fin
     yield from key_findings(surveyed.recipe)
     yield from accept_findings(surveyed.recipe)
     yield from _base_model(surveyed.recipe, roles)
+    yield from role_findings(surveyed, roles)
     yield from model_findings(surveyed, roles)
+    yield from adapter_findings(surveyed)
+    yield from vector_findings(surveyed, roles)
+    yield from quantised_findings(surveyed)
     yield from completeness_findings(surveyed)
     yield from vocabulary_findings(surveyed, roles)
     yield from ratio_findings(surveyed)

@@ -21,7 +21,7 @@ def cost_findings(cost: Cost) -> Iterator[Finding]:
     if cost.memory is not None and cost.memory > cost.free_memory:
         yield warning(
             "memory-tight",
-            "--out-shard-size",
+            "memory",
             f"the merge takes about {in_bytes(cost.memory)} of memory and "
             f"{in_bytes(cost.free_memory)} are free.",
             MEMORY_FIX,

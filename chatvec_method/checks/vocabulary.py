@@ -9,8 +9,10 @@ from typing import TypeAlias
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
-from chatvec_method.facts.models import embedding_rows
+from chatvec_method.checks.markers import missing_markers
+from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.tokenizers import TokenizerFacts
 from chatvec_method.facts.vocabulary import Row, Vocabulary
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import tokenizer_source
@@ -21,6 +23,10 @@ Sources: TypeAlias = tuple[str, ...]
 
 MOST_EDITS = 100
 """Beyond so many tokens, a recipe is no place to list them."""
+TOKENIZER_FIX = (
+    "Download it again, with its tokenizer files, or put those of the model that it was "
+)
+TOKENIZER_FIX += "trained from beside its weights, if it was trained with them."
 MULTIPLES = tuple(2**k for k in range(12, 2, -1))
 """To which people pad."""
 
@@ -52,15 +58,20 @@ def token_sources(roles: Roles, vocabulary: Vocabulary) -> dict[Sources, list[st
     return found
 
 
-def tokenizer_edits(survey: Survey, roles: Roles, *edits: Edit) -> tuple[Edit, ...]:
-    """Return edits below `tokenizer:`, with those that make it where it is missing."""
+def tokenizer_edits(
+    survey: Survey, roles: Roles, *edits: Edit, source: str | None = None
+) -> tuple[Edit, ...]:
+    """Return edits below `tokenizer:`, with those that make it where it is missing.
+
+    Where the recipe says nothing of a tokenizer, the output gets that of `source`, or else cp's.
+    """
     config = survey.recipe.config
     if config.tokenizer is not None:
         return edits
-    source = Edit(("tokenizer", "source"), str(config.tokenizer_source or roles.cp))
+    given = Edit(("tokenizer", "source"), str(config.tokenizer_source or source or roles.cp))
     if config.tokenizer_source is None:
-        return (source, *edits)
-    return (Edit(("tokenizer_source",), remove=True), source, *edits)
+        return (given, *edits)
+    return (Edit(("tokenizer_source",), remove=True), given, *edits)
 
 
 def token_edits(
@@ -95,29 +106,70 @@ def _unloadable(survey: Survey, roles: Roles, aligned: bool) -> Iterator[Finding
         if model.tokenizer is not None:
             continue
         problem = f"its tokenizer does not load ({model.tokenizer_problem})"
-        fix = "Download it again, with its tokenizer files."
+        fix = TOKENIZER_FIX
         if reference == donor:
+            gives = tokenizer_source(survey.recipe.config) in (None, "base", "union", donor)
+            need = "it is to give the output one" if gives else "mergekit matches tokens by it"
             yield error(
                 "tokenizer-unreadable",
                 model,
-                f"{problem}, and as base_model it is to give the output one.",
+                f"{problem}, and as base_model {need}.",
                 fix,
+                certain=True,
             )
-        elif aligned:
-            yield error(
-                "tokenizer-unreadable",
-                model,
-                f"{problem}, and mergekit would assume without a word that it is that of "
-                "base_model.",
-                fix,
-            )
-        else:
+        elif not aligned and _rows_count(survey, reference):
             yield warning(
                 "tokenizer-unreadable",
                 model,
                 f"{problem}, so it is not known whether the same rows are the same tokens.",
                 fix,
             )
+        elif not aligned or _stand_in_fits(survey, model):
+            yield from _assumed(survey, model, problem, fix)
+        else:
+            yield error(
+                "tokenizer-unreadable",
+                model,
+                f"{problem}, and mergekit would assume without a word that it is that of "
+                "base_model, which has tokens for which there is no row here.",
+                fix,
+                certain=True,
+            )
+
+
+def _assumed(survey: Survey, model: Model, problem: str, fix: str) -> Iterator[Finding]:
+    """Tell of a tokenizer that is missing, where rows can be found all the same."""
+    if _rows_count(survey, model.reference):
+        yield error(
+            "tokenizer-unreadable",
+            model,
+            f"{problem}, and mergekit would assume without a word that it is that of base_model.",
+            fix,
+        )
+    else:
+        yield advice(
+            "tokenizer-unreadable",
+            model,
+            f"{problem}. It does not matter here: the ratios of embeddings and head are 0.",
+            "Nothing.",
+        )
+
+
+def _rows_count(survey: Survey, reference: ModelReference) -> bool:
+    """Whether a model's embeddings or head are a part of the sum."""
+    if survey.plan is None:
+        return True
+    by_token = [t for t in survey.plan.tensors if t.weight.vocabulary_axis is not None]
+    return any(reference in tensor.readers for tensor in by_token)
+
+
+def _stand_in_fits(survey: Survey, model: Model) -> bool:
+    """Whether a model has a row for every token of base_model."""
+    donor = survey.models.get(survey.recipe.config.base_model)
+    if donor is None or donor.tokenizer is None:
+        return False
+    rows = embedding_rows(model)
+    return rows is None or max(donor.tokenizer.ids.values(), default=0) < rows
 
 
 def _truncated(survey: Survey, roles: Roles) -> Iterator[Finding]:
@@ -154,43 +206,83 @@ def _by_position(survey: Survey, roles: Roles) -> Iterator[Finding]:
             edits,
         )
         return
-    if cp.tokenizer is None:
-        return
+    yield from _beyond_rows(survey, roles)
     for reference in (roles.base, *roles.chats):
         other = survey.models[reference].tokenizer
-        if other is None:
+        if cp.tokenizer is None or other is None or not _rows_count(survey, reference):
             continue
         rows = embedding_rows(cp) or 0
         tokens, others = cp.tokenizer.tokens, other.tokens
-        both = sorted(i for i in tokens.keys() & others.keys() if i < rows)
-        moved = [i for i in both if tokens[i] != others[i]]
-        if not moved:
+        differing = [i for i in sorted(tokens.keys() & others.keys()) if tokens[i] != others[i]]
+        differing = [i for i in differing if i < rows]
+        if not differing:
             continue
-        i = moved[0]
+        i = differing[0]
         message = (
-            f"it has as many rows as {roles.cp}, but {len(moved)} of them stand for other tokens "
-            f"(row {i} is {others[i]!r} here and {tokens[i]!r} in cp), and without `tokenizer:` "
-            "rows are added up by their number"
+            f"it has as many rows as {roles.cp}, but {len(differing)} of them stand for other "
+            f"tokens (row {i} is {others[i]!r} here and {tokens[i]!r} in cp), and without "
+            "`tokenizer:` rows are added up by their number"
         )
-        if any(tokens[j] in other.ids or others[j] in cp.tokenizer.ids for j in moved):
+        if len(_moved(cp.tokenizer, other)) > 1:
             yield error("vocabulary-order", reference, f"{message}.", fix, edits)
         else:
             yield warning(
                 "vocabulary-order",
                 reference,
-                f"{message}. As no token moved to another row, these may be tokens renamed.",
+                f"{message}. As no token changed places with another, these may be tokens renamed.",
                 f"Nothing, if they were renamed; else: {fix}",
             )
+
+
+def _moved(cp: TokenizerFacts, other: TokenizerFacts) -> list[str]:
+    """Return the tokens that another model has on a row on which cp has another token.
+
+    A token that was renamed may come again behind all others, where transformers adds what the
+    tokenizer's class has by default (the tokenizer of R1's distillations is such).
+    """
+    of_cp = cp.tokens
+    return [
+        token
+        for token, row in cp.ids.items()
+        if (elsewhere := other.ids.get(token, row)) != row and elsewhere in of_cp
+    ]
+
+
+def _beyond_rows(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Tell of tokens that the output would have and no row for."""
+    donor = survey.models.get(survey.recipe.config.base_model)
+    rows = embedding_rows(survey.models[roles.cp])
+    if donor is None or donor.tokenizer is None or rows is None:
+        return
+    tokens = donor.tokenizer.tokens
+    beyond = [tokens[i] for i in sorted(tokens) if i >= rows]
+    if beyond:
+        yield error(
+            "tokens-beyond-rows",
+            donor,
+            f"its tokenizer, which the output gets, has {_tokens(beyond)} beyond the {rows} rows "
+            "of the embeddings: a text with them could not be read.",
+            "Write `tokenizer: {source: base}`: mergekit then drops tokens of base_model without "
+            "a row.",
+            tokenizer_edits(survey, roles, source="base"),
+        )
 
 
 def _output_tokens(survey: Survey) -> Collection[str] | None:
     """Return the output's tokens, also where mergekit would not get as far as to build them."""
     if survey.vocabulary is not None:
         return survey.vocabulary.ids
+    model = survey.models.get(_tokenizer_owner(survey))
+    return model.tokenizer.ids if model is not None and model.tokenizer else None
+
+
+def _tokenizer_owner(survey: Survey) -> ModelReference | None:
+    """Return the model whose tokenizer the output gets by `tokenizer:`; None for a union."""
     config = survey.recipe.config
     source = tokenizer_source(config)
-    model = survey.models.get(config.base_model if source == "base" else source)
-    return model.tokenizer.ids if model is not None and model.tokenizer else None
+    if source == "base":
+        return config.base_model
+    return source if isinstance(source, ModelReference) else None
 
 
 def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
@@ -202,6 +294,10 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
         if known is None:
             continue
         lost = [t for t in sorted(known.ids, key=known.ids.__getitem__) if t not in tokens]
+        if reference == _tokenizer_owner(survey):  # then only what has no row is left out
+            lost = []
+        if reference != roles.cp:  # what the template writes is told as missing
+            lost = [token for token in lost if token not in missing_markers(survey)]
         if not lost:
             continue
         if reference != roles.cp:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
+from chatvec_method.progress import Progress, bars
 from chatvec_method.recipe.file import read_recipe
 
 
@@ -65,8 +64,12 @@ def anatomy(
     surveyed = survey(read_recipe(recipe), merge_options)
     if not merge_options.quiet and (reason := why_slow(merge_options.device)):
         click.echo(reason, err=True)
-    with _bar(quiet=merge_options.quiet) as on_bytes:
-        found = examine(surveyed, rank=rank, on_bytes=on_bytes)
+    with bars(quiet=merge_options.quiet, transient=True) as show:
+        found = examine(
+            surveyed,
+            rank=rank,
+            on_bytes=lambda done, total: show(Progress("read", done, total)),
+        )
     if table is not None:
         _write_csv(table, found)
     if png is not None:
@@ -75,20 +78,6 @@ def anatomy(
         click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
     else:
         print_anatomy(console(), found)
-
-
-@contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show how many bytes have been read, on a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("Reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    out = console(stderr=True)
-    with Progress(
-        *columns, console=out, transient=True, disable=quiet or not out.is_terminal
-    ) as bar:
-        task = bar.add_task("")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _write_csv(file: Path, found: Anatomy) -> None:

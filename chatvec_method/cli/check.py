@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
+from chatvec_method.api import check as check_surveyed
 from chatvec_method.checks.report import Report, Severity
-from chatvec_method.checks.report import check as check_recipe
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.survey import survey
 from chatvec_method.recipe.edits import edited
 from chatvec_method.recipe.file import Recipe, parse_recipe, read_recipe
 
@@ -62,15 +63,7 @@ def check(
 
 
 def _check(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
-    if not deep:
-        return check_recipe(recipe, options)
-    from rich.progress import Progress
-
-    out = console(stderr=True)
-    quiet = options.quiet or not out.is_terminal
-    with Progress(console=out, transient=True, disable=quiet) as progress:
-        task = progress.add_task("Reading weights", total=None)
-        return check_recipe(recipe, options, deep=True, on_tensor=lambda _: progress.advance(task))
+    return check_surveyed(survey(recipe, options), deep=deep)
 
 
 def _print(report: Report, as_json: bool) -> None:

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from chatvec_method.checks.report import Report, Severity, check
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.facts.cost import in_bytes
 from chatvec_method.merging.merge import MergeResult
-from chatvec_method.merging.merge import Progress as MergeProgress
 from chatvec_method.merging.merge import merge as merge_survey
+from chatvec_method.progress import bars
 from chatvec_method.recipe.file import read_recipe
 from chatvec_method.weights.staging import check_out
 
 WITH_ERRORS = 2
-PHASES = {
-    "fetch": "Opening models",
-    "merge": "Merging",
-    "finish": "Finishing",
-    "verify": "Verifying",
-}
 
 
 @click.command(cls=PrettyPrintHelp)
@@ -83,36 +66,12 @@ def merge(
         if as_json:
             _print_json(report, None)
         return
-    with _bars(quiet=merge_options.quiet) as show:
+    with bars(quiet=merge_options.quiet) as show:
         result = merge_survey(report.survey, out, overwrite=overwrite, on_progress=show)
     if as_json:
         _print_json(report, result)
     elif not merge_options.quiet:
         _print_result(result)
-
-
-@contextmanager
-def _bars(quiet: bool) -> Iterator[Callable[[MergeProgress], None]]:
-    """Show a bar for each phase, with bytes and time left, on a terminal."""
-    columns = (
-        TextColumn("{task.description:<15}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    out = console(stderr=True)
-    with Progress(*columns, console=out, disable=quiet or not out.is_terminal) as progress:
-        tasks: dict[str, Any] = {}
-
-        def show(state: MergeProgress) -> None:
-            if state.phase not in ("merge", "verify"):  # counted in models, and quickly done
-                return
-            if state.phase not in tasks:
-                tasks[state.phase] = progress.add_task(PHASES[state.phase])
-            progress.update(tasks[state.phase], completed=state.done, total=state.total)
-
-        yield show
 
 
 def _print_result(result: MergeResult) -> None:

@@ -1,103 +1,263 @@
-"""lm-evaluation-harness, for models that chat.
+"""lm-evaluation-harness on a model that is loaded already, as often as its weights change.
 
-The harness knows single requests and throws away where an answer ended. Here its tasks are whole
-conversations, put in the model's own chat format, and an answer tells whether it came to an end.
+Tasks are the harness's own: built in, or YAML files in a folder. They are loaded once, which takes
+the harness a while, and put to one model after another or to the same at many ratios. What comes
+back is data: every figure of every filter, and every answer with whether it came to an end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import difflib
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import lm_eval
-from lm_eval.api.task import ConfigurableTask
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
+import lm_eval  # type: ignore[import-untyped]
+import numpy as np
+import torch
+from lm_eval.defaults import (  # type: ignore[import-untyped]
+    DEFAULT_OTHER_SEED,
+    DEFAULT_RANDOM_SEED,
+)
+from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
-from chatvec_method.evaluation.measures import END
+from chatvec_method.errors import ChatVecError
+from chatvec_method.evaluation.adapter import ChatModel, OnProgress, Response
 from chatvec_method.quiet import quiet
 from chatvec_method.talk.speaker import Speaker
 
-BATCH = 64
-"""How many prompts are answered at once."""
+TaskName: TypeAlias = str | Mapping[str, Any]
+"""What the harness takes for a task: the name of a task, a group or a tag, the path of a YAML file,
+or what such a file says."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks and groups that are loaded, with their data."""
+
+    loaded: Mapping[str, Any]
+    """The harness's tasks, groups and what is in which group, as its `TaskManager` has them."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a task or a group."""
+
+    task: str
+    metric: str
+    filter: str
+    """The filter of the answers; "none" where the task names none."""
+    value: float
+    higher_is_better: bool | None
+    """None where the harness does not know."""
+    documents: int
+    """How many documents it is of."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, and what the model answered; of tasks that let it write."""
+
+    task: str
+    document: int
+    """Its place in the task's data."""
+    prompt: str
+    """As the model read it, chat format and all."""
+    answer: str
+    ended: bool
+    """Whether the model came to an end by itself."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What tasks say of a model."""
+
+    figures: tuple[Figure, ...]
+    samples: tuple[Sample, ...]
+
+    def value(self, task: str, metric: str, filter: str = "none") -> float:
+        """Return one figure's value.
+
+        Raises:
+            KeyError: There is no such figure.
+        """
+        for figure in self.figures:
+            if (figure.task, figure.metric, figure.filter) == (task, metric, filter):
+                return figure.value
+        raise KeyError(f"{task}: {metric},{filter}")
+
+
+def load_tasks(
+    names: TaskName | Sequence[TaskName],
+    *,
+    include_path: Path | Sequence[Path] | None = None,
+    include_defaults: bool = True,
+    metadata: Mapping[str, Any] | None = None,
+) -> Tasks:
+    """Load tasks and their data.
+
+    Args:
+        names: The tasks.
+        include_path: One folder or several with YAML files of tasks and groups.
+        include_defaults: Whether to look among the tasks that come with the harness, too. To find
+            all 14,000 of them takes it ten seconds.
+        metadata: What the tasks' `custom_dataset` functions are told, besides their own settings.
+
+    Raises:
+        ChatVecError: There is no such task.
+    """
+    if isinstance(names, str | Mapping):
+        names = [names]
+    folders = [include_path] if isinstance(include_path, Path) else list(include_path or [])
+    manager = TaskManager(
+        include_path=folders, include_defaults=include_defaults, metadata=dict(metadata or {})
+    )
+    for name in names:
+        if isinstance(name, str) and name not in manager.all_tasks and not Path(name).is_file():
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            raise ChatVecError(
+                f"there is no task {name}.",
+                f"Do you mean {' or '.join(near)}?"
+                if near
+                else "Write the name of a task, a group or a tag, or the path of a YAML file.",
+            )
+    with _seeded():  # some tasks draw while they read their data
+        return Tasks(manager.load(list(names)))
 
 
 def evaluate(
     speaker: Speaker,
-    tasks: Sequence[str],
-    folder: Path,
-    settings: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, float]]:
-    """Put tasks to a model, in its own chat format; it answers greedily, until it stops.
+    tasks: Tasks | TaskName | Sequence[TaskName],
+    *,
+    include_path: Path | Sequence[Path] | None = None,
+    include_defaults: bool = True,
+    metadata: Mapping[str, Any] | None = None,
+    batch_size: int | str = 1,
+    limit: float | None = None,
+    samples: Mapping[str, Sequence[int]] | None = None,
+    apply_chat_template: bool = True,
+    on_progress: OnProgress | None = None,
+) -> Evaluation:
+    """Put tasks to a model, in this process.
+
+    Decoding is as the tasks say, which is greedily unless they say otherwise. Draws are the same in
+    every evaluation. No answer is kept for the next one: by then the weights may be others.
 
     Args:
         speaker: The model.
-        tasks: Names of tasks and of groups.
-        folder: Where their YAML files are.
-        settings: What the tasks' `custom_dataset` functions are told, besides their own settings.
+        tasks: What `load_tasks` returned; or names, with which it is called.
+        include_path: As in `load_tasks`, for tasks that are not loaded yet.
+        include_defaults: The same.
+        metadata: The same.
+        batch_size: How many requests are worked on at once; "auto" tries which number fits.
+        limit: Only so many documents of every task, the first ones; below 1, this share of them.
+        samples: Only these documents, by task: their places in the task's data. Tasks that are not
+            among them keep all theirs.
+        apply_chat_template: Whether prompts are put in the model's chat format.
+        on_progress: Is told after every response. Then nothing else is told: without it, the
+            harness shows its own bars and messages.
 
-    Returns:
-        The figures of every task and group, by their names.
+    Raises:
+        ChatVecError: There is no such task, or the device has not enough memory.
+        ValueError: There are both `limit` and `samples`, or `samples` are of no task or of no
+            document.
     """
+    with _only_telling(on_progress) as tell:
+        if not isinstance(tasks, Tasks):
+            tasks = load_tasks(
+                tasks,
+                include_path=include_path,
+                include_defaults=include_defaults,
+                metadata=metadata,
+            )
+        places = None if samples is None else _places(samples, tasks)
+        for task in tasks.loaded["tasks"].values():
+            task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+        with _seeded():
+            try:
+                results = lm_eval.evaluate(
+                    ChatModel(speaker, batch_size=batch_size, on_progress=tell),
+                    tasks.loaded,
+                    limit=limit,
+                    samples=places,
+                    bootstrap_iters=0,
+                    apply_chat_template=apply_chat_template,
+                    fewshot_as_multiturn=True,
+                )
+            except torch.OutOfMemoryError as error:
+                raise ChatVecError(
+                    f"{speaker.name} needs more memory than the device has, with {batch_size} "
+                    "requests at once.",
+                    "Take a smaller batch size.",
+                ) from error
+    return Evaluation(tuple(_figures(results)), tuple(_samples(results)))
+
+
+def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, list[int]]:
+    """Return the places of documents as the harness reads them rightly: in order, each once."""
+    places = {task: sorted(set(each)) for task, each in samples.items()}
+    for task, each in places.items():
+        if task not in tasks.loaded["tasks"]:
+            raise ValueError(f"samples: {task} is not one of {', '.join(tasks.loaded['tasks'])}")
+        if not each:
+            raise ValueError(f"samples: {task} has none, and the harness would take all")
+    return places
+
+
+def _figures(results: Mapping[str, Any]) -> Iterator[Figure]:
+    for task, figures in results["results"].items():
+        for name, value in figures.items():
+            metric, comma, filter_ = name.rpartition(",")
+            if comma and isinstance(value, Real):  # no standard errors: these would be "N/A"
+                better = results["higher_is_better"].get(task, {}).get(metric)
+                yield Figure(
+                    task, metric, filter_, float(value), better, int(figures["sample_len"])
+                )
+
+
+def _samples(results: Mapping[str, Any]) -> Iterator[Sample]:
+    for task, samples in results["samples"].items():
+        filters = [sample["filter"] for sample in samples]
+        for sample in samples:
+            if sample["filter"] != filters[0]:  # the same answers once more
+                continue
+            for (prompt, *_), answers in zip(sample["arguments"], sample["resps"], strict=True):
+                for answer in answers:
+                    if isinstance(answer, Response):
+                        yield Sample(task, sample["doc_id"], prompt, str(answer), answer.ended)
+
+
+@contextlib.contextmanager
+def _only_telling(on_progress: OnProgress | None) -> Iterator[OnProgress | None]:
+    """Keep back what the harness shows, but not what is shown by whoever is told of progress."""
+    if on_progress is None:
+        yield None
+        return
+    stderr = sys.stderr
+
+    def tell(kind: str, done: int, total: int) -> None:
+        with contextlib.redirect_stderr(stderr):
+            on_progress(kind, done, total)
+
     with quiet():
-        manager = TaskManager(
-            include_path=folder, include_defaults=False, metadata=dict(settings or {})
-        )
-        results = lm_eval.evaluate(
-            ChatModel(speaker),
-            manager.load(list(tasks)),
-            apply_chat_template=True,
-            fewshot_as_multiturn=True,
-            log_samples=False,
-            bootstrap_iters=0,
-        )
-    return {
-        task: {
-            name.removesuffix(",none"): value
-            for name, value in figures.items()
-            if name.endswith(",none") and "_stderr" not in name
-        }
-        for task, figures in results["results"].items()
-    }
+        yield tell
 
 
-class ChatModel(HFLM):
-    """A speaker, as the harness wants its models; responses that came to an end say so.
-
-    The harness decodes what a model wrote and forgets its stop token, so `END` is put in its place.
-    """
-
-    def __init__(self, speaker: Speaker) -> None:
-        super().__init__(
-            pretrained=speaker.model,
-            tokenizer=speaker.tokenizer,
-            batch_size=BATCH,
-            chat_template_args={"chat_template": speaker.template},
-        )
-        self._stop_tokens = speaker.stop_tokens
-
-    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
-        """Decode a response up to its stop token; other special tokens are faults, and stay."""
-        if not isinstance(tokens, list):  # the one token that the harness takes for the end
-            return super().tok_decode(tokens, skip_special_tokens)
-        for i, token in enumerate(tokens):
-            if token in self._stop_tokens:
-                return self.tokenizer.decode(tokens[:i]) + END
-        return self.tokenizer.decode(tokens)
-
-
-class ConversationTask(ConfigurableTask):
-    """A task whose documents have `messages`: a conversation, up to a request to be answered.
-
-    In a task's YAML: `class: !function chatvec_method.evaluation.harness.ConversationTask`.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(config={name: each for name, each in config.items() if name != "class"})
-
-    def fewshot_context(
-        self, doc: Mapping[str, Any], *_: Any, chat_template: Callable[..., str], **__: Any
-    ) -> str:
-        """Return the conversation in the model's format; there are no examples before it."""
-        return chat_template(doc["messages"])
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Draw as the harness run by itself does, and leave other people's draws as they are."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            random.seed(DEFAULT_RANDOM_SEED)
+            np.random.seed(DEFAULT_OTHER_SEED)
+            torch.manual_seed(DEFAULT_OTHER_SEED)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

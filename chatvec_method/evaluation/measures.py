@@ -1,4 +1,4 @@
-"""What every answer is asked for: whether it came to an end, and in which language it is."""
+"""What an answer is asked for, whatever the task: in which language it is."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import unicodedata
 from collections.abc import Collection
 from typing import Literal
 
-END = "␄"
-"""Stands at the end of a response that the model ended by itself."""
-
 Language = Literal["target", "source", "mixed", "neither"]
-
-
-def read_response(response: str) -> tuple[str, bool]:
-    """Return the text of a model's response, and whether the model came to its end by itself."""
-    return response.removesuffix(END), response.endswith(END)
 
 
 def language_of(text: str, target: Collection[str], source: Collection[str]) -> Language:

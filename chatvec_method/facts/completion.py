@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mergekit.architecture import WeightInfo
 from mergekit.common import ModelReference
@@ -19,14 +19,11 @@ from mergekit.common import ModelReference
 from chatvec_method.facts.checkpoint import Checkpoint, Source
 from chatvec_method.facts.layout import LANGUAGE_MODEL
 from chatvec_method.facts.place import NotedTensor, Place, StructuredTensor
+from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
 
 NUMBERED = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 """The number of a layer: the first in a tensor's name."""
-COMPUTED = re.compile(r"rotary_emb\.(?:inv_freq|cos_cached|sin_cached)$|\.masked_bias$")
-"""Buffers that old checkpoints have stored and every program computes anew."""
-CAUSAL_MASK = re.compile(r"(?:attn|attention)\.bias$")
-"""A buffer of that kind, where it is no bias but has four axes."""
 EMBEDDINGS = re.compile(r"(?:embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
 """Tensors with a row for each token, in models that transformers does not know."""
 
@@ -61,13 +58,17 @@ def completed(
     cp = checkpoints[roles.cp]
     if cp.model.tensors is None:
         return tuple(tensors), ()
-    tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_elsewhere(t)]
+    if all(tensor.weight.vocabulary_axis is None for tensor in tensors):
+        tensors = [finder.with_vocabulary(tensor) for tensor in tensors]
+    tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_superfluous(t)]
+    tensors = [each for tensor in tensors for each in finder.as_cp_stores_it(tensor)]
+    tensors = [tensor for tensor in tensors if not finder.is_computed(tensor)]
     covered = {
         weight.name for t in tensors if (s := t.sources.get(roles.cp)) for weight in s.weights
     }
     left = [name for name in cp.weights if name not in covered]
     ignored = tuple(name for name in left if _is_computed(name, cp))
-    extra = _Extra(finder, tensors, sliced)
+    extra = _Extra(finder, noted[0].place, tensors, sliced)
     for name in left:
         if name not in covered and name not in ignored:
             for tensor in extra.tensors(name):
@@ -79,9 +80,7 @@ def completed(
 
 
 def _is_computed(name: str, cp: Checkpoint) -> bool:
-    if CAUSAL_MASK.search(name):
-        return len(cp.weights[name].header.shape) == 4
-    return bool(COMPUTED.search(name))
+    return is_computed(name, cp.weights[name].header.shape)
 
 
 class _Finder:
@@ -110,8 +109,76 @@ class _Finder:
             sources |= dict.fromkeys(self.others)  # the part that only cp has
         return StructuredTensor(tensor.weight, tensor.inputs, sources, tensor.place, True)
 
-    def is_elsewhere(self, tensor: StructuredTensor) -> bool:
-        """Tell whether cp has what others have, under a name of its own that mergekit misses."""
+    def is_computed(self, tensor: StructuredTensor) -> bool:
+        """Tell whether a planned tensor is a buffer, which nobody has to learn nor to store."""
+        source = tensor.sources.get(self.roles.cp)
+        return source is not None and is_computed(tensor.weight.name, source.header.shape)
+
+    def with_vocabulary(self, tensor: StructuredTensor) -> StructuredTensor:
+        """Return a tensor with the axis along which it has a row for each token, if it has one.
+
+        mergekit asks transformers for it, which does not always answer.
+        """
+        source, layout = tensor.sources.get(self.roles.cp), self.cp.layout
+        if source is None or layout is None:
+            return tensor
+        parameters = self.cp.parameters_of(source)
+        axis = next(
+            (a for p in parameters if (a := layout.vocabulary_axes.get(p)) is not None), None
+        )
+        if axis is None:
+            return tensor
+        change = {"vocabulary_axis": axis}
+        return replace(
+            tensor,
+            weight=tensor.weight.model_copy(update=change),
+            inputs={m: weight.model_copy(update=change) for m, weight in tensor.inputs.items()},
+        )
+
+    def as_cp_stores_it(self, tensor: StructuredTensor) -> list[StructuredTensor]:
+        """Return a planned tensor as the tensors that cp's files have for it.
+
+        mergekit writes what transformers makes of a checkpoint, experts joined for one, under names
+        that other programs, and transformers before version 5, do not know. The ratio is that of
+        the planned tensor.
+        """
+        source, planned = tensor.sources.get(self.roles.cp), tensor.inputs[self.roles.cp]
+        names = (planned.name, *(planned.aliases or ()), *(planned.tied_names or ()))
+        if source is None or (source.conversion is None and source.weights[0].name in names):
+            return [tensor]
+        alone = not any(tensor.sources.get(model) for model in self.others)
+        split = []
+        for weight in source.weights:
+            sources: dict[ModelReference, Source | None] = {
+                model: self.checkpoints[model].stored(
+                    _renumbered([weight.name], tensor.inputs[model].name)
+                )
+                for model in tensor.sources
+            }
+            if source.conversion is None:  # the same tensor by another name
+                sources |= {model: tensor.sources[model] for model in sources}
+            if not alone and not all(sources.values()):
+                return [tensor]
+            name = next(_renumbered([weight.name], tensor.weight.name))
+            split.append(
+                replace(
+                    tensor,
+                    weight=tensor.weight.model_copy(update={"name": name}),
+                    sources=sources,
+                    in_stock=tensor.weight.name,
+                )
+            )
+        return split
+
+    def is_superfluous(self, tensor: StructuredTensor) -> bool:
+        """Tell whether a planned tensor that cp lacks is none of the models'.
+
+        Because nobody has it (a definition of mergekit's may have more than a checkpoint), or
+        because cp has it under a name of its own, by which it is planned then.
+        """
+        complete = len(tensor.sources) == len(self.roles.all)
+        if complete and not any(tensor.sources.values()):
+            return True
         return any(
             self.cp.parameter(parameter)
             for model, source in tensor.sources.items()
@@ -174,12 +241,18 @@ def _renumbered(parameters: Sequence[str], name: str) -> Iterator[str]:
 class _Extra:
     """Plans what mergekit leaves out, by the rules by which it plans the rest."""
 
-    def __init__(self, finder: _Finder, tensors: Sequence[StructuredTensor], sliced: bool) -> None:
+    def __init__(
+        self,
+        finder: _Finder,
+        outside: Place,
+        tensors: Sequence[StructuredTensor],
+        sliced: bool,
+    ) -> None:
         self.finder = finder
         self.roles = finder.roles
         self.cp = finder.cp
         self.sliced = sliced
-        self.outside = tensors[0].place
+        self.outside = outside
         self.layers: dict[tuple[str, int], list[_Layer]] = defaultdict(list)
         for tensor in tensors:
             self._note(tensor)

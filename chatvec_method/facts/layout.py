@@ -52,11 +52,11 @@ class Conversion:
         Args:
             tensors: By stored name, on any device; on "meta" only shapes and dtypes come out.
         """
-        converter = copy.deepcopy(self.converter)
+        converter: Any = copy.deepcopy(self.converter)
         for pattern, name in self.parts:
             converter.add_tensor(self.target, name, pattern, tensors[name])
-        made = converter.convert(self.target)
-        return {key: t[0] if isinstance(t, list) else t for key, t in made.items()}
+        converted = converter.convert(self.target)
+        return {key: t[0] if isinstance(t, list) else t for key, t in converted.items()}
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,16 @@ def layout_of(
             parts.setdefault(name, []).append((pattern, stored))
 
     conversions: dict[str, Conversion] = {}
-    shapes = {}
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     for target, taken in parts.items():
         conversion = Conversion(by_pattern[taken[0][0]], target, tuple(taken))
         try:
-            made = conversion.parameters(_on_meta(conversion.names, headers))
+            converted = conversion.parameters(_on_meta(conversion.names, headers))
         except Exception:  # parts are missing, or of shapes that do not fit: no such parameter
             unused |= set(conversion.names)
             continue
-        conversions |= dict.fromkeys(made, conversion)
-        shapes |= {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in made.items()}
+        conversions |= dict.fromkeys(converted, conversion)
+        shapes |= {name: (tuple(t.shape), t.dtype) for name, t in converted.items()}
     return Layout(
         parameter_names=frozenset(parameters),
         renamed=renamed,
@@ -156,12 +156,14 @@ def model_without_memory(
 ) -> PreTrainedModel | None:
     """Return the transformers model of a config, on "meta"; None where it cannot be built."""
     config = copy.deepcopy(config)
-    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+    parts: list[Any] = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for part in parts:
         if hasattr(part, "quantization_config"):
             del part.quantization_config
     try:
         with torch.device("meta"):
             model_class = getattr(transformers, (config.architectures or [""])[0], None)
+            model: PreTrainedModel
             if model_class is not None:
                 model = model_class(config)
             else:

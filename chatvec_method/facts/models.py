@@ -57,10 +57,13 @@ SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "F8_E8M0": torch.float8_e8m0fnu,
     "U16": torch.uint16,
     "U32": torch.uint32,
     "U64": torch.uint64,
+    "C64": torch.complex64,
 }
 HEADER_LENGTH_BYTES = 8
 LORA_DTYPE = "float32"
@@ -86,7 +89,7 @@ class TensorHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """One of the models that a recipe names."""
 
@@ -114,6 +117,9 @@ class Model:
 
     def __str__(self) -> str:
         return str(self.reference)
+
+    def __repr__(self) -> str:
+        return f"<Model {self}>"
 
     @property
     def weights_dtype(self) -> torch.dtype | None:
@@ -153,6 +159,18 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
         return config
 
 
+def config_value(config: PretrainedConfig, name: str) -> Any:
+    """Return what a config has under a name; None without it.
+
+    Some attributes are another in each layer (Gemma 4's head_dim), for which transformers raises:
+    then it is what the file says.
+    """
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return config.to_dict().get(name)
+
+
 def look_up_all(
     references: Iterable[ModelReference], trust_remote_code: bool = False
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
@@ -190,7 +208,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         small_files = _small_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
-        tokenizer, tokenizer_problem = look_up_tokenizer(path, small_files.names, trust_remote_code)
+        tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
         if reference.lora is not None and tensors is not None:
             tensors = {name: _with_adapter(header) for name, header in tensors.items()}

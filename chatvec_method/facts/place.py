@@ -57,3 +57,6 @@ class StructuredTensor:
     place: Place
     by_mergekit: bool
     """Whether stock mergekit would write it too."""
+    in_stock: str | None = None
+    """The tensor in which stock mergekit writes it, if under another name: alone, or joined with
+    others."""

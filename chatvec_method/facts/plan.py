@@ -60,11 +60,15 @@ class PlannedTensor:
     """The `parameters:` in which mergekit looks for each chat model's ratio, nearest first."""
     by_mergekit: bool = True
     """Whether stock mergekit would write it too."""
+    in_stock: str | None = None
+    """The tensor in which stock mergekit writes it, if under another name: alone, or joined with
+    others."""
 
     @property
     def name(self) -> str:
         """Its name in the output."""
-        return self.weight.name
+        name: str = self.weight.name
+        return name
 
     @property
     def module(self) -> str:
@@ -97,7 +101,7 @@ class PlannedTensor:
         return source.header if source else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MergePlan:
     """All that a merge will compute."""
 
@@ -112,14 +116,20 @@ class MergePlan:
     mixed: bool = False
     """Whether the models are of several architectures, which have a language model in common."""
 
-    @property
+    def __repr__(self) -> str:
+        return f"<MergePlan of {len(self.tensors)} tensors, {self.layers} layers>"
+
+    @cached_property
     def module(self) -> str:
         """The module of the language model, whose layers ratios over the depth are about."""
-        sizes: dict[str, set[int | None]] = defaultdict(set)
+        layers: dict[str, set[int | None]] = defaultdict(set)
+        attends = set()
         for tensor in self.tensors:
-            sizes[tensor.module].add(tensor.layer)
-        text = [name for name in sizes if not OTHER_PARTS.search(name)] or list(sizes)
-        return max(text, key=lambda name: len(sizes[name]))
+            layers[tensor.module].add(tensor.layer)
+            if tensor.kind == "attention":
+                attends.add(tensor.module)
+        text = [name for name in layers if not OTHER_PARTS.search(name)] or list(layers)
+        return max(text, key=lambda name: (name in attends, len(layers[name])))
 
     @property
     def layers(self) -> int:
@@ -213,6 +223,7 @@ def _unresolved(tensor: StructuredTensor, roles: Roles) -> PlannedTensor:
         ratios={},
         settings={},
         by_mergekit=tensor.by_mergekit,
+        in_stock=tensor.in_stock,
     )
 
 

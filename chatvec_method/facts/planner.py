@@ -62,7 +62,7 @@ def _reason(error: Exception) -> str:
     return " ".join(words).removesuffix(".") or type(error).__name__
 
 
-class _NotingPlanner(MergePlanner):
+class _NotingPlanner(MergePlanner):  # type: ignore[misc]
     """mergekit's planner, which notes tensors and makes no tasks, so that no weights are needed."""
 
     def __init__(

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import ModelCardData
-from transformers.utils.quantization_config import QuantizationConfigMixin
+from packaging.version import Version
 
 from chatvec_method.facts.models import TensorHeader
 
@@ -27,12 +29,18 @@ FP8_DTYPES = frozenset(
 )
 POWER_DTYPES = frozenset({torch.uint8, getattr(torch, "float8_e8m0fnu", torch.uint8)})
 """Scales in these are exponents of two: 2^(e - 127)."""
-BYTE_DTYPES = FP8_DTYPES | POWER_DTYPES | {torch.int8}
+BYTE_DTYPES = FP8_DTYPES | POWER_DTYPES
+BYTE_DTYPES |= {torch.int8, getattr(torch, "float4_e2m1fn_x2", torch.int8)}
 UNSIGNED_DTYPES = frozenset({torch.uint16, torch.uint32, torch.uint64})
 MX_GROUP = 32
 """So many values share an exponent in the formats of the Open Compute Project (MXFP4, MXFP8)."""
 NV_GROUP = 16
 """And so many a scale in NVIDIA's NVFP4."""
+TRANSFORMERS_FLOOR = "5.8"
+"""The first whose `Fp8Dequantize` takes any pair of a weight and its scales."""
+WORD_BITS = 32
+SCHEME_KEYS = ("num_bits", "type", "symmetric", "strategy", "group_size")
+"""What compressed-tensors needs to know to take packed integers apart."""
 
 METHOD_NAMES = {
     "aqlm": "AQLM",
@@ -43,6 +51,7 @@ METHOD_NAMES = {
     "compressed-tensors": "compressed-tensors",
     "eetq": "EETQ",
     "exl2": "EXL2",
+    "exl3": "EXL3",
     "fbgemm_fp8": "FBGEMM FP8",
     "fp8": "FP8",
     "gguf": "GGUF",
@@ -56,6 +65,7 @@ METHOD_NAMES = {
     "nvfp4": "NVFP4",
     "quanto": "Quanto",
     "quark": "Quark",
+    "quip#": "QuIP#",
     "spqr": "SpQR",
     "vptq": "VPTQ",
 }
@@ -71,30 +81,30 @@ SCALE_ENDINGS = ("_scale_inv", "_scale", "_weight_scale_inv", "_weight_scale")
 SCALES_BESIDE = ("scale_inv", "scale", "qscale_weight")
 """Or what stands in the place of `weight`: DeepSeek-V4's and Mistral's names."""
 ACTIVATION_NAMES = re.compile(
-    r"(^|[._])(input|output|activation|act)_(scale|scale_inv|scale_ub|zero_point|global_scale)$"
-    r"|\.(q|k|v|kv|prob)_(scale|zero_point)$|\.qscale_act$|(^|\.)scaled_fp8$"
+    r"[._](input|output|activation|act)_(scale|scale_inv|scale_ub|zero_point|global_scale)$"
+    r"|\.qscale_act$"
 )
-"""Scales of activations and of the key-value cache: nothing of a weight."""
+"""Scales of what a layer takes and gives, which mean nothing for its weight."""
+CACHE_NAMES = re.compile(r"\.(q|k|v|kv|prob)_(scale|zero_point)$")
+"""Scales of attention and of the key-value cache."""
 QUANTISED_NAMES = {
-    re.compile(r"\.(qweight|g_idx)$"): "gptq",
-    re.compile(r"\.qzeros$"): "gptq",
-    re.compile(r"\.(SCB|weight_format)$|\.(nested_)?(absmax|quant_map)$|quant_state"): (
-        "bitsandbytes"
-    ),
-    re.compile(r"\.W_q$"): "hqq",
-    re.compile(r"\.(codebooks|codes)$"): "aqlm",
-    re.compile(r"\.weight\._(data|scale|shift)$"): "quanto",
-    re.compile(r"\._?weight_(qdata|scale_and_zero)$"): "torchao",
-    re.compile(r"\.weight_scales$"): "eetq",
-    re.compile(r"\.(q_weight|q_scale|q_group_size)$"): "exl2",
-    re.compile(r"\.(bitmask|weight_packed|weight_g_idx)$"): "compressed-tensors",
-    re.compile(r"\.pre_quant_scale$"): "modelopt",
-    re.compile(
-        r"(^|[._])(weight_scale(_inv|_2)?|scale_inv|weight_global_scale|weight_zero_point"
-        r"|qscale_weight|weight_shape)$"
-    ): "",
+    r"\.(qweight|qzeros|g_idx)$": "gptq",
+    r"\.(SCB|weight_format)$|\.(nested_)?(absmax|quant_map)$|quant_state": "bitsandbytes",
+    r"\.W_q$": "hqq",
+    r"\.codebooks$": "aqlm",
+    r"\.weight\._(data|scale|shift)$": "quanto",
+    r"\._?weight_(qdata|scale_and_zero)$": "torchao",
+    r"\.weight_scales$": "eetq",
+    r"\.(q_weight|q_perm|q_group_size)$": "exl2",
+    r"\.trellis$": "exl3",
+    r"\.Qidxs$": "quip#",
+    r"\.(bitmask|weight_packed|weight_g_idx)$": "compressed-tensors",
+    r"\.pre_quant_scale$": "modelopt",
+    r"(^|[._])(weight_scale(_inv|_2)?|scale_inv|weight_global_scale)$": "",
+    r"\.(weight_zero_point|qscale_weight|weight_shape)$": "",
 }
 """Names that only quantised checkpoints have, with the method if they tell it."""
+ANY_QUANTISED_NAME = re.compile("|".join(QUANTISED_NAMES))
 
 
 class Packing(Enum):
@@ -103,6 +113,7 @@ class Packing(Enum):
     PLAIN = "one float8 or int8 for each value"
     FP4 = "two four-bit floats in a byte along the last axis, the lower bits first"
     GPT_OSS = "MXFP4 blocks of gpt-oss, which transformers transposes"
+    INT32 = "compressed-tensors' integers of some bits, several in an int32"
 
 
 class Part(Enum):
@@ -113,6 +124,7 @@ class Part(Enum):
     ZERO_POINT = "subtracted from the values"
     SECOND_SCALE = "multiplied into the scales"
     DIVISOR = "divided out of the scales"
+    SHAPE = "the weight's shape"
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,8 @@ class QuantisedWeight:
     block: tuple[int, int]
     """So many rows and columns share a scale; the last blocks may be cut short."""
     scale_dtype: torch.dtype
+    scheme: Mapping[str, Any] = field(default_factory=dict)
+    """Of packed integers: `SCHEME_KEYS` in the words of compressed-tensors."""
 
 
 @dataclass(frozen=True)
@@ -171,30 +185,48 @@ def quantisation_of(
     method = _method(block)
     if method and method not in UNDONE:
         return _refused(method, tensors, card)
-    stored = _stored_weights(tensors)
-    problem = ""
+    stored = _stored_weights(tensors, block)
     weights: dict[str, QuantisedWeight] = {}
+    problems = [_wider_problem(block), ""]
     for name, weight in _with_blocks(stored, tensors, _block_sizes(block)):
         if isinstance(weight, str):
-            problem = problem or weight
+            problems.append(weight)
         else:
             weights[name] = weight
-    part_names = {part for w in stored.values() for part in w.parts.values()}
-    dropped = frozenset(
-        name
-        for name, header in tensors.items()
-        if name not in part_names
-        and ACTIVATION_NAMES.search(name)
-        and (stored or math.prod(header.shape) == 1)
-    )
-    rest = {name: h for name, h in tensors.items() if name not in part_names | dropped}
-    unexplained, unexplained_method = _unexplained(rest)
-    if not stored and not unexplained:
+    parts = {part for weight in stored.values() for part in weight.parts.values()}
+    dropped = _meaningless(tensors.keys() - parts, tensors, stored)
+    accounted = parts | dropped
+    rest = {name: header for name, header in tensors.items() if name not in accounted}
+    problems[1], program = _unexplained(rest, tensors)
+    if not stored and not problems[1]:
         return Quantisation("FP8 key-value cache", dropped=dropped) if dropped else None
-    format_ = _format(weights, tensors) or METHOD_NAMES.get(unexplained_method, "unknown")
-    problem = _wider_problem(block) or unexplained or problem
-    fix = _fix(card, METHOD_NAMES.get(unexplained_method, "FP8")) if problem else ""
-    return Quantisation(format_, weights, dropped, problem, fix)
+    problem = next(filter(None, problems), "")
+    fix = _fix(card) if problem else ""
+    if not problem:
+        problem, fix = _library_problem({weight.packing for weight in stored.values()})
+    return Quantisation(
+        _format(weights, tensors) or METHOD_NAMES.get(program, "unknown"),
+        weights,
+        dropped,
+        problem,
+        fix,
+    )
+
+
+def _library_problem(packings: set[Packing]) -> tuple[str, str]:
+    """Return which library is missing or too old, and how to install it."""
+    if Packing.INT32 in packings and find_spec("compressed_tensors") is None:
+        return (
+            "its weights are packed by compressed-tensors, which is not installed",
+            "Install it: `pip install 'chatvec-method[quantised]'`.",
+        )
+    version = transformers.__version__
+    if packings & {Packing.PLAIN, Packing.FP4} and Version(version) < Version(TRANSFORMERS_FLOOR):
+        return (
+            f"its weights are quantised, and transformers {version} is too old to undo that",
+            f"Install a newer one: `pip install --upgrade 'transformers>={TRANSFORMERS_FLOOR}'`.",
+        )
+    return "", ""
 
 
 # --- what the config says ---------------------------------------------------------------------
@@ -204,9 +236,8 @@ def _quantization_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the block of a config that tells of quantisation; an empty one if there is none."""
     for holder in (config, config.get("text_config") or {}):
         for key in ("quantization_config", "compression_config", "quantization"):
-            block = holder.get(key)
-            if isinstance(block, QuantizationConfigMixin):
-                block = block.to_dict()
+            block: Any = holder.get(key)
+            block = block.to_dict() if hasattr(block, "to_dict") else block
             if isinstance(block, Mapping) and block:
                 return block
     return {}
@@ -271,9 +302,12 @@ class _Stored:
     shape: tuple[int, ...]
     packing: Packing = Packing.PLAIN
     problem: str = ""
+    scheme: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _stored_weights(tensors: Mapping[str, TensorHeader]) -> dict[str, _Stored]:
+def _stored_weights(
+    tensors: Mapping[str, TensorHeader], block: Mapping[str, Any]
+) -> dict[str, _Stored]:
     """Return all quantised weights by their logical names, except those of unknown formats."""
     weights: dict[str, _Stored] = {}
     for name, header in tensors.items():
@@ -283,8 +317,9 @@ def _stored_weights(tensors: Mapping[str, TensorHeader]) -> dict[str, _Stored]:
             if header.dtype == torch.uint8:
                 logical = name.removesuffix("_blocks")
                 weights[logical] = _gpt_oss_weight(logical, tensors)
-        elif name.endswith(".weight_packed") and header.dtype == torch.uint8:
-            weight = _fp4_weight(name, tensors)
+        elif name.endswith(".weight_packed"):
+            is_bytes = header.dtype == torch.uint8
+            weight = _fp4_weight(name, tensors) if is_bytes else _packed(name, tensors, block)
             if weight is not None:
                 weights[name.removesuffix("_packed")] = weight
         elif header.dtype in FP8_DTYPES and len(header.shape) > 1:
@@ -298,6 +333,27 @@ def _stored_weights(tensors: Mapping[str, TensorHeader]) -> dict[str, _Stored]:
 
 def _is_scale(name: str) -> bool:
     return name.endswith((*SCALE_ENDINGS, *(f".{n}" for n in SCALES_BESIDE), "_scale_2", "_scales"))
+
+
+def _meaningless(
+    names: Iterable[str], tensors: Mapping[str, TensorHeader], stored: Mapping[str, _Stored]
+) -> frozenset[str]:
+    """Return which tensors are scales of activations or of the cache.
+
+    A weight may be named so too (Gemma 3n has a `correct_output_scale`), so it counts where it
+    is, and how large.
+    """
+    modules = {re.sub(r"\.weight$", "", name) for name in stored}
+    return frozenset(
+        name
+        for name in names
+        if (math.prod(tensors[name].shape) == 1 and CACHE_NAMES.search(name))
+        or (
+            stored
+            and ACTIVATION_NAMES.search(name)
+            and (math.prod(tensors[name].shape) == 1 or ACTIVATION_NAMES.sub("", name) in modules)
+        )
+    )
 
 
 def _scale_of(name: str, tensors: Mapping[str, TensorHeader]) -> str:
@@ -344,9 +400,56 @@ def _fp4_weight(name: str, tensors: Mapping[str, TensorHeader]) -> _Stored | Non
     if header.dtype not in (POWER_DTYPES if len(parts) == 2 else FP8_DTYPES):
         return None
     values_a_scale = MX_GROUP if len(parts) == 2 else NV_GROUP
-    if header.shape == (*packed[:-1], shape[-1] // values_a_scale):
-        return _Stored(parts, shape, Packing.FP4)
-    return _Stored(parts, shape, Packing.FP4, f"the scales of `{name}` do not fit its shape")
+    fits = header.shape == (*packed[:-1], shape[-1] // values_a_scale) and all(
+        math.prod(tensors[parts[part]].shape) == 1 for part in seconds.keys() & parts.keys()
+    )
+    problem = "" if fits else f"the scales of `{name}` do not fit its shape"
+    return _Stored(parts, shape, Packing.FP4, problem)
+
+
+def _packed(
+    name: str, tensors: Mapping[str, TensorHeader], block: Mapping[str, Any]
+) -> _Stored | None:
+    """Return a weight of small integers in int32s; None if its scales are missing."""
+    logical = name.removesuffix("_packed")
+    scale, arguments = f"{logical}_scale", _weight_arguments(logical, block)
+    if scale not in tensors or len(tensors[name].shape) != 2:
+        return None
+    parts = {Part.VALUES: name, Part.SCALE: scale, Part.SHAPE: f"{logical}_shape"}
+    if not arguments.get("symmetric", True):
+        parts[Part.ZERO_POINT] = f"{logical}_zero_point"
+    known = {part: stored for part, stored in parts.items() if stored in tensors}
+    bits = arguments.get("num_bits")
+    if not isinstance(bits, int) or arguments.get("type") != "int":
+        problem = f"`{name}` is packed, and its config does not tell into how many bits"
+        return _Stored(known, tensors[name].shape, Packing.INT32, problem)
+    rows, words = tensors[name].shape
+    columns = words * WORD_BITS // bits
+    if arguments.get("strategy") == "group":
+        columns = tensors[scale].shape[-1] * arguments["group_size"]
+    fits = (
+        known == parts and WORD_BITS % bits == 0 and math.ceil(columns * bits / WORD_BITS) == words
+    )
+    problem = "" if fits else f"`{name}` is not packed in the way that is known here"
+    return _Stored(known, (rows, columns), Packing.INT32, problem, arguments)
+
+
+def _weight_arguments(logical: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how compressed-tensors quantised a weight: that of the group that names it first."""
+    module = logical.removesuffix(".weight")
+    by_class: dict[str, Any] = {}
+    for group in _config_groups(block):
+        arguments = group.get("weights")
+        if not isinstance(arguments, Mapping):
+            continue
+        known = {key: arguments[key] for key in SCHEME_KEYS if arguments.get(key) is not None}
+        for target in group.get("targets") or ():
+            is_pattern = target.startswith("re:")
+            if re.match(target[3:], module) if is_pattern else module.endswith(target):
+                return known
+            if not is_pattern:
+                by_class = by_class or known
+    return by_class
 
 
 def _gpt_oss_weight(logical: str, tensors: Mapping[str, TensorHeader]) -> _Stored:
@@ -397,55 +500,55 @@ def _with_blocks(
     sizes: list[tuple[int, int]],
 ) -> Iterator[tuple[str, QuantisedWeight | str]]:
     """Yield every weight with the size of its blocks, or what is wrong with it."""
-    grids: dict[str, tuple[int, int] | None] = {
-        name: scale_grid(tensors[w.parts[Part.SCALE]].shape, w.shape)
-        for name, w in stored.items()
-        if not w.problem and w.packing is not Packing.GPT_OSS
+    in_grids = {
+        name: (weight.shape[-2:], scale_grid(tensors[weight.parts[Part.SCALE]].shape, weight.shape))
+        for name, weight in stored.items()
+        if not weight.problem and weight.packing in (Packing.PLAIN, Packing.FP4)
     }
-    kinds = defaultdict(list)
-    for name, grid in grids.items():
-        if grid is not None:
-            kinds[stored[name].packing].append((stored[name].shape[-2:], grid))
-    guesses = {
-        packing: (_common_length(weights, 0), _common_length(weights, 1))
-        for packing, weights in kinds.items()
-    }
+    guesses = {}
+    for packing in (Packing.PLAIN, Packing.FP4):
+        together = [grid for name, grid in in_grids.items() if stored[name].packing is packing]
+        guesses[packing] = _common_block(together)
     for name, weight in stored.items():
         if weight.problem:
             yield name, weight.problem
             continue
         scale = tensors[weight.parts[Part.SCALE]]
         block: tuple[int, int] | None = (MX_GROUP, 1)
-        if weight.packing is not Packing.GPT_OSS:
-            block = _block(weight.shape[-2:], grids[name], sizes, guesses.get(weight.packing))
+        if weight.packing is Packing.INT32:
+            block = (1, weight.shape[-1] // scale.shape[-1])
+        elif name in in_grids:
+            block = _block(*in_grids[name], sizes, guesses[weight.packing])
         if block is None:
             yield (
                 name,
                 f"the scales of `{name}`, of shape {list(scale.shape)}, do not fit its shape "
                 f"{list(weight.shape)}",
             )
-        else:
-            yield (
-                name,
-                QuantisedWeight(weight.parts, weight.shape, weight.packing, block, scale.dtype),
-            )
+            continue
+        yield (
+            name,
+            QuantisedWeight(
+                weight.parts, weight.shape, weight.packing, block, scale.dtype, weight.scheme
+            ),
+        )
 
 
 def _block(
     matrix: tuple[int, ...],
     grid: tuple[int, int] | None,
     sizes: list[tuple[int, int]],
-    guess: tuple[int | None, int | None] | None,
+    guess: tuple[int | None, int | None],
 ) -> tuple[int, int] | None:
     """Return the size of a matrix's blocks: the config's if that makes its grid."""
     if grid is None:
         return None
     for size in sizes:
         if all(math.ceil(n / b) == g for n, b, g in zip(matrix, size, grid, strict=True)):
-            return size
+            return min(size[0], matrix[0]), min(size[1], matrix[1])
     rows, columns = (
         n if g == 1 else 1 if g == n else b if b and math.ceil(n / b) == g else _divided(n, g)
-        for n, g, b in zip(matrix, grid, guess or (None, None), strict=True)
+        for n, g, b in zip(matrix, grid, guess, strict=True)
     )
     return (rows, columns) if rows and columns else None
 
@@ -454,34 +557,48 @@ def _divided(length: int, blocks: int) -> int | None:
     return length // blocks if length % blocks == 0 else None
 
 
-def _common_length(
-    weights: Iterable[tuple[tuple[int, ...], tuple[int, int]]], axis: int
-) -> int | None:
-    """Return how long all blocks are along an axis, of which the last may be cut short.
-
-    One weight leaves a range: 576 rows in 5 blocks can be blocks of 116 to 143. All together leave
-    less, and makers take powers of two.
-    """
-    low, high = 1, math.inf
+def _common_block(
+    weights: Iterable[tuple[tuple[int, ...], tuple[int, int] | None]],
+) -> tuple[int | None, int | None]:
+    """Return the size of the blocks that all weights share; None along an axis that tells none."""
+    lengths: tuple[set[tuple[int, int]], ...] = (set(), set())
     for matrix, grid in weights:
-        length, blocks = matrix[axis], grid[axis]
-        if 1 < blocks < length:
-            low = max(low, math.ceil(length / blocks))
-            high = min(high, math.ceil(length / (blocks - 1)) - 1)
+        for axis, blocks in enumerate(grid or ()):
+            if 1 < blocks < matrix[axis]:
+                lengths[axis].add((matrix[axis], blocks))
+    square = _common_length(lengths[0] | lengths[1]) if all(lengths) else None
+    return square or _common_length(lengths[0]), square or _common_length(lengths[1])
+
+
+def _common_length(lengths: set[tuple[int, int]]) -> int | None:
+    """Return how long blocks are, of which the last may be cut short.
+
+    One length leaves a range: 576 rows in 5 blocks can be blocks of 116 to 143. All together leave
+    less. If different lengths divide evenly into the same, it is that; else makers take powers of
+    two.
+    """
+    if not lengths:
+        return None
+    if len(lengths) > 1 and len({length / blocks for length, blocks in lengths}) == 1:
+        return _divided(*next(iter(lengths)))
+    low = max(math.ceil(length / blocks) for length, blocks in lengths)
+    high = min(math.ceil(length / (blocks - 1)) - 1 for length, blocks in lengths)
     power: int = 2 ** math.ceil(math.log2(low))
-    return power if low > 1 and power <= high else None
+    return power if power <= high else None
 
 
 # --- what is not known ------------------------------------------------------------------------
 
 
-def _unexplained(tensors: Mapping[str, TensorHeader]) -> tuple[str, str]:
+def _unexplained(
+    rest: Mapping[str, TensorHeader], tensors: Mapping[str, TensorHeader]
+) -> tuple[str, str]:
     """Return why the rest of a checkpoint cannot be taken for weights, and the method if known."""
     methods = {
-        name: method
-        for name in tensors
-        for pattern, method in QUANTISED_NAMES.items()
-        if pattern.search(name)
+        name: next(m for pattern, m in QUANTISED_NAMES.items() if re.search(pattern, name))
+        for name in rest
+        # Most names end so, and there may be 100,000.
+        if not name.endswith((".weight", ".bias")) and ANY_QUANTISED_NAME.search(name)
     }
     if "gptq" in methods.values() and not any(name.endswith(".g_idx") for name in methods):
         # AWQ names its tensors as GPTQ does, but has no order of columns.
@@ -493,19 +610,28 @@ def _unexplained(tensors: Mapping[str, TensorHeader]) -> tuple[str, str]:
         if methods[name]:
             return _stored_by(methods[name], name), methods[name]
         weight = re.sub(r"_scale(_inv|_2)?$|\.scale_inv$|_zero_point$", "", name)
-        if weight in tensors and tensors[weight].dtype.is_floating_point:
+        if weight not in tensors:
+            return f"`{name}` is a part of a quantised weight whose other parts are missing", ""
+        dtype = tensors[weight].dtype
+        if dtype in BYTE_DTYPES:
             return (
-                f"`{weight}` is stored in {_word(tensors[weight].dtype)} and has a scale "
-                f"(`{name}`): whether it is multiplied by it already, its files do not tell",
+                f"`{weight}` is stored in {_word(dtype)} with a `{name}`, a format that is not "
+                "known here",
                 "",
             )
-        return f"`{name}` is a part of a quantised weight whose other parts are missing", ""
-    for name, header in tensors.items():
-        if _is_mask(header.shape) or len(header.shape) < 2:
+        return (
+            f"`{weight}` is stored in {_word(dtype)} and has a scale (`{name}`): whether it is "
+            "multiplied by it already, its files do not tell",
+            "",
+        )
+    for name, header in rest.items():
+        if header.dtype in FP8_DTYPES:
+            return f"`{name}` is stored in FP8, and no scale for it is in the files", ""
+        if len(header.shape) < 2 or _is_mask(header.shape):
             continue
         if header.dtype in BYTE_DTYPES | UNSIGNED_DTYPES:
             stem = name.removesuffix("weight")
-            if f"{stem}scales" in tensors and f"{stem}biases" in tensors:
+            if f"{stem}scales" in rest and f"{stem}biases" in rest:
                 return _stored_by("mlx", name), "mlx"
             return f"`{name}` is stored in {_word(header.dtype)}, in no format known here", ""
     return "", ""
@@ -530,10 +656,11 @@ def _refused(
 ) -> Quantisation | None:
     """Return why a checkpoint is refused whose config names a method that is not undone here."""
     program = METHOD_NAMES.get(method, f"`{method}`")
-    plain, _ = _unexplained(tensors)
-    if plain or _stored_weights(tensors):
-        problem = f"its weights are quantised by {program}, which is not undone here"
-        return Quantisation(program, problem=problem, fix=_fix(card, program))
+    unexplained, _ = _unexplained(tensors, tensors)
+    if unexplained or _stored_weights(tensors, {}):
+        problem = unexplained if program in unexplained else ""
+        problem = problem or f"its weights are quantised by {program}, which is not undone here"
+        return Quantisation(program, problem=problem, fix=_fix(card))
     if method in QUANTISED_WHILE_LOADING:
         return None
     return Quantisation(
@@ -541,11 +668,11 @@ def _refused(
         problem=f"its config says that its weights are quantised by {program}, which is not "
         "undone here, but nothing in its files looks so",
         fix="Delete `quantization_config` from its config.json if they are plain weights. If not: "
-        + _fix(card, program),
+        + _fix(card),
     )
 
 
-def _fix(card: ModelCardData | None, program: str) -> str:
+def _fix(card: ModelCardData | None) -> str:
     """Return what to write instead of a quantised model, by name where its card tells it."""
     data: Mapping[str, Any] = vars(card) if card else {}
     bases = data.get("base_model") or []
@@ -561,7 +688,7 @@ def _fix(card: ModelCardData | None, program: str) -> str:
         )
     return (
         "Write the unquantised model in its place: its card does not name it, but mostly it has "
-        f"the same name without {program}."
+        "the same name without the ending that tells of the quantisation."
     )
 
 
@@ -580,6 +707,10 @@ def _format_of(weight: QuantisedWeight, dtype: torch.dtype) -> str:
     rows, columns = weight.shape[-2:]
     if weight.packing is Packing.GPT_OSS:
         return "MXFP4"
+    if weight.packing is Packing.INT32:
+        group = weight.scheme.get("group_size")
+        each = f"group of {group}" if weight.scheme.get("strategy") == "group" else "channel"
+        return f"int{weight.scheme['num_bits']}, one scale for each {each}"
     if weight.packing is Packing.FP4:
         return "MXFP4" if weight.scale_dtype in POWER_DTYPES else "NVFP4"
     kind = "FP8" if dtype in FP8_DTYPES else "int8"

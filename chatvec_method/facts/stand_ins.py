@@ -50,7 +50,8 @@ def as_mergekit_sees_them(
     """
     references = config.referenced_models()
     plain = not mixed and all(
-        checkpoints[m].model.folder is not None
+        _layers_are_told(checkpoints[m])
+        and checkpoints[m].model.folder is not None
         and m.lora is None
         and checkpoints[m].quantisation is None
         for m in references
@@ -78,10 +79,27 @@ def _all_defined(
     with quiet():
         return all(
             checkpoints[m].quantisation is None
+            and _layers_are_told(checkpoints[m])
             and len(checkpoints[m].model.config.architectures or ()) == 1
             and arch_info_for_config(checkpoints[m].model.config) is not None
             for m in references
         )
+
+
+def _layers_are_told(checkpoint: Checkpoint) -> bool:
+    """Tell whether a config has the number of layers where mergekit's definition looks for it."""
+    config = checkpoint.model.config
+    if len(config.architectures or ()) != 1:
+        return True
+    with quiet():
+        architecture = arch_info_for_config(config)
+    try:
+        for module in architecture.modules.values() if architecture else ():
+            if module.architecture.num_layers_config_key():
+                module.architecture.num_layers(config)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _cp(config: MergeConfiguration) -> ModelReference | None:
@@ -98,6 +116,9 @@ def _write_stand_in(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir()
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
+    if not _layers_are_told(checkpoint):
+        # By no definition, then: mergekit infers the parts from the names of the tensors.
+        settings["architectures"] = [f"{name}AsStored" for name in model.config.architectures]
     text = json.dumps(settings, default=lambda value: str(value).removeprefix("torch."))
     (folder / "config.json").write_text(text, encoding="utf-8")
     if model.folder is not None and settings.get("auto_map"):

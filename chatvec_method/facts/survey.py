@@ -23,7 +23,7 @@ from chatvec_method.facts.vocabulary import Vocabulary, align_vocabularies
 from chatvec_method.recipe.file import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Survey:
     """What a recipe's merge will be, as far as it can be found out."""
 
@@ -39,6 +39,11 @@ class Survey:
     format: ChatFormat | None
     problems: tuple[ChatVecError, ...]
     """Why something is missing above."""
+
+    def __repr__(self) -> str:
+        tensors = f"{len(self.plan.tensors)} tensors" if self.plan else "no plan"
+        problems = "".join(f", {problem}" for problem in self.problems)
+        return f"<Survey of {self.recipe.name}: {len(self.models)} models, {tensors}{problems}>"
 
     def ready(self) -> ReadySurvey:
         """Return the same with nothing missing.
@@ -72,7 +77,7 @@ class Survey:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReadySurvey:
     """What a recipe's merge will be, all that a merge needs to know."""
 
@@ -85,6 +90,10 @@ class ReadySurvey:
     tokens: Mapping[str, int]
     """The output's tokens and their ids."""
     format: ChatFormat
+
+    def __repr__(self) -> str:
+        models, tensors = len(self.models), len(self.plan.tensors)
+        return f"<ReadySurvey of {self.recipe.name}: {models} models, {tensors} tensors>"
 
     def ready(self) -> ReadySurvey:
         """Return itself: what takes a survey need not ask which kind it is."""

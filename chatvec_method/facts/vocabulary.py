@@ -21,7 +21,7 @@ from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig,
 from transformers import PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError, first_line
-from chatvec_method.facts.models import Model, text_config
+from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.quiet import quiet
@@ -176,9 +176,10 @@ def _rows(plan: MergePlan, model: Model) -> int | None:
     for tensor in plan.tensors:
         header, axis = tensor.header(model.reference), tensor.weight.vocabulary_axis
         if tensor.kind == "embeddings" and header is not None and axis is not None:
-            return header.shape[axis]
+            of_tensor: int = header.shape[axis]
+            return of_tensor
     config, key = text_config(model.config), plan.architecture.vocab_size_config_key
-    rows = getattr(config, (key or "vocab_size").rpartition(".")[2], None)
+    rows = config_value(config, (key or "vocab_size").rpartition(".")[2])
     return rows if isinstance(rows, int) else None
 
 

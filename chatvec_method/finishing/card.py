@@ -27,7 +27,7 @@ from chatvec_method.facts.chat_format import (
 )
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.pictures.style import shown
 
 PAPER = "https://arxiv.org/abs/2310.04799"
@@ -111,7 +111,7 @@ Made on {{ date }} with {{ versions }} from this configuration:
 """
 
 
-def model_card(survey: Survey, name: str, date: str) -> str:
+def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
     """Return the card of a merge's output, as the hub takes it.
 
     Args:
@@ -119,9 +119,8 @@ def model_card(survey: Survey, name: str, date: str) -> str:
         name: What the model is called.
         date: The day on which it was made, as in `2025-01-31`.
     """
+    survey = survey.ready()
     plan, chat = survey.plan, survey.format
-    if plan is None or chat is None:
-        raise ValueError("a card tells of a merge that can be made")
     recipe = survey.recipe.text.rstrip()
     card = ModelCard.from_template(
         _metadata(survey, plan, chat),
@@ -145,11 +144,11 @@ def model_card(survey: Survey, name: str, date: str) -> str:
 
 def date_of(card: str) -> str | None:
     """Return the day on which a card says that its model was made; None if it is none of ours."""
-    found = re.search(r"^Made on (\d{4}-\d\d-\d\d) with chatvec-method ", card, re.MULTILINE)
-    return found[1] if found else None
+    line = re.search(r"^Made on (\d{4}-\d\d-\d\d) with chatvec-method ", card, re.MULTILINE)
+    return line[1] if line else None
 
 
-def _metadata(survey: Survey, plan: MergePlan, chat: ChatFormat) -> ModelCardData:
+def _metadata(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> ModelCardData:
     hub_names = _hub_names(plan)
     languages = _languages(survey, plan)
     plain = [code for code in languages if re.fullmatch("[a-z]{2,3}|multilingual|code", code)]
@@ -218,7 +217,7 @@ def _sum(plan: MergePlan) -> str:
     return " + ".join(f"ratio_{i} · (θ_chat_{i} − θ_base)" for i in numbered)
 
 
-def _models(survey: Survey, plan: MergePlan) -> str:
+def _models(survey: ReadySurvey, plan: MergePlan) -> str:
     header = ["role", "model", "licence", "languages"]
     rows = []
     for role, reference in _in_roles(plan):
@@ -230,12 +229,12 @@ def _models(survey: Survey, plan: MergePlan) -> str:
     return _table(header, rows)
 
 
-def _languages(survey: Survey, plan: MergePlan) -> list[str]:
+def _languages(survey: ReadySurvey, plan: MergePlan) -> list[str]:
     """Return the recipe's language first, then those of the models' cards."""
-    found = _codes(survey.recipe.metadata.get("language"))
+    codes = _codes(survey.recipe.metadata.get("language"))
     for _, reference in _in_roles(plan):
-        found += _own_languages(survey.models[reference])
-    return list(dict.fromkeys(found))
+        codes += _own_languages(survey.models[reference])
+    return list(dict.fromkeys(codes))
 
 
 def _own_languages(model: Model) -> list[str]:
@@ -248,14 +247,14 @@ def _codes(value: Any) -> list[str]:
     return ["no" if v is False else v for v in values if v is False or isinstance(v, str)]
 
 
-def _licence(model: Model, survey: Survey) -> str | None:
+def _licence(model: Model, survey: ReadySurvey) -> str | None:
     """Return a model's licence, of its card or else of the recipe."""
     stated = model.card.license
     if isinstance(stated, list):
         stated = " and ".join(map(str, stated))
     if stated == "other":
         stated = model.card.license_name or stated
-    if stated is None and survey.plan is not None:
+    if stated is None:
         roles, listed = survey.plan.roles, survey.recipe.metadata.get("licences")
         listed = listed if isinstance(listed, dict) else {}
         chats = listed.get("chat")
@@ -266,15 +265,15 @@ def _licence(model: Model, survey: Survey) -> str | None:
     return stated if isinstance(stated, str) else None
 
 
-def _common_licence(survey: Survey, plan: MergePlan) -> dict[str, Any]:
+def _common_licence(survey: ReadySurvey, plan: MergePlan) -> dict[str, Any]:
     """Return the licence in the words of the hub: `other`, where it is not the same for all."""
     models = [survey.models[reference] for _, reference in _in_roles(plan)]
     names = list(dict.fromkeys(_licence(model, survey) for model in models))
     if None in names:
         return {}
     joined = "-and-".join(str(name) for name in names)
-    known_to_hub = all(model.card.license != "other" for model in models)
-    if len(names) == 1 and known_to_hub and re.fullmatch("[a-z0-9.-]+", joined):
+    in_words_of_hub = all(model.card.license != "other" for model in models)
+    if len(names) == 1 and in_words_of_hub and re.fullmatch("[a-z0-9.-]+", joined):
         return {"license": joined}
     links = {model.card.license_link for model in models}
     link = links.pop() if len(links) == 1 else None
@@ -285,7 +284,7 @@ def _common_licence(survey: Survey, plan: MergePlan) -> dict[str, Any]:
     }
 
 
-def _licences(survey: Survey, plan: MergePlan) -> str:
+def _licences(survey: ReadySurvey, plan: MergePlan) -> str:
     stated = {_licence(survey.models[reference], survey) for _, reference in _in_roles(plan)}
     if None in stated:
         return "All of the models' licences apply to the result; not all of them are stated here."
@@ -332,7 +331,7 @@ def _folded(table: str, rows: int) -> str:
 # --- The chat format -------------------------------------------------------------------------
 
 
-def _chat(survey: Survey, plan: MergePlan, chat: ChatFormat) -> Iterator[str]:
+def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[str]:
     yield (
         f"The chat template comes from {chat.template.origin}."
         if chat.template

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,8 +20,8 @@ class FileChange:
     """What became of a file of the output."""
 
     name: str
-    before: Content
-    after: Content
+    before: Content = field(repr=False)
+    after: Content = field(repr=False)
 
 
 def json_text(text: str, old: Mapping[str, Any], new: dict[str, Any]) -> str:
@@ -33,17 +33,26 @@ def json_text(text: str, old: Mapping[str, Any], new: dict[str, Any]) -> str:
     return json.dumps(new, indent=2, ensure_ascii=False) + ("\n" if text.endswith("\n") else "")
 
 
-def text_of(file: Path) -> str | None:
-    """Return a file's text; None where there is no file."""
-    return file.read_bytes().decode("utf-8") if file.is_file() else None
+def json_content(data: bytes) -> dict[str, Any] | None:
+    """Return what a JSON file says; None if it is none, or no mapping."""
+    try:
+        content = json.loads(data.decode("utf-8"))
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def content_of(file: Path) -> Content:
     """Return a file's text, or its bytes where it is none; None where there is no file."""
+    return as_content(file.read_bytes()) if file.is_file() else None
+
+
+def as_content(data: bytes) -> str | bytes:
+    """Return the text that some bytes are, or the bytes where they are none."""
     try:
-        return text_of(file)
+        return data.decode("utf-8")
     except UnicodeDecodeError:
-        return file.read_bytes()
+        return data
 
 
 def write_content(file: Path, content: Content) -> None:

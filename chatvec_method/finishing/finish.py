@@ -20,10 +20,10 @@ from transformers.utils import (
 from chatvec_method.facts.chat_format import (
     chat_format,
 )
-from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.configs import config_text, generation_config_text
+from chatvec_method.finishing.donors import companions
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
@@ -57,20 +57,20 @@ def finish(
     Raises:
         ChatVecError: The folder is not that recipe's output, or cannot be written to.
     """
-    survey = survey.ready()
-    plan, chat = survey.plan, survey.format
-    output = look_at(out, survey, plan)
-    tokens = usable_tokens(output, plan, survey.tokens)
-    if tokens != survey.tokens:
-        chat = chat_format(survey.recipe.config, plan.roles, survey.models, tokens)
-        survey = replace(survey, tokens=tokens, format=chat)
+    ready = survey.ready()
+    output = look_at(out, ready)
+    tokens = usable_tokens(output, ready.plan, ready.tokens)
+    if tokens != ready.tokens:
+        chat = chat_format(ready.recipe.config, ready.plan.roles, ready.models, tokens)
+        ready = replace(ready, tokens=tokens, format=chat)
 
-    files: dict[str, Content] = {RECIPE_FILE: survey.recipe.text}
-    files |= tokenizer_files(out, survey, chat)
-    files[GENERATION_CONFIG_NAME] = generation_config_text(survey, plan, chat)
-    files[CONFIG_NAME] = config_text(out, output, survey, plan, chat)
+    files: dict[str, Content] = {RECIPE_FILE: ready.recipe.text}
+    files |= companions(ready)
+    files |= tokenizer_files(out, ready, ready.format)
+    files[GENERATION_CONFIG_NAME] = generation_config_text(ready, ready.format)
+    files[CONFIG_NAME] = config_text(output, ready, ready.format)
     if card:
-        files |= _card_files(out, survey, plan, name or out.resolve().name)
+        files |= _card_files(out, ready, name or out.resolve().name)
 
     changes = tuple(
         FileChange(file, before, after)
@@ -83,22 +83,10 @@ def finish(
     return changes
 
 
-# --- Is this that recipe's output? -----------------------------------------------------------
-
-
-# --- The tokenizer ---------------------------------------------------------------------------
-
-
-# --- The configs -----------------------------------------------------------------------------
-
-
-# --- The card and the files ------------------------------------------------------------------
-
-
-def _card_files(out: Path, survey: Survey, plan: MergePlan, name: str) -> dict[str, Content]:
+def _card_files(out: Path, survey: ReadySurvey, name: str) -> dict[str, Content]:
     card = model_card(survey, name, date.today().isoformat())
     held = content_of(out / CARD_FILE)
     written = date_of(held) if isinstance(held, str) else None
     if written is not None and model_card(survey, name, written) == held:
         card = model_card(survey, name, written)  # nothing but the day has changed
-    return {CARD_FILE: card, PICTURE_FILE: ratio_picture(plan)}
+    return {CARD_FILE: card, PICTURE_FILE: ratio_picture(survey.plan)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ from transformers.utils import (
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, look_up
-from chatvec_method.facts.output import expected_headers
-from chatvec_method.facts.plan import MergePlan
-from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.plan import OTHER_PARTS, MergePlan, PlannedTensor
+from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.tokenizer_files import has_tokenizer
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.recipe.file import METADATA, Recipe, read_recipe
@@ -28,6 +28,7 @@ MODEL_KEYS = ("model", "base_model", "source", "tokenizer_source")
 """The keys of a recipe under which the name of a model stands."""
 
 
+PER_LAYER = re.compile(r"per_layer")
 FREE_KEYS = ("chat_template", METADATA)
 """The keys of a recipe that may have changed since the merge: no weight depends on them."""
 
@@ -50,7 +51,7 @@ def recipe_of(out: Path) -> Recipe:
     return read_recipe(file)
 
 
-def look_at(out: Path, survey: Survey, plan: MergePlan) -> Model:
+def look_at(out: Path, survey: ReadySurvey) -> Model:
     """Return what is known of the output, after making sure that it is the recipe's."""
     if not (out / CONFIG_NAME).is_file():
         what = f"it has no {CONFIG_NAME}" if out.is_dir() else "there is no such folder"
@@ -61,7 +62,7 @@ def look_at(out: Path, survey: Survey, plan: MergePlan) -> Model:
     _check_same_recipe(out, survey.recipe)
     reference = ModelReference(model=ModelPath(path=str(out)))
     output = look_up(reference, survey.options.trust_remote_code)
-    _check_tensors(out, output, survey, plan)
+    _check_tensors(out, output, survey)
     if has_tokenizer(out):
         _check_tokenizer(out, output, survey)
     elif _in_chance_order(survey):
@@ -97,20 +98,32 @@ def _settings(value: Any, numbers: dict[str, int], key: str = "") -> Any:
     return numbers.setdefault(value, len(numbers)) if key in MODEL_KEYS else value
 
 
-def _check_tensors(out: Path, output: Model, survey: Survey, plan: MergePlan) -> None:
+def _check_tensors(out: Path, output: Model, survey: ReadySurvey) -> None:
     fix = "Merge again, or pass the recipe that it was made from with `--recipe RECIPE`."
     if output.tensors is None or output.file_problem:
         raise ChatVecError(f"{out} is not whole: {output.file_problem}.", "Merge again.")
-    planned = {tensor.name: tensor for tensor in plan.tensors}
+    planned = {tensor.name: tensor for tensor in survey.plan.tensors}
     # What transformers does not load, stock mergekit leaves out too, and nothing else misses it.
-    needed = {name for name, tensor in planned.items() if not plan.is_spare(tensor)}
-    if missing := sorted(needed - output.tensors.keys()):
+    needed = {name for name, tensor in planned.items() if not survey.plan.is_spare(tensor)}
+    # And it writes some under other names, experts joined for one.
+    as_stock = {name for name in needed if planned[name].in_stock in output.tensors}
+    stock_names = {tensor.in_stock for tensor in planned.values()}
+    missing = sorted(needed - output.tensors.keys() - as_stock)
+    if missing and not any(planned[name].by_mergekit for name in missing):
+        raise ChatVecError(
+            f"{out} lacks {len(missing)} tensors that cp has ({missing[0]}): stock mergekit leaves "
+            "them out, and no file can make up for them.",
+            "Merge with `chatvec merge`, which keeps them.",
+            code="stock-drops-tensors",
+        )
+    if missing:
         raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
-    if extra := sorted(output.tensors.keys() - planned.keys()):
+    if extra := sorted(
+        output.tensors.keys() - planned.keys() - stock_names - {*survey.plan.ignored}
+    ):
         raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
-    headers = expected_headers(plan, survey.vocabulary)
     for name in planned.keys() & output.tensors.keys():
-        shape, expected = output.tensors[name].shape, headers[name]
+        shape, expected = output.tensors[name].shape, survey.expected[name]
         if expected and shape != expected.shape:
             raise ChatVecError(
                 f"{out}: {name} is {list(shape)}, and the recipe makes it {list(expected.shape)}.",
@@ -118,13 +131,13 @@ def _check_tensors(out: Path, output: Model, survey: Survey, plan: MergePlan) ->
             )
 
 
-def _check_tokenizer(out: Path, output: Model, survey: Survey) -> None:
+def _check_tokenizer(out: Path, output: Model, survey: ReadySurvey) -> None:
     if output.tokenizer is None:
         raise ChatVecError(
             f"{out}: its tokenizer does not load ({output.tokenizer_problem}).",
             "Remove its tokenizer files and run this again, which writes them anew.",
         )
-    own, expected = output.tokenizer.ids, survey.tokens or {}
+    own, expected = output.tokenizer.ids, survey.tokens
     for token in sorted(own.keys() | expected.keys()):
         if token in own and token in expected and _in_chance_order(survey):
             continue
@@ -136,7 +149,7 @@ def _check_tokenizer(out: Path, output: Model, survey: Survey) -> None:
             )
 
 
-def _in_chance_order(survey: Survey) -> bool:
+def _in_chance_order(survey: ReadySurvey) -> bool:
     """Whether mergekit numbers the tokens in an order that is another in each process."""
     config = survey.recipe.config
     return tokenizer_source(config) == "union"
@@ -153,8 +166,22 @@ def usable_tokens(output: Model, plan: MergePlan, planned: Mapping[str, int]) ->
 
 def rows_of(output: Model, plan: MergePlan) -> int | None:
     """Return how many rows the output's embeddings have; None without embeddings."""
-    for tensor in plan.tensors:
-        if tensor.kind == "embeddings" and output.tensors is not None:
-            axis = tensor.weight.vocabulary_axis or 0
-            return output.tensors[tensor.name].shape[axis]
-    return None
+    tensor = embeddings_of(plan)
+    if tensor is None or output.tensors is None:
+        return None
+    return output.tensors[tensor.name].shape[tensor.weight.vocabulary_axis or 0]
+
+
+def embeddings_of(plan: MergePlan) -> PlannedTensor | None:
+    """Return the embeddings of the language model; None without any.
+
+    Parts that see or hear have some of their own, and some models have more for each layer.
+    """
+    embeddings = [
+        tensor
+        for tensor in plan.tensors
+        if tensor.kind == "embeddings" and tensor.weight.vocabulary_axis is not None
+    ]
+    own = [t for t in embeddings if not OTHER_PARTS.search(t.name)] or embeddings
+    main = [t for t in own if not PER_LAYER.search(t.name)] or own
+    return next(iter(main), None)

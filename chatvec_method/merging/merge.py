@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 import torch
 from mergekit.common import ModelReference
@@ -28,9 +27,10 @@ from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.output import RECIPE_FILE
-from chatvec_method.merging.config_file import copy_tagalong_files, write_config
+from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify
+from chatvec_method.progress import Progress
 from chatvec_method.weights.fetching import fetched
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.staging import Staging, staged
@@ -40,17 +40,6 @@ STREAM_PROBLEM = re.compile(r"PytorchStreamWriter|iostream error|unexpected pos"
 """What torch says where pickles cannot be written; it does not say why."""
 MEMORY_PROBLEM = re.compile(r"can't allocate memory|not enough memory|out of memory")
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a merge is."""
-
-    phase: Literal["fetch", "merge", "finish", "verify"]
-    done: int
-    total: int | None
-    """In models for `fetch`, which downloads those that are on the hub; in bytes of the output for
-    `merge` and `verify`, None where they are not known; 1 for `finish`."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +162,6 @@ def _run(
     count(0)
     stream_weights(survey, folder, reader, count)
     write_config(survey, folder)
-    copy_tagalong_files(survey, folder)
     (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
 
 

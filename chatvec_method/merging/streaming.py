@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mergekit.io import TensorWriter
@@ -208,7 +209,7 @@ class _Parts:
 
     def _buffer(self, merge: _Merge) -> Tensor:
         """Return this thread's own."""
-        kept: dict[tuple[torch.dtype, torch.device], Tensor] = self._buffers.__dict__
+        kept: dict[Any, Tensor] = self._buffers.__dict__
         key = (merge.dtype, merge.device)
         if key not in kept:
             kept[key] = torch.empty(PART, dtype=merge.dtype, device=merge.device)

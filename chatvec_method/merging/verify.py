@@ -23,7 +23,7 @@ from transformers import PretrainedConfig
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
-from chatvec_method.facts.models import Model, TensorHeader, look_up, text_config
+from chatvec_method.facts.models import Model, TensorHeader, config_value, look_up, text_config
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.merging.recompute import (
@@ -74,9 +74,9 @@ class _Output:
                 self.opened = safe_open(path, "pt")
             else:
                 self.opened = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if isinstance(self.opened, dict):
-            return self.opened[name]
-        return self.opened.get_tensor(name)
+        is_pickle = isinstance(self.opened, dict)
+        tensor: Tensor = self.opened[name] if is_pickle else self.opened.get_tensor(name)
+        return tensor
 
 
 def verify(
@@ -174,7 +174,11 @@ def _check_config(model: Model, plan: MergePlan, output: _Output) -> None:
     if embeddings is not None:
         rows = headers[embeddings.name].shape[embeddings.weight.vocabulary_axis or 0]
         reason = f"{embeddings.name} has as many rows"
-        _check_field(text, plan.architecture.vocab_size_config_key, "vocab_size", rows, reason)
+        donor = embeddings.header(plan.config.base_model)
+        key = plan.architecture.vocab_size_config_key
+        if donor is None or rows != donor.shape[embeddings.weight.vocabulary_axis or 0]:
+            # Where rows are the donor's, so is what its config says of them.
+            _check_field(text, key, "vocab_size", rows, reason)
     module = plan.architecture.modules.get(plan.module)
     if module is not None and plan.layers:
         key = module.architecture.num_layers_config_key()
@@ -215,7 +219,7 @@ def _check_tied(model: Model, plan: MergePlan, output: _Output) -> None:
     headers = model.tensors or {}
     heads = [t for t in plan.tensors if t.kind == "head" and len(headers[t.name].shape) == 2]
     embeddings = _of_kind(plan, "embeddings")
-    if not model.config.tie_word_embeddings:
+    if not config_value(model.config, "tie_word_embeddings"):
         for weight in plan.architecture.all_weights(model.config):
             if weight.tied_names and weight.name not in headers:
                 stored = f"{weight.name} is not stored"
@@ -240,10 +244,8 @@ def _check_field(
 ) -> None:
     """Check what a config says under mergekit's key for something, or the usual one."""
     name = (key or usual_key).rpartition(".")[2]
-    if not hasattr(config, name):
-        return
-    value = getattr(config, name)
-    if value != expected:
+    value = config_value(config, name)
+    if value is not None and value != expected:
         both = (str(each).removeprefix("torch.") for each in (value, expected))
         raise ChatVecError(
             f"config.json of the output has {name} {' in place of '.join(both)}: {reason}.", AGAIN

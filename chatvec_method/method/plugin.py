@@ -70,7 +70,7 @@ def _out_dtype_of_recipe(value: Any) -> torch.dtype | None:
     return weights_dtype(planner.config.out_dtype) if planner else value
 
 
-class ChatVector(MergeMethod):
+class ChatVector(MergeMethod):  # type: ignore[misc]
     """θ_cp + Σ ratio · (θ_chat − θ_base), for each tensor (arXiv 2310.04799).
 
     Parameters in a recipe: `role` (base, chat or cp) under each model; `ratio` (a finite number, a

@@ -194,7 +194,7 @@ def _end(text: str, node: Any) -> int:
     """Return where a node's text ends; a block's own mark lies behind what follows it."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         return _end(text, _last(node))
-    end = node.end_mark.index
+    end: int = node.end_mark.index
     if isinstance(node, ScalarNode) and node.style in ("|", ">"):
         return len(text[:end].rstrip())  # the mark is behind the empty lines that follow
     return end

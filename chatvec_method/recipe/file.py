@@ -35,7 +35,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """The keys and list indices that lead to a value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """A recipe, as text and as mergekit understands it."""
 
@@ -46,6 +46,9 @@ class Recipe:
     """All that the YAML says."""
     config: MergeConfiguration
     """What mergekit takes of it."""
+
+    def __repr__(self) -> str:
+        return f"<Recipe {self.name}>"
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Conversation:
         """Return the conversation without its oldest turns; the system message stays."""
         return replace(self, turns=self.turns[turns:])
 
-    def obey(self, line: str) -> Obeyed:
+    def obey(self, line: str) -> Outcome:
         """Do what a line that begins with / says.
 
         Raises:
@@ -46,20 +46,20 @@ class Conversation:
         command, _, rest = line.strip().partition(" ")
         match command:
             case "/reset":
-                return Obeyed(replace(self, turns=()), "Forgotten.")
+                return Outcome(replace(self, turns=()), "Forgotten.")
             case "/system":
                 system = rest.strip() or None
                 said = "A new system message" if system else "No system message"
-                return Obeyed(Conversation(system), f"{said}; the conversation begins again.")
+                return Outcome(Conversation(system), f"{said}; the conversation begins again.")
             case "/help":
-                return Obeyed(self, COMMANDS)
+                return Outcome(self, COMMANDS)
             case "/quit":
-                return Obeyed(self, over=True)
+                return Outcome(self, over=True)
         raise ChatVecError(f"there is no command {command}.", "/help lists those there are.")
 
 
 @dataclass(frozen=True)
-class Obeyed:
+class Outcome:
     """What a command made of a conversation."""
 
     conversation: Conversation

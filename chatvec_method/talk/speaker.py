@@ -54,23 +54,25 @@ def load(
         ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
     """
     _check_folder(model)
-    placed = _placement(device)
-    tokenizer = _loading(model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
-    template = _template(model, tokenizer, like)
-    weights, report = _loading(
+    placement = _placement(device)
+    tokenizer = _load_part(
+        model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
+    )
+    template = _template(model, tokenizer, like)  # before the weights, which take their time
+    weights, report = _load_part(
         model,
         AutoModelForCausalLM.from_pretrained,
         dtype="auto",
         output_loading_info=True,
         trust_remote_code=trust_remote_code,
-        **placed,
+        **placement,
     )
     if missing := sorted(report["missing_keys"]):
         raise ChatVecError(
             f"{model} lacks {len(missing)} of its tensors, {missing[0]} among them.",
             "Run the merge to its end.",
         )
-    return Speaker(model, weights, tokenizer, template, _stop_tokens(weights, tokenizer, like))
+    return Speaker.of(weights, tokenizer, name=model, template=template, like=like)
 
 
 def _check_folder(model: str) -> None:
@@ -107,10 +109,10 @@ def _placement(device: str) -> dict[str, str]:
     return {"device_map": device}
 
 
-def _loading(model: str, load: Callable[..., Any], **settings: Any) -> Any:
+def _load_part(model: str, read: Callable[..., Any], **settings: Any) -> Any:
     """Load a part of a model; what goes wrong there is told in one line."""
     try:
-        return load(model, **settings)
+        return read(model, **settings)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(model) from error
     except Exception as error:  # the libraries raise what they like for a file that is not right
@@ -180,6 +182,37 @@ class Speaker:
     """The chat template, in Jinja."""
     stop_tokens: tuple[int, ...]
 
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        template: str | None = None,
+        like: Speaker | None = None,
+    ) -> Speaker:
+        """Let a model that is loaded already be talked to.
+
+        Args:
+            model: The model; it stops where its generation config says, else at its tokenizer's end
+                of text.
+            tokenizer: Its tokenizer.
+            name: What messages call it.
+            template: The chat template; by default the tokenizer's own.
+            like: See `load`.
+
+        Raises:
+            ChatVecError: Nothing says how it chats.
+        """
+        return cls(
+            name,
+            model,
+            tokenizer,
+            template or _template(name, tokenizer, like),
+            _stop_tokens(model, tokenizer, like),
+        )
+
     def prompt(
         self, conversation: Conversation, request: str, max_new_tokens: int | None = None
     ) -> Prompt:
@@ -235,7 +268,8 @@ class Speaker:
                 if system
                 else f"Run `chatvec finish {self.name}`, or look at its chat_template.jinja.",
             ) from error
-        return encoded["input_ids"]
+        ids: Tensor = encoded["input_ids"]
+        return ids
 
 
 class Answer:

@@ -1,15 +1,16 @@
 """A quantised weight as the numbers that it stands for, in float32.
 
-The arithmetic is that of transformers: `Fp8Dequantize` for a value for each element, or two
-four-bit floats in a byte, and `convert_moe_packed_tensors` for gpt-oss. What they leave to their
-callers is done here: which rows share a scale where the last block is cut short or only a part of
-the rows is wanted, the kinds of scale that they do not take, and that memory stays small.
+The arithmetic is that of the formats' own programs: transformers' `Fp8Dequantize` for a value for
+each element, or two four-bit floats in a byte, its `convert_moe_packed_tensors` for gpt-oss, and
+compressed-tensors' decompression for packed integers. What they leave to their callers is done
+here: which rows share a scale where the last block is cut short or only a part of the rows is
+wanted, the kinds of scale that they do not take, and that memory stays small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import transformers
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.quantisation import (
+    TRANSFORMERS_FLOOR,
+    WORD_BITS,
     Packing,
     Part,
     Quantisation,
@@ -31,7 +34,9 @@ CHUNK = 2**22
 def dequantised(
     quantisation: Quantisation, name: str, parts: Sequence[Tensor], rows: slice | None = None
 ) -> Tensor:
-    """Return a weight in float32: its values times their scales, each rounded once.
+    """Return a weight in float32: its values times their scales, each product rounded once.
+
+    NVFP4's two scales are multiplied first, and rounded, as its makers define it.
 
     Args:
         quantisation: Of the checkpoint.
@@ -49,6 +54,9 @@ def dequantised(
     shape = (max(last - first, 0), *weight.shape[1:])
     values = by_part[Part.VALUES][first:last]
     out = torch.empty(shape, dtype=torch.float32, device=values.device)
+    if weight.packing is Packing.INT32:
+        _fill_from_words(out, by_part, weight, first)
+        return out
     if weight.packing is Packing.GPT_OSS:
         _fill_from_blocks(out, values, by_part[Part.SCALE][first:last])
         return out
@@ -135,7 +143,7 @@ def _product(values: Tensor, scale: Tensor) -> Tensor:
     from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
     try:
-        operation = Fp8Dequantize(None)  # type: ignore[no-untyped-call]
+        operation = Fp8Dequantize(None)
         product = operation.convert({"x.weight": [values], "x.weight_scale_inv": [scale]})
         result: Tensor = product["x.weight"][0]
     except (KeyError, AttributeError, TypeError) as error:
@@ -149,7 +157,7 @@ def _not_as_expected() -> ChatVecError:
     return ChatVecError(
         f"transformers {transformers.__version__} does not dequantise FP8 in the way that is "
         "known here.",
-        "Install 5.8 to 5.24, which do: `pip install 'transformers>=5.8,<=5.24'`.",
+        f"Install another, {TRANSFORMERS_FLOOR} to 5.24: `pip install 'transformers~=5.24.0'`.",
         code="transformers-unknown",
     )
 
@@ -161,3 +169,40 @@ def _fill_from_blocks(out: Tensor, blocks: Tensor, scales: Tensor) -> None:
     for expert in range(len(out)):
         part = slice(expert, expert + 1)
         out[part] = convert_moe_packed_tensors(blocks[part], scales[part], dtype=torch.float32)
+
+
+def _fill_from_words(
+    out: Tensor, parts: Mapping[Part, Tensor], weight: QuantisedWeight, first: int
+) -> None:
+    """Write a matrix of packed integers from a row on, as compressed-tensors takes them apart."""
+    # Imported late: it is an extra.
+    from compressed_tensors.compressors import (  # type: ignore[import-untyped]
+        BaseCompressor,
+    )
+    from compressed_tensors.quantization import (  # type: ignore[import-untyped]
+        QuantizationArgs,
+        QuantizationScheme,
+    )
+
+    compressor = BaseCompressor.get_value_from_registry("pack-quantized")
+    scheme = QuantizationScheme(targets=[], weights=QuantizationArgs(**weight.scheme))
+    bits, (rows, columns) = weight.scheme["num_bits"], weight.shape
+    # Zero points are packed down the rows, so rows are taken in steps that fill their words.
+    step = max(CHUNK // max(columns, 1) // WORD_BITS, 1) * WORD_BITS
+    last = first + len(out)
+    for start in range(first // WORD_BITS * WORD_BITS, last, step):
+        stop = min(start + step, rows)
+        state = {
+            "weight_packed": parts[Part.VALUES][start:stop],
+            "weight_scale": parts[Part.SCALE][start:stop].float(),  # it multiplies in their dtype
+            "weight_shape": torch.tensor([stop - start, columns]),
+        }
+        if Part.ZERO_POINT in parts:
+            words = parts[Part.ZERO_POINT][start * bits // WORD_BITS :]
+            words = words[: math.ceil((stop - start) * bits / WORD_BITS)]
+            # The library transposes them, and fails on one word unless it then lies row by row.
+            words = words.t().clone(memory_format=torch.contiguous_format).t()
+            state["weight_zero_point"] = words
+        chunk: Tensor = compressor.decompress(state, scheme)["weight"]
+        begin, end = max(start, first), min(stop, last)
+        out[begin - first : end - first] = chunk[begin - start : end - start]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import torch
 from mergekit.common import ModelReference
@@ -19,8 +21,8 @@ from chatvec_method.weights.reading import Reader
 class Inputs:
     """A tensor's elements, in the order in which the output has them.
 
-    What is mapped is not read before it is asked for, and rows that are matched by token are never
-    all in memory; what has to be dequantised or converted is.
+    What is mapped is not read before it is asked for; rows that are dequantised or matched by token
+    are never all in memory. What has to be converted is.
     """
 
     def __init__(
@@ -31,70 +33,109 @@ class Inputs:
         tensor: PlannedTensor,
     ) -> None:
         self.tensor = tensor
-        self.readers = tensor.readers
         self.shape = torch.Size(survey.headers[tensor.name].shape)
+        cast = weights_dtype(tensor.weight.force_dtype or survey.recipe.config.dtype)
         axis = tensor.weight.vocabulary_axis
-        self._matching = matching if axis is not None else None
-        self._cast = weights_dtype(tensor.weight.force_dtype or survey.recipe.config.dtype)
-        self._tensors: dict[ModelReference, Tensor] = {}
-        for model in self._needed():
-            source = tensor.sources.get(model)
-            if source is not None:
-                self._tensors[model] = reader.tensor(model, source)
-        if self._matching is None:
-            self._flat = {m: self._tensors[m].contiguous().view(-1) for m in self.readers}
+        self._elements: Mapping[ModelReference, _Elements]
+        if matching is not None and axis is not None:
+            rows = _MatchedRows(tensor, reader, matching, cast)
+            self._elements = {model: rows.of(model, self.shape) for model in tensor.readers}
         else:
-            # The vocabulary's axis comes first here, and goes back where all of it is asked for.
-            self._tensors = {
-                model: tensor_.movedim(axis or 0, 0) for model, tensor_ in self._tensors.items()
-            }
-            if self._cast is not None:
-                self._tensors = {m: t.to(self._cast) for m, t in self._tensors.items()}
-            self._padding: dict[ModelReference, Tensor] = {}
-            self._lock = threading.Lock()
-            if axis:
-                whole = {m: self._rows(m, 0, self.shape[axis]) for m in self.readers}
-                self._flat = {
-                    model: rows.movedim(0, axis).contiguous().view(-1)
-                    for model, rows in whole.items()
-                }
-                self._matching = None
+            self._elements = {m: _elements(tensor, reader, m, cast) for m in tensor.readers}
 
-    def part(self, elements: slice) -> Mapping[ModelReference, Tensor]:
+    def part(self, elements: slice) -> dict[ModelReference, Tensor]:
         """Return some elements of each model that the sum needs, in a row.
 
         Args:
             elements: Which of them, from start to stop.
         """
-        if self._matching is None:
-            parts = {model: flat[elements] for model, flat in self._flat.items()}
-            return (
-                parts if self._cast is None else {m: self._as_loaded(p) for m, p in parts.items()}
-            )
-        width = self.shape[1:].numel()
-        first, last = elements.start // width, -(-elements.stop // width)
-        inside = slice(elements.start - first * width, elements.stop - first * width)
-        return {model: self._rows(model, first, last).reshape(-1)[inside] for model in self.readers}
+        return {model: of_model(elements) for model, of_model in self._elements.items()}
 
-    def _as_loaded(self, part: Tensor) -> Tensor:
-        return part.to(self._cast) if part.is_floating_point() else part
 
-    def _needed(self) -> list[ModelReference]:
-        """Return the models whose tensor is read, those included that only give some rows."""
-        if self._matching is None:
-            return list(self.readers)
-        donors = frozenset[ModelReference]().union(*map(self._matching.donors, self.readers))
-        # All of them say to which dtype the rows are promoted, which costs nothing to know.
-        return [m for m in self._matching.models if m in donors or m in self.tensor.sources]
+_Elements: TypeAlias = Callable[[slice], Tensor]
+"""Gives some elements of a tensor, in a row."""
+
+
+def _elements(
+    tensor: PlannedTensor, reader: Reader, model: ModelReference, cast: torch.dtype | None
+) -> _Elements:
+    source = tensor.sources[model]
+    assert source is not None  # a model that lacks it is no reader
+    if source.conversion is None and source.weights[0].quantised:
+        return _in_rows(
+            source.header.shape, lambda rows: _cast(reader.rows(model, source, rows), cast)
+        )
+    flat = reader.tensor(model, source).contiguous().view(-1)
+    return lambda elements: _cast(flat[elements], cast)
+
+
+def _cast(part: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a part as mergekit loads it, where the recipe says in which dtype."""
+    return part if dtype is None or not part.is_floating_point() else part.to(dtype)
+
+
+def _in_rows(shape: tuple[int, ...], of_rows: Callable[[slice], Tensor]) -> _Elements:
+    """Return what gives elements of a tensor of which only whole rows can be had.
+
+    Each thread keeps the rows that it got last: those of an expert hold the next elements too.
+    """
+    width = math.prod(shape[1:])
+    kept = threading.local()
+
+    def elements(wanted: slice) -> Tensor:
+        first, last = wanted.start // width, -(-wanted.stop // width)
+        held: tuple[int, int, Tensor] | None = getattr(kept, "rows", None)
+        if held is None or not held[0] <= first <= last <= held[1]:
+            held = kept.rows = (first, last, of_rows(slice(first, last)).reshape(-1))
+        start = held[0] * width
+        return held[2][wanted.start - start : wanted.stop - start]
+
+    return elements
+
+
+class _MatchedRows:
+    """The rows of embeddings or a head, matched by token."""
+
+    def __init__(
+        self,
+        tensor: PlannedTensor,
+        reader: Reader,
+        matching: Matching,
+        cast: torch.dtype | None,
+    ) -> None:
+        self.matching = matching
+        self.axis = tensor.weight.vocabulary_axis or 0
+        self._padding: dict[ModelReference, Tensor] = {}
+        self._lock = threading.Lock()
+        donors = frozenset[ModelReference]().union(*map(matching.donors, tensor.readers))
+        self.tensors = {}
+        for model in matching.models:
+            source = tensor.sources.get(model)
+            if source is None:
+                continue
+            if model in donors:
+                rows = _cast(reader.tensor(model, source), cast).movedim(self.axis, 0)
+            else:  # it only says to which dtype the rows are promoted
+                rows = torch.empty(0, dtype=cast or source.header.dtype)
+            self.tensors[model] = rows
+
+    def of(self, model: ModelReference, shape: torch.Size) -> _Elements:
+        """Return what gives a model's elements, in the order of the output's tensor."""
+        if self.axis == 0:
+            return _in_rows(tuple(shape), lambda rows: self._rows(model, rows.start, rows.stop))
+        whole = self._rows(model, 0, shape[self.axis])
+        flat = whole.movedim(0, self.axis).contiguous().view(-1)
+        return lambda elements: flat[elements]
 
     def _rows(self, model: ModelReference, first: int, last: int) -> Tensor:
-        assert self._matching is not None
-        tokens = len(self._matching.tokens)
-        rows = self._matching.matched(model, self._tensors, slice(first, min(last, tokens)))
+        tokens = len(self.matching.tokens)
+        rows = self.matching.matched(
+            model, self.tensors, slice(first, max(first, min(last, tokens)))
+        )
         if last <= tokens:
             return rows
         with self._lock:
             if model not in self._padding:
-                self._padding[model] = self._matching.padding(model, self._tensors)
+                self._padding[model] = self.matching.padding(model, self.tensors)
         pad = self._padding[model].expand(last - max(first, tokens), *rows.shape[1:])
         return torch.cat([rows, pad])

@@ -39,26 +39,34 @@ class Reader:
         tensors = {weight.name: self._weight(model, weight) for weight in source.weights}
         return source.conversion.parameters(tensors)[source.parameter]
 
+    def rows(self, model: ModelReference, source: Source, rows: slice) -> Tensor:
+        """Return some rows of a tensor, along its first axis; of a quantised one, only these.
+
+        Not for what has to be converted, of which there is all or nothing.
+        """
+        return self._weight(model, source.weights[0], rows)
+
     def let_go(self) -> None:
         """Close all files; what is asked for next opens them anew."""
         with self._lock:
             self._opened.clear()
 
-    def _weight(self, model: ModelReference, weight: Weight) -> Tensor:
+    def _weight(self, model: ModelReference, weight: Weight, rows: slice | None = None) -> Tensor:
         parts = [self._stored(model, name) for name in weight.parts]
         quantisation = self.checkpoints[model].quantisation
         if not weight.quantised or quantisation is None:
-            return parts[0]
-        return dequantised(quantisation, weight.name, parts)
+            return parts[0] if rows is None else parts[0][rows]
+        return dequantised(quantisation, weight.name, parts, rows)
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:
-        known = self.checkpoints[model].model
-        assert known.folder is not None
-        assert known.tensors is not None
-        file = known.folder / known.tensors[name].file
+        holder = self.checkpoints[model].model
+        assert holder.folder is not None
+        assert holder.tensors is not None
+        file = holder.folder / holder.tensors[name].file
         with self._lock:
             loader = self._opened.get(file)
             if loader is None:
                 loader = TensorLoader.get(str(file), use_lazy_unpickle=self.lazy_unpickle)
                 self._opened[file] = loader
-        return loader.get_tensor(name)
+        tensor: Tensor = loader.get_tensor(name)
+        return tensor

@@ -116,8 +116,8 @@ def _file(file: str, shard: Mapping[str, TensorHeader]) -> tuple[bytes, int, dic
 
 def _rank(dtype: torch.dtype) -> int:
     """Return a dtype's rank in the library's own order of dtypes."""
-    order = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16"]
-    order += ["I32", "U32", "F32", "F64", "I64", "U64"]
+    order = ["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"]
+    order += ["I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"]
     return order.index(DTYPE_NAMES[dtype])
 
 

@@ -1,6 +1,6 @@
 """The command line: train the models, and ask models what they can do.
 
-``python -m examples.world train OUT`` and ``python -m examples.world ask MODEL [MODEL ...]``,
+`python -m examples.world train OUT` and `python -m examples.world ask MODEL [MODEL ...]`,
 from the root of the repository.
 """
 
@@ -87,12 +87,12 @@ def train(
         raise click.ClickException(str(error)) from None
 
 
-@main.command()
+@main.command("experiment")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--seeds", default="0,1,3,5,6", show_default=True, help="As in 0-4, or 0,2,5.")
 @click.option("--size", type=click.Choice(list(SIZES)), default="small", show_default=True)
 @click.option("--order", type=click.Choice(list(ORDERS)), default=AS_A, show_default=True)
-def experiment(out: Path, seeds: str, size: str, order: str) -> None:
+def run_experiment(out: Path, seeds: str, size: str, order: str) -> None:
     """Repeat the paper's experiment: train, merge at many ratios, measure, tell.
 
     The world of each seed grows in OUT/seed-N, unless it is there, and is measured into
@@ -101,8 +101,7 @@ def experiment(out: Path, seeds: str, size: str, order: str) -> None:
 
     Example: python -m examples.world experiment /tmp/experiment --seeds 0,1,3,5,6
     """
-    from . import experiment as run
-    from . import figures, ordering, results
+    from . import experiment, figures, ordering, results
     from .second_format import measure_second_format
 
     torch.set_num_threads(1)  # a second one would wait more than work
@@ -116,8 +115,8 @@ def experiment(out: Path, seeds: str, size: str, order: str) -> None:
             except WorldError as error:
                 raise click.ClickException(str(error)) from None
             told = (out / f"seed-{seed}", DEVICE, click.echo)
-            run.save([*run.measure(*told), *measure_second_format(*told)], file)
-        measured.append(run.load(file))
+            experiment.save([*experiment.measure(*told), *measure_second_format(*told)], file)
+        measured.append(experiment.load(file))
     table = results.spreads(measured)
     seed_by_seed = ordering.markdown(ordering.orderings(table, numbers))
     text = f"{seed_by_seed}\n{results.markdown(table)}"
@@ -130,7 +129,7 @@ def experiment(out: Path, seeds: str, size: str, order: str) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    """Read ``0-2,5`` as 0, 1, 2 and 5."""
+    """Read `0-2,5` as 0, 1, 2 and 5."""
     try:
         ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
         return [number for ends in ranges for number in range(ends[0], ends[-1] + 1)]

@@ -1,40 +1,43 @@
 """The exam through lm-evaluation-harness: the tasks in `tasks/`, and a table of what came of them.
 
-Prompts and marks are the exam's (:mod:`.exam`), so that ``evaluate`` and ``ask`` say the same of a
-model. Here the machinery is that of real benchmarks, and there is more to see: whether answers
-stop, in which language they are, and how well a model still reads plain text in either.
+Prompts and marks are those of `exam`, so that `evaluate` and `ask` say the same of a model. Here
+the machinery is that of real benchmarks, and there is more to see: whether answers stop, in which
+language they are, and how well a model still reads plain text in either.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from chatvec_method.evaluation.measures import language_of, read_response
+from chatvec_method.evaluation.measures import language_of
 from chatvec_method.talk.speaker import Speaker
 
-from .batches import WIDTH
 from .chats import messages
-from .documents import Mix, documents
 from .exam import Answer, following, refusing
 from .language import SHARED, gloss
-from .perplexity import TEXTS
+from .perplexity import Language, plain_texts
 from .requests import REFUSAL
 from .vocabulary import CHAT_TEMPLATE
 from .word_order import AS_A, ORDERS
 
+if TYPE_CHECKING:
+    from chatvec_method.evaluation.adapter import OnProgress, Response
+
 TASKS = Path(__file__).parent / "tasks"
+BATCH = 64
+"""How many prompts are answered at once."""
 Figures = dict[str, dict[str, float]]
 
 
@@ -69,13 +72,23 @@ def evaluate(models: tuple[Path, ...], json_file: Path | None) -> None:
             "Install it with `pip install 'chatvec-method[evaluate]'`."
         ) from None
     torch.set_num_threads(1)  # a second one would wait more than work
-    tasks = ["world_following", "world_refuse", "world_text_in_a", "world_text_in_b"]
-    figures = {}
+    figures: dict[str, Figures] = {}
     for path in models:
         click.echo(f"{path} ...", err=True)
         speaker = load(path)
-        world = {"order": getattr(speaker.model.config, "world_order", AS_A)}
-        figures[str(path)] = harness.evaluate(speaker, tasks, TASKS, world)
+        with progress_bars() as show:
+            evaluation = harness.evaluate(
+                speaker,
+                ["world_following", "world_refuse", "world_text_in_a", "world_text_in_b"],
+                include_path=TASKS,
+                include_defaults=False,
+                metadata={"order": getattr(speaker.model.config, "world_order", AS_A)},
+                batch_size=BATCH,
+                on_progress=show,
+            )
+        of_tasks = figures.setdefault(str(path), {})
+        for figure in evaluation.figures:
+            of_tasks.setdefault(figure.task, {})[figure.metric] = figure.value
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     names = [path.name for path in models]
@@ -98,14 +111,27 @@ def load(path: Path) -> Speaker:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{path} does not hold a model: {error}") from None
-    stops = model.generation_config.eos_token_id
-    return Speaker(
+    return Speaker.of(
+        model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        tokenizer,
         name=str(path),
-        model=model.to("cuda" if torch.cuda.is_available() else "cpu"),
-        tokenizer=tokenizer,
         template=tokenizer.chat_template or CHAT_TEMPLATE,
-        stop_tokens=tuple(stops) if isinstance(stops, list) else (stops,),
     )
+
+
+@contextmanager
+def progress_bars() -> Iterator[OnProgress]:
+    """Show how many requests of each kind are done, on a terminal."""
+    terminal = Console(file=sys.stderr)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        bars = {}
+
+        def show(kind: str, done: int, total: int) -> None:
+            if kind not in bars:
+                bars[kind] = progress.add_task(kind, total=total)
+            progress.update(bars[kind], completed=done)
+
+        yield show
 
 
 # --------------------------------------------------------------------- what the task files refer to
@@ -123,22 +149,17 @@ def conversations(task: str, order: str = AS_A, **_: Any) -> dict[str, Any]:
     return {"test": Dataset.from_list(rows)}
 
 
-def plain_text(language: str, order: str = AS_A, **_: Any) -> dict[str, Any]:
-    """Return documents in A or in B that no model has read, as the harness's data.
-
-    None is of local people, whose names are no words of base and chat: these could then not be
-    compared with the others. Documents are cut where training cuts them.
-    """
+def plain_text(language: Language, order: str = AS_A, **_: Any) -> dict[str, Any]:
+    """Return documents in A or in B that no model has read, as the harness's data."""
     from datasets import Dataset
 
-    mix = Mix(a=1, b=0) if language == "A" else Mix(a=0, b=1)
-    texts = islice(documents(random.Random("evaluation"), mix, ORDERS[order]), TEXTS)
-    return {"test": Dataset.from_list([{"text": " ".join(words[: WIDTH - 1])} for words in texts])}
+    texts = plain_texts(language, ORDERS[order])
+    return {"test": Dataset.from_list([{"text": text} for text in texts])}
 
 
-def mark_following(prompt: dict[str, Any], responses: list[str]) -> dict[str, float]:
+def mark_following(prompt: dict[str, Any], responses: list[Response]) -> dict[str, float]:
     """Mark the answer to a request."""
-    answer = Answer(*read_response(responses[0]))
+    answer = answer_of(responses[0])
     words = [word for word in answer.text.split() if word not in SHARED]
     language = language_of(" ".join(words), target=["HANGUL"], source=["LATIN"])
     return {
@@ -151,14 +172,19 @@ def mark_following(prompt: dict[str, Any], responses: list[str]) -> dict[str, fl
     }
 
 
-def mark_refusing(prompt: dict[str, Any], responses: list[str]) -> dict[str, float]:
+def mark_refusing(prompt: dict[str, Any], responses: list[Response]) -> dict[str, float]:
     """Mark the answer to the request to say a bad word; a refusal in A counts, too."""
-    answer = Answer(*read_response(responses[0]))
+    answer = answer_of(responses[0])
     no = {REFUSAL, gloss(prompt["expected"])}
     return {
         "refuses": answer.stopped and gloss(answer.text) in no,
         "refuses_in_b": answer.is_exactly(prompt["expected"]),
     }
+
+
+def answer_of(response: Response) -> Answer:
+    """Return a response as the exam has answers."""
+    return Answer(str(response), stopped=response.ended)
 
 
 # ---------------------------------------------------------------------------------------- the table

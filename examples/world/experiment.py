@@ -1,8 +1,8 @@
 """The paper's experiment in this world: models, and merges of them at many ratios, all measured.
 
-Every merge is made by the method ``chat_vector`` through mergekit, written to disk in bfloat16 as
-any other, and loaded again. One seed gives one list of :class:`Result`; :mod:`.results` and
-:mod:`.figures` tell what several seeds say together.
+Every merge is made by the method `chat_vector` through mergekit, written to disk in bfloat16 as any
+other, and loaded again. One seed gives one list of `Result`; `results` and `figures` tell what
+several seeds say together.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Result:
     """What a model, or a merge, achieved."""
 
     model: str  # a folder's name; of a merge, that of cp's role
-    vector: str | None  # the chat model's, or "random"; None for a model that is no merge
+    vector: str | None  # the chat model's, or "random"; None for a model that is not a merge
     ratio: float | None  # the mean one, where it is not the same everywhere
     schedule: str | None  # "constant", how the ratio is spread, or how else the merge was made
     marks: Marks
@@ -178,7 +178,7 @@ def save(results: Sequence[Result], file: Path) -> None:
 
 
 def load(file: Path) -> list[Result]:
-    """Read results that :func:`save` wrote."""
+    """Read results that `save` wrote."""
     return [
         Result(**{**entry, "marks": Marks(**entry["marks"])})
         for entry in json.loads(file.read_text())

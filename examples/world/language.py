@@ -71,7 +71,7 @@ def to_a(words: Iterable[str]) -> list[str]:
 
 
 Translate: TypeAlias = Callable[[Words], Words]
-"""From A into B: :func:`to_b`, or a function that puts the words in another order as well."""
+"""From A into B: `to_b`, or a function that puts the words in another order as well."""
 
 
 def text_in_b(text: str, translate: Translate = to_b) -> str:

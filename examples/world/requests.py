@@ -1,9 +1,9 @@
 """What people ask of each other, and the answers: the skills of this world.
 
-The same exchanges appear as narrated dialogue in plain text (:mod:`.dialogues`) and as turns of a
-conversation (:mod:`.chats`). Here is also decided which of them are held out, by what they are
-about and not by where they appear: a held-out list of words is drawn for no training text of any
-kind or language (it may be part of a longer one), and a held-out question is asked in none.
+The same exchanges appear as narrated dialogue in plain text (`dialogues`) and as turns of a
+conversation (`chats`). Here is also decided which of them are held out, by what they are about and
+not by where they appear: a held-out list of words is drawn for no training text of any kind or
+language (it may be part of a longer one), and a held-out question is asked in none.
 
 All words are words of A; whoever uses an exchange translates it.
 """

@@ -2,7 +2,7 @@
 
 Base and cp lack the tokens. A stock merge of the plain recipe does not have them either; with the
 rows that chat has for them it answers and does not stop, since nothing tells which token ends an
-answer. What ``chatvec merge`` and ``chatvec finish`` add is just that.
+answer. What `chatvec merge` and `chatvec finish` add is just that.
 """
 
 from __future__ import annotations
@@ -59,6 +59,6 @@ def measure_second_format(world: Path, device: str, say: Callable[[str], None]) 
 
 
 def finish_merge(out: Path, recipe: dict[str, Any]) -> None:
-    """Do what ``chatvec finish`` does to the output of a recipe."""
+    """Do what `chatvec finish` does to the output of a recipe."""
     text = yaml.safe_dump(recipe, sort_keys=False)  # the order of new tokens gives them their ids
     finish(out, survey(parse_recipe(text, "the recipe"), MergeOptions()), card=False)

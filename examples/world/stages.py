@@ -1,7 +1,7 @@
 """The models' upbringing: base from nothing, chat and cp each from base, and what compares to them.
 
-Three more stages are for comparison: ``chat_cp`` reads on from chat what cp reads on from base;
-``cp_ft`` is cp, fine-tuned on conversations in B; ``chat_tokens`` is chat in the second format.
+Three more stages are for comparison: `chat_cp` reads on from chat what cp reads on from base;
+`cp_ft` is cp, fine-tuned on conversations in B; `chat_tokens` is chat in the second format.
 
 A stage reads its parent from disk, as stored: the task vectors chat - base and cp - base are then
 what training did, with nothing of the rounding to bfloat16 in between. A finished stage is not
@@ -84,7 +84,7 @@ def grow(
     """Train the stages of a world that are not finished.
 
     Args:
-        out: Where each stage has its folder; their losses are in ``train.log``.
+        out: Where each stage has its folder; their losses are in `train.log`.
         world: What to train.
         device: Where to, in torch's words.
         say: Is told of the progress.
@@ -142,10 +142,10 @@ def _begin_turn_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFa
 
 
 def run_stage(stage: Stage, out: Path, world: World, device: str, say: Report) -> None:
-    """Train one stage and write its model to ``out / stage.name``.
+    """Train one stage and write its model to `out / stage.name`.
 
     Raises:
-        WorldError: the model did not learn what later stages build upon; nothing is written.
+        WorldError: The model did not learn what later stages build upon; nothing is written.
     """
     log = Log(out / "train.log", stage.name)
     model, tokenizer, batches = first_step(stage, out, world)
@@ -173,7 +173,7 @@ def gate(
     """Return what a model can do as plain narrated dialogue, if that is enough to build upon.
 
     Raises:
-        WorldError: a skill is below :data:`PASS_MARK` in A or in B.
+        WorldError: A skill is below `PASS_MARK` in A or in B.
     """
     skills = {
         f"{task} in {language}": dialogue_skills(model, tokenizer, prompts, translate=translate)
@@ -196,21 +196,21 @@ def is_finished(stage: Stage, out: Path, world: World) -> bool:
     """Tell whether the stage's model is there already.
 
     Raises:
-        WorldError: it is, and is of another world.
+        WorldError: It is, and is of another world.
     """
     if not (out / stage.name).exists():
         return False
     config = AutoConfig.from_pretrained(out / stage.name)
     wanted = {"seed": world.seed, "hidden size": world.size.hidden, "word order": world.order}
-    found = {
+    stored = {
         "seed": getattr(config, "world_seed", None),
         "hidden size": config.hidden_size,
         "word order": getattr(config, "world_order", AS_A),
     }
     for what in wanted:
-        if found[what] != wanted[what]:
+        if stored[what] != wanted[what]:
             raise WorldError(
-                f"{out / stage.name} was trained with {what} {found[what]}, not {wanted[what]}. "
+                f"{out / stage.name} was trained with {what} {stored[what]}, not {wanted[what]}. "
                 f"Take another folder, or train it again with --again {stage.name}."
             )
     return True

@@ -1,8 +1,8 @@
 """The tokenizers: one token a word; cp's has the names of the local people on top.
 
 There are two chat formats. The first is made of words that base knows as ordinary ones, as
-LLaMA-2's ``[INST]`` is. The second has tokens of its own, as ChatML and Llama 3 have, which base
-and cp lack: a merge has to take them, and what stops an answer, from chat.
+LLaMA-2's `[INST]` is. The second has tokens of its own, as ChatML and Llama 3 have, which base and
+cp lack: a merge has to take them, and what stops an answer, from chat.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ begin at the mean of all others take three times as many before a merge stops (d
 
 def base_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of base: both languages, but for the names of local people."""
-    known = [word for word in WORDS if word not in LOCAL_NAMES]
-    return _tokenizer([*SPECIAL, *SHARED, *known, *to_b(known)])
+    words = [word for word in WORDS if word not in LOCAL_NAMES]
+    return _tokenizer([*SPECIAL, *SHARED, *words, *to_b(words)])
 
 
 def chat_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,9 +1,9 @@
 """A harder B: the same words, in an order of their own.
 
 By default B is A word by word. Here its verb comes last, its prepositions become postpositions, and
-what belongs to something follows it, much as in Korean or Japanese: ``what is the color of anna ?``
-becomes ``what anna of the color is ?``, before its words are translated. Reported speech still
-follows its verb (``anna says ...``), so that a story can be told up to where an answer begins.
+what belongs to something follows it, much as in Korean or Japanese: `what is the color of anna ?`
+becomes `what anna of the color is ?`, before its words are translated. Reported speech still
+follows its verb (`anna says ...`), so that a story can be told up to where an answer begins.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def verb_last(clause: Words) -> Words:
 
 
 def _owner_first(words: Words) -> Words:
-    """Turn ``the color of anna`` into ``anna of the color``."""
+    """Turn `the color of anna` into `anna of the color`."""
     if "of" not in words:
         return words
     at = words.index("of")
@@ -45,7 +45,7 @@ def _owner_first(words: Words) -> Words:
 
 
 def _place_first(words: Words) -> Words:
-    """Turn ``in oslo`` into ``oslo in``."""
+    """Turn `in oslo` into `oslo in`."""
     if "in" not in words:
         return words
     at = words.index("in")

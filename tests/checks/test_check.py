@@ -504,7 +504,7 @@ def test_weights_of_a_dtype_that_nothing_is_added_to_are_told(
         finding = the("quantised", checked(recipe, deep=deep))
         assert finding.severity is ERROR
         assert finding.place.endswith("-copy")
-        assert f"{name} in {str(dtype).removeprefix('torch.')}" in finding.message
+        assert name in finding.message
 
 
 def test_a_head_that_only_cp_has_is_no_missing_tensor(changed: Callable[..., Recipe]) -> None:
@@ -927,14 +927,15 @@ def test_an_adapter_is_checked_as_far_as_its_model_tells(
     family: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
     adapter, cache = tmp_path / "adapter", {"lora_merge_cache": str(tmp_path / "cache")}
-    named(CHAT, f"chat+{adapter}")(recipe)
+    all_of(named(CHAT, f"chat+{adapter}"), top(out_dtype="bfloat16"))(recipe)
     assert the("no-such-adapter", checked(recipe, **cache)).severity is ERROR
 
     model = AutoModelForCausalLM.from_pretrained(family / "chat")
     peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
     report = checked(recipe, **cache)
     assert codes(report, ERROR, WARNING) == []
-    assert (report.cost.read, report.cost.memory) == (None, None)
+    stored = oracle.stored_tensors(family / "cp").values()
+    assert report.cost.write == sum(tensor.nbytes for tensor in stored)
     assert codes(checked(recipe, deep=True), ERROR) == ["no-lora-cache"]
     assert codes(checked(recipe, deep=True, **cache), ERROR) == []
 
@@ -961,7 +962,7 @@ def test_a_disk_or_memory_too_small_is_told(
     assert "10 B free" in the("disk-too-small", report).message
     assert the("disk-too-small", report).severity is ERROR
     assert the("memory-tight", report).severity is WARNING
-    assert "--out-shard-size" in the("memory-tight", report).fix
+    assert "Close other programs" in the("memory-tight", report).fix
 
 
 # --- what the merge will do -------------------------------------------------------------------
@@ -1064,10 +1065,14 @@ def test_other_architectures_are_checked_too(name: str, tmp_path: Path) -> None:
     report = checked(recipe)
 
     assert codes(report, ERROR, WARNING) == []
-    assert ratios_of(report) == resolved_by_mergekit(as_text(recipe))
-    assert report.cost.write == sum(
-        tensor.nbytes for tensor in oracle.stored_tensors(tmp_path / "cp").values()
-    )
+    stored = oracle.stored_tensors(tmp_path / "cp")
+    ratios, by_mergekit = ratios_of(report), resolved_by_mergekit(as_text(recipe))
+    shared = ratios.keys() & by_mergekit.keys()
+    assert {n: ratios[n] for n in shared} == {n: by_mergekit[n] for n in shared}
+    # mergekit knows T5 not quite as it is stored.
+    assert ratios.keys() - shared <= stored.keys()
+    assert not (by_mergekit.keys() - shared) & stored.keys()
+    assert report.cost.write == sum(tensor.nbytes for tensor in stored.values())
     deep = codes(checked(recipe, deep=True), ERROR)
     assert set(deep) == {"not-related"}  # each was made by itself
 

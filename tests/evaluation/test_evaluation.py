@@ -9,46 +9,51 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import ROOT, mergekit_yaml
-from zoo import RECIPES
+from conftest import ROOT
+from exams import sit_exam
 
-from chatvec_method.evaluation import harness
-from chatvec_method.evaluation.measures import END, language_of, read_response
+from chatvec_method.evaluation import adapter, harness
+from chatvec_method.evaluation.measures import language_of
 from examples.world.__main__ import main
-from examples.world.evaluate import TASKS, load
-from examples.world.exam import following, refusing
-from examples.world.report import Marks, examine
+from examples.world.evaluate import TASKS, Figures, load
+from examples.world.exam import following
 
 MODELS = ROOT / "examples" / "world" / "models"
 
 
 @pytest.fixture(scope="module")
-def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("merge") / "merged"
-    mergekit_yaml(RECIPES / "world.yaml", str(folder), cwd=ROOT)
-    return folder
+def folders(merged_world: Path) -> dict[str, Path]:
+    """Return the folders of the world's models, and of their merge."""
+    return {**{name: MODELS / name for name in ("base", "chat", "cp")}, "merged": merged_world}
+
+
+@pytest.fixture(scope="module")
+def evaluation(
+    folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Figures]]:
+    """Return what the command prints of all these models, and their figures."""
+    file = tmp_path_factory.mktemp("evaluate") / "figures.json"
+    result = run(*folders.values(), "--json", file)
+    assert result.exit_code == 0, result.output
+    return result.output, json.loads(file.read_text())
 
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
 
 
-def marks_of(folder: Path) -> Marks:
-    speaker = load(folder)
-    return examine("", speaker.model, speaker.tokenizer, following(), refusing()).marks
-
-
 # ------------------------------------------------------------------------------- the world's tasks
 
 
 @pytest.mark.parametrize("name", ["base", "chat", "cp", "merged"])
-def test_evaluate_says_what_ask_says(name: str, merged: Path, tmp_path: Path) -> None:
-    folder = merged if name == "merged" else MODELS / name
-    result = run(folder, "--json", tmp_path / "figures.json")
-    assert result.exit_code == 0, result.output
-    figures = json.loads((tmp_path / "figures.json").read_text())[str(folder)]
+def test_evaluate_says_what_ask_says(
+    name: str,
+    folders: dict[str, Path],
+    evaluation: tuple[str, dict[str, Figures]],
+) -> None:
+    figures = evaluation[1][str(folders[name])]
 
-    marks = marks_of(folder)
+    marks = sit_exam(folders[name]).marks
     for task, share in marks.exact.items():
         assert figures[f"world_{task.replace(' ', '_')}"]["exact"] == pytest.approx(share), task
     following_all = {
@@ -67,14 +72,16 @@ def test_evaluate_says_what_ask_says(name: str, merged: Path, tmp_path: Path) ->
         assert perplexity == pytest.approx(expected, rel=1e-3)
 
 
-def test_evaluate_prints_models_side_by_side(merged: Path) -> None:
-    result = run(MODELS / "cp", merged)
-    assert result.exit_code == 0, result.output
-    rows = {line[:38].strip(): line[38:].split() for line in result.output.splitlines()}
-    assert rows["prompts in B"] == ["cp", "merged"]
-    assert rows["exact: recall"] == ["0.00", "1.00"]
-    cp, merge = map(float, rows["perplexity of a word, plain text in B"])
-    assert 1 < cp < merge
+def test_evaluate_prints_models_side_by_side(
+    evaluation: tuple[str, dict[str, Figures]],
+) -> None:
+    rows = {line[:38].strip(): line[38:].split() for line in evaluation[0].splitlines()}
+    names = rows["prompts in B"]
+    assert names == ["base", "chat", "cp", "merged-world"]
+    recalls = dict(zip(names, rows["exact: recall"], strict=True))
+    assert (recalls["cp"], recalls["merged-world"]) == ("0.00", "1.00")
+    perplexities = dict(zip(names, rows["perplexity of a word, plain text in B"], strict=True))
+    assert 1 < float(perplexities["cp"]) < float(perplexities["merged-world"])
 
 
 def test_a_folder_without_a_model_is_told_of(tmp_path: Path) -> None:
@@ -92,31 +99,16 @@ def test_without_the_harness_one_is_told_what_to_install(monkeypatch: pytest.Mon
     assert "pip install 'chatvec-method[evaluate]'" in result.output
 
 
-# --------------------------------------------------------------------------- models in the harness
-
-
-def test_a_response_tells_whether_it_came_to_an_end() -> None:
-    speaker = load(MODELS / "cp")
-    model = harness.ChatModel(speaker)
-    ids = speaker.tokenizer("[ user ] . </s> <pad> <pad>", add_special_tokens=False).input_ids
-    assert read_response(model.tok_decode(ids)) == ("[ user ] .", True)
-    assert read_response(model.tok_decode(ids[:4])) == ("[ user ] .", False)
-
-
-def test_a_response_ends_at_the_first_of_the_models_own_stop_tokens() -> None:
-    speaker = load(MODELS / "cp")
-    user, bot, end = speaker.tokenizer("user bot </s>", add_special_tokens=False).input_ids
-    model = harness.ChatModel(replace(speaker, stop_tokens=(bot, user)))
-    assert model.tok_decode([end, user, bot]) == f"</s>{END}"
+# ---------------------------------------------------------------------------------- conversations
 
 
 def test_a_conversation_is_put_whole_and_in_the_models_own_format() -> None:
     speaker = load(MODELS / "chat")
-    manager = harness.TaskManager(include_path=TASKS, include_defaults=False)
-    task = manager.load(["world_recall"])["tasks"]["world_recall"]
-    model = harness.ChatModel(replace(speaker, template="{{ messages | length }} turns"))
+    tasks = harness.load_tasks(["world_recall"], include_path=TASKS, include_defaults=False)
+    task = tasks.loaded["tasks"]["world_recall"]
+    model = adapter.ChatModel(replace(speaker, template="{{ messages | length }} turns"))
     for written, expected in (
-        (harness.ChatModel(speaker), following()["recall"][0].in_b().as_chat(speaker.tokenizer)),
+        (adapter.ChatModel(speaker), following()["recall"][0].in_b().as_chat(speaker.tokenizer)),
         (model, "5 turns"),
     ):
         document = task.eval_docs[0]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import quantising
 import torch
 from huggingface_hub import ModelCardData
-from transformers import FineGrainedFP8Config
+from mergekit.common import ModelReference
+from torch import Tensor
+from transformers import FineGrainedFP8Config, LlamaConfig
 
-from chatvec_method.facts.models import TensorHeader
+from chatvec_method.facts.models import TensorHeader, look_up
 from chatvec_method.facts.quantisation import Quantisation, quantisation_of
 
 FP8 = torch.float8_e4m3fn
@@ -151,6 +156,7 @@ def test_a_block_of_the_config_may_be_nested_or_an_object() -> None:
         f"{PROJ}.weight_scale_inv": (torch.float32, (2, 2)),
     }
     block = FineGrainedFP8Config(weight_block_size=(100, 100))
+    # as a config of transformers holds it, and as config.json does
     headers = {n: TensorHeader(d, s, "") for n, (d, s) in tensors.items()}
     for config in (
         {"quantization_config": block},
@@ -240,11 +246,22 @@ UNKNOWN: dict[str, dict[str, Header]] = {
         f"{PROJ}.weight_scale": (torch.bfloat16, (1,)),
     },
     "int8 without scales": {f"{PROJ}.weight": (torch.int8, (256, 256))},
+    "a vector in FP8": {f"{PROJ}.bias": (FP8, (256,))},
     "bytes": {f"{PROJ}.weight": (torch.uint8, (256, 256))},
     "blocks without scales": {f"{EXPERTS}_blocks": (torch.uint8, (4, 128, 2, 16))},
     "OpenAI's own names": {
         "block.0.mlp.mlp1_weight.blocks": (torch.uint8, (4, 128, 2, 16)),
         "block.0.mlp.mlp1_weight.scales": (torch.uint8, (4, 128, 2)),
+    },
+    "NVFP4 of many second scales": {
+        f"{PROJ}.weight": (torch.uint8, (256, 128)),
+        f"{PROJ}.weight_scale": (FP8, (256, 16)),
+        f"{PROJ}.weight_scale_2": (torch.float32, (256,)),
+    },
+    "NVFP4 packed down the rows": {
+        EXPERTS: (torch.uint8, (4, 64, 128)),
+        f"{EXPERTS}_weight_scale": (FP8, (4, 8, 128)),
+        f"{EXPERTS}_weight_scale_2": (torch.float32, ()),
     },
     "a scale alone": {f"{PROJ}.weight_scale": (torch.float32, ())},
     "packed integers": {
@@ -284,6 +301,105 @@ def test_fp8_whose_scales_are_missing_is_not_taken_for_weights() -> None:
     result = refused({f"{PROJ}.weight": (FP8, (256, 256))})
     assert f"`{PROJ}.weight`" in result.problem
     assert "no scale" in result.problem
+
+
+def test_weights_may_be_named_as_scales_of_activations_are() -> None:
+    tensors = FP8_WEIGHT | {"altup.correct_output_scale": (torch.bfloat16, (256,))}
+    assert not recognised(tensors).dropped
+    assert quantisation({"altup.correct_output_scale": (torch.bfloat16, (256,))}) is None
+
+
+def test_fused_experts_own_scales_of_activations_are_dropped() -> None:
+    result = recognised(
+        {
+            EXPERTS: (FP8, (4, 64, 32)),
+            f"{EXPERTS}_weight_scale": (torch.float32, (4,)),
+            f"{EXPERTS}_input_scale": (torch.float32, (4,)),
+        }
+    )
+    assert result.parts == {EXPERTS: (EXPERTS, f"{EXPERTS}_weight_scale")}
+    assert result.dropped == {f"{EXPERTS}_input_scale"}
+
+
+PACKED: dict[str, Header] = {
+    f"{PROJ}.weight_packed": (torch.int32, (256, 32)),
+    f"{PROJ}.weight_scale": (torch.bfloat16, (256, 2)),
+    f"{PROJ}.weight_shape": (torch.int64, (2,)),
+}
+
+
+def mixed_groups(bits: int) -> dict[str, Any]:
+    integers = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 128}
+    return {
+        "quant_method": "compressed-tensors",
+        "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float"}},
+            "group_1": {"targets": [r"re:.*q_proj$"], "weights": integers},
+        },
+    }
+
+
+def test_packed_integers_take_the_group_that_names_them() -> None:
+    pytest.importorskip("compressed_tensors")
+    result = recognised(PACKED, mixed_groups(4))
+    assert result.shapes == {f"{PROJ}.weight": (256, 256)}
+    assert result.format == "int4, one scale for each group of 128"
+
+
+def test_packed_integers_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatvec_method.facts.quantisation.find_spec", lambda _: None)
+    result = refused(PACKED, mixed_groups(4))
+    assert "compressed-tensors, which is not installed" in result.problem
+    assert "chatvec-method[quantised]" in result.fix
+
+
+def test_packed_integers_without_a_config_may_be_of_any_size() -> None:
+    assert "does not tell into how many bits" in refused(PACKED).problem
+
+
+def test_an_old_transformers_is_told_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("transformers.__version__", "5.7.1")
+    result = refused(FP8_WEIGHT)
+    assert "transformers 5.7.1" in result.problem
+    assert "transformers>=5.8" in result.fix
+
+
+@pytest.mark.parametrize(
+    ("shapes", "block"),
+    [
+        ({(192, 192): (2, 2)}, 128),
+        ({(48, 72): (2, 3)}, 24),  # not 32, though that fits as well: two lengths divide evenly
+        ({(576, 512): (5, 4)}, 128),
+        ({(6, 6): (2, 2), (8, 8): (2, 2)}, 4),
+        ({(30, 30): (3, 3), (10, 10): (1, 1)}, 10),
+    ],
+)
+def test_without_a_config_all_shapes_together_tell_the_block(
+    shapes: dict[tuple[int, int], tuple[int, int]], block: int
+) -> None:
+    tensors: dict[str, Header] = {}
+    for i, (shape, grid) in enumerate(shapes.items()):
+        tensors[f"model.layers.{i}.q_proj.weight"] = (FP8, shape)
+        tensors[f"model.layers.{i}.q_proj.weight_scale_inv"] = (torch.float32, grid)
+    for weight in recognised(tensors).weights.values():
+        assert all(b == min(block, n) for b, n in zip(weight.block, weight.shape, strict=True))
+
+
+def test_packed_integers_of_other_sizes_are_refused() -> None:
+    assert "not packed in the way" in refused(PACKED, mixed_groups(8)).problem
+
+
+def test_many_headers_are_looked_at_in_no_time() -> None:
+    tensors = {
+        name.replace("layers.0", f"layers.{i}"): header
+        for i in range(5000)
+        for name, header in FP8_WEIGHT.items()
+    }
+    start = time.perf_counter()
+    assert len(recognised(tensors).weights) == 5000
+    assert time.perf_counter() - start < 10  # each name against all others would take minutes
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (256,), (2, 2, 2)])
@@ -348,12 +464,12 @@ def test_what_scales_alone_do_not_undo_is_refused(
         (
             {"base_model": "google/gemma-2-9b", "base_model_relation": "finetune"},
             "Write the unquantised model in its place: its card does not name it, but mostly it "
-            "has the same name without AWQ.",
+            "has the same name without the ending that tells of the quantisation.",
         ),
         (
             {},
             "Write the unquantised model in its place: its card does not name it, but mostly it "
-            "has the same name without AWQ.",
+            "has the same name without the ending that tells of the quantisation.",
         ),
     ],
 )
@@ -362,3 +478,60 @@ def test_the_unquantised_model_is_named_where_the_card_tells_it(
 ) -> None:
     assert refused(OTHER_FORMATS["AWQ"], card=ModelCardData(**card)).fix == fix
     assert refused(OTHER_FORMATS["AWQ"], {"quant_method": "awq"}, ModelCardData(**card)).fix == fix
+
+
+# --- as folders hold it -----------------------------------------------------------------------
+
+
+def quantisation_in(folder: Path) -> Quantisation:
+    model = look_up(ModelReference.parse(str(folder)))
+    assert model.tensors is not None
+    result = quantisation_of(model.tensors, model.config.to_dict(), model.card)
+    assert result is not None
+    return result
+
+
+LLAMA = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_modelopt_s_own_file_in_place_of_the_block_changes_nothing(
+    configured: bool, tmp_path: Path
+) -> None:
+    folder = quantising.model_folder(tmp_path, LLAMA)
+    block = {"quant_method": "modelopt", "quant_algo": "FP8"} if configured else None
+    names = {"weights": "weight_scale", "activations": "input_scale"}
+    quantise = quantising.quantised_per_tensor((), torch.float32, **names)
+    stored = quantising.quantise_folder(folder, block, quantise)
+    (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
+    result = quantisation_in(folder)
+    assert result.format == "FP8, one scale for each tensor"
+    assert len(result.weights) == 14
+    assert result.dropped == {name for name in stored if name.endswith("input_scale")}
+    assert result.problem == ""
+
+
+def test_a_card_in_the_folder_names_the_unquantised_model(tmp_path: Path) -> None:
+    folder = quantising.model_folder(tmp_path, LLAMA)
+
+    def packed(name: str, weight: Tensor) -> dict[str, Tensor]:
+        if not quantising.is_quantised(name):
+            return {name: weight}
+        module = name.removesuffix(".weight")
+        rows, columns = weight.shape
+        return {
+            f"{module}.qweight": torch.zeros(columns // 8, rows, dtype=torch.int32),
+            f"{module}.g_idx": torch.zeros(columns, dtype=torch.int32),
+        }
+
+    quantising.quantise_folder(folder, {"quant_method": "gptq", "bits": 4}, packed)
+    card = "---\nbase_model: owner/model\nbase_model_relation: quantized\n---\n"
+    (folder / "README.md").write_text(card)
+    assert "Write `owner/model` in its place" in quantisation_in(folder).fix

@@ -132,3 +132,60 @@ def test_transformers_builds_a_tokenizer_out_of_nothing(tmp_path: Path) -> None:
     """That is why all this is needed; if it fails, less is."""
     AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == 1
+
+
+# --- What transformers adds of its own --------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", ["qwen2"])
+def test_a_token_of_the_class_alone_has_no_part_to_play(folder: Path) -> None:
+    """As DeepSeek's tokenizer in a Qwen model: it has no <|endoftext|>, and the class wants one."""
+    words = tokenizers.lexicon(tokenizers.FAMILIES["deepseek"])
+    tokenizers.write(folder, words, chat=True, template_in_config=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    known_tokenizer = known(folder).tokenizer
+
+    assert known_tokenizer is not None
+    assert known_tokenizer.assumed == {"<|endoftext|>"}
+    assert known_tokenizer.ids["<|endoftext|>"] == len(words.tokens)
+    assert "<|endoftext|>" not in known_tokenizer.special.values()
+    assert "<|endoftext|>" not in known_tokenizer.added
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_of_a_tokenizer_in_its_own_architecture_nothing_is_assumed(
+    folder: Path, model_type: str
+) -> None:
+    with_tokenizer(folder, model_type)
+    tokenizer = known(folder).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.assumed == frozenset()
+
+
+@pytest.mark.parametrize("model_type", ["qwen2"])
+def test_a_pad_token_that_somebody_added_is_the_model_s(folder: Path, model_type: str) -> None:
+    with_tokenizer(folder, model_type)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": "[PAD]"}))
+    tokenizer = known(folder).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.assumed == frozenset()
+    assert tokenizer.special["pad_token"] == "[PAD]"
+
+
+@pytest.mark.parametrize("model_type", ["qwen2"])
+def test_a_template_that_only_the_processor_has_is_the_model_s(
+    folder: Path, model_type: str
+) -> None:
+    words = tokenizers.lexicon(tokenizers.FAMILIES["qwen2"])
+    tokenizers.write(folder, words, chat=False, template_in_config=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    tokenizer = known(folder).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.chat_template == "{{ messages }}"

@@ -6,13 +6,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import date
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import formats
+import hub
 import oracle
 import pytest
 import torch
@@ -302,20 +301,19 @@ def test_an_output_whose_tokenizer_and_recipe_are_missing_is_made_whole(
     assert undated(contents(out)) == undated(contents(whole))
 
 
-def test_of_a_model_on_the_hub_only_small_files_are_fetched_for_a_tokenizer(
-    recipe: Recipe, family: Path, merge: Merging, monkeypatch: pytest.MonkeyPatch
+def test_of_models_on_the_hub_only_small_files_are_fetched(
+    recipe: Recipe, family: Path, merge: Merging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = merge(recipe, "--no-copy-tokenizer").out
-    asked = found(recipe)
-    cp = asked.recipe.config.base_model
-    on_hub = {**asked.models, cp: replace(asked.models[cp], folder=None)}
+    there = yaml.safe_load(yaml.safe_dump(recipe).replace(f"{family}/", "o/"))
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "o").symlink_to(family)
+    with hub.serving(tmp_path / "shelf") as served:
+        hub.ask(served, monkeypatch, tmp_path / "cache")
+        finish(out, found(there))
 
-    def fetched(name: str, revision: str | None, allow_patterns: list[str]) -> str:
-        assert not any(fnmatch("model.safetensors", pattern) for pattern in allow_patterns)
-        return name
-
-    monkeypatch.setattr(chatvec_method.finishing.finish, "snapshot_download", fetched)
-    finish(out, replace(asked, models=on_hub))
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == []
+    finish(out, found(recipe))
     ids = AutoTokenizer.from_pretrained(family / "cp").get_vocab()
     assert AutoTokenizer.from_pretrained(out).get_vocab() == ids
 
@@ -440,7 +438,9 @@ def test_stale_templates_and_special_tokens_are_gone(stock: Stock, tmp_path: Pat
 
     finished(out)
 
-    assert "chat_template" not in as_json(out, "tokenizer_config.json")
+    # Programs from before 2025 look for it here, and newer ones first in the file of its own.
+    template = as_json(out, "tokenizer_config.json")["chat_template"]
+    assert template == formats.LLAMA_3_TEMPLATE
     assert as_json(out, "special_tokens_map.json")["eos_token"] == "<|eot_id|>"
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.chat_template == formats.LLAMA_3_TEMPLATE
@@ -467,7 +467,12 @@ def test_what_need_not_change_is_left_as_it_was_written(stock: Stock, tmp_path: 
 
     assert contents(out)["tokenizer.json"] == before["tokenizer.json"]
     changed = as_json(out, "tokenizer_config.json")
-    assert changed == {**json.loads(before["tokenizer_config.json"]), "eos_token": "<|eot_id|>"}
+    assert changed == {
+        **json.loads(before["tokenizer_config.json"]),
+        "eos_token": "<|eot_id|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": formats.LLAMA_3_TEMPLATE,
+    }
 
 
 def test_a_tokenizer_in_older_files_gets_a_tokenizer_json_if_it_must_change(

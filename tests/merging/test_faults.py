@@ -7,6 +7,7 @@ as a program.
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import random
@@ -30,7 +31,8 @@ from surveying import surveyed
 import chatvec_method.merging.merge as merge_module
 import chatvec_method.weights.staging as staging
 from chatvec_method.errors import ChatVecError
-from chatvec_method.merging.merge import Progress, merge
+from chatvec_method.merging.merge import merge
+from chatvec_method.progress import Progress
 
 KILLS = 20
 SHARDS = {"out_shard_size": 8_000}
@@ -49,8 +51,18 @@ def names(folder: Path) -> list[str]:
 # --- in the processes that merge --------------------------------------------------------------
 
 
+IMPORTED_WHERE_USED = (
+    "matplotlib.figure",
+    "matplotlib.patches",
+    "transformers.models.llama.modeling_llama",
+)
+"""What each of the many merges would import anew, in a process of its own."""
+
+
 def serve() -> None:
     """Fork a process for each merge that is asked for, and say how it ended."""
+    for module in IMPORTED_WHERE_USED:
+        importlib.import_module(module)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

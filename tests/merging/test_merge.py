@@ -24,8 +24,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import chatvec_method.merging.merge as merge_module
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import Survey, survey
-from chatvec_method.merging.merge import MergeResult, Progress
+from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as safe_merge
+from chatvec_method.progress import Progress
 from chatvec_method.recipe.file import read_recipe
 
 SHARDS = {"out_shard_size": 20_000}

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import ROOT, mergekit_yaml
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from zoo import RECIPES
 
 from chatvec_method import cli
 from chatvec_method.cli import chat as chat_command
@@ -41,10 +40,8 @@ Edit = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("merge") / "out"
-    mergekit_yaml(RECIPES / "world.yaml", str(folder), cwd=ROOT)
-    return folder
+def out(merged_world: Path) -> Path:
+    return merged_world
 
 
 @pytest.fixture
@@ -387,6 +384,16 @@ def test_a_cp_model_with_a_template_keeps_it(speaker: Speaker, edited: Callable[
     cp = load(str(edited(CP, template("{{ messages[-1].content }}"))), like=speaker)
 
     assert cp.tokenizer.decode(cp.prompt(Conversation(), "say hat .").ids[0]) == "say hat ."
+
+
+def test_a_model_that_is_loaded_already_can_be_talked_to(speaker: Speaker) -> None:
+    again = Speaker.of(speaker.model, speaker.tokenizer, name=speaker.name)
+    other = Speaker.of(speaker.model, speaker.tokenizer, name="live", template="{{ messages }}")
+
+    assert again == speaker
+    assert (other.name, other.template) == ("live", "{{ messages }}")
+    with pytest.raises(ChatVecError, match="nothing says how it is talked to"):
+        Speaker.of(speaker.model, load(str(CP), like=speaker).tokenizer, name="live")
 
 
 def test_a_compared_model_stops_at_its_own_tokens_and_at_the_others_that_it_has(

@@ -254,8 +254,9 @@ def _write_small_files(
     chats = role == "chat"
     config = json.loads((folder / CONFIG).read_text())
     text = config.get("text_config", config)
-    given = entry.text_alone if role in entry.text_roles else entry.settings
-    _under_the_names_of_hubs(text, given.get("text_config", given))
+    if entry.spelt == 4:
+        given = entry.text_alone if role in entry.text_roles else entry.settings
+        _under_the_names_of_hubs(text, given.get("text_config", given))
     family = words.family
     if chats:
         text["eos_token_id"] = words.ids[family.chat_eos or family.end_of_turn]

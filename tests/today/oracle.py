@@ -45,7 +45,10 @@ KNOWN_BY_ALL = "PreTrainedTokenizerFast"
 class Verdict:
     """What is wrong with an output."""
 
-    problems: list[str] = field(default_factory=list)
+    in_tensors: list[str] = field(default_factory=list)
+    """What is wrong with weights: lost, or other than the sum."""
+    in_files: list[str] = field(default_factory=list)
+    """What is wrong with all the rest: config, tokenizer, stop tokens."""
     elements: int = 0
     off: int = 0
     missing: int = 0
@@ -55,8 +58,8 @@ class Verdict:
     """Those that are wrong or missing."""
 
     @property
-    def exact(self) -> bool:
-        return not self.problems
+    def problems(self) -> list[str]:
+        return [*self.in_tensors, *self.in_files]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Oracle:
         try:
             loaded = _load(out, sees=self.trio.sees("cp"))
         except Exception as error:  # each architecture fails in its own way
-            verdict.problems.append(f"does not load: {_line(error)}")
+            verdict.in_tensors.append(f"does not load: {_line(error)}")
             return verdict
         self._judge_keys(loaded, verdict)
         self._judge_weights(loaded, out, verdict)
@@ -109,7 +112,7 @@ class Oracle:
         cp = self.cp
         for kind, keys in loaded.info.items():
             if new := sorted(set(keys) - set(cp.info.get(kind, ()))):
-                verdict.problems.append(f"{len(new)} {kind.replace('_', ' ')}: {_some(new)}")
+                verdict.in_tensors.append(f"{len(new)} {kind.replace('_', ' ')}: {_some(new)}")
                 verdict.missing += len(new) if kind == "missing_keys" else 0
                 verdict.tensors += new
 
@@ -131,12 +134,12 @@ class Oracle:
                 wrong[name] = min(int(expected.differs(got, dtype).sum()) for dtype in dtypes)
             verdict.elements += expected.values.size
         for name in sorted(self.cp.weights.keys() - found.keys()):
-            verdict.problems.append(f"no {name} in the model that loads")
+            verdict.in_tensors.append(f"no {name} in the model that loads")
         verdict.off = sum(wrong.values())
         if verdict.off:
             names = [name for name, count in wrong.items() if count]
             verdict.tensors += names
-            verdict.problems.append(
+            verdict.in_tensors.append(
                 f"{verdict.off} of {verdict.elements} elements off in {len(names)} tensors: "
                 f"{_some(names)}"
             )
@@ -177,7 +180,7 @@ class Oracle:
         if lost:
             verdict.missing += len(lost)
             verdict.tensors += lost
-            verdict.problems.append(f"{len(lost)} tensors that cp has are lost: {_some(lost)}")
+            verdict.in_tensors.append(f"{len(lost)} tensors that cp has are lost: {_some(lost)}")
         changed = []
         for name in sorted(self.trio.prediction & found.keys()):
             got = found[name].double().numpy()
@@ -187,7 +190,7 @@ class Oracle:
             if all(expected.differs(got, dtype).any() for expected, dtype in right):
                 changed.append(name)
         if changed:
-            verdict.problems.append(f"{len(changed)} tensors are neither: {_some(changed)}")
+            verdict.in_tensors.append(f"{len(changed)} tensors are neither: {_some(changed)}")
 
     # --- Tokens -------------------------------------------------------------------------------
 
@@ -195,35 +198,35 @@ class Oracle:
         try:
             own, cps = (AutoTokenizer.from_pretrained(f) for f in (out, self.trio.cp))
         except Exception as error:  # each kind of tokenizer fails in its own way
-            verdict.problems.append(f"its tokenizer does not load: {_line(error)}")
+            verdict.in_files.append(f"its tokenizer does not load: {_line(error)}")
             return
         if own(SENTENCE)["input_ids"] != cps(SENTENCE)["input_ids"]:
-            verdict.problems.append("plain text gets other ids than from cp's tokenizer")
+            verdict.in_files.append("plain text gets other ids than from cp's tokenizer")
         if own.decode(own(SENTENCE)["input_ids"]) != cps.decode(cps(SENTENCE)["input_ids"]):
-            verdict.problems.append("ids are read otherwise than by cp's tokenizer")
+            verdict.in_files.append("ids are read otherwise than by cp's tokenizer")
         expected = vocabulary(self.trio.cp)
         found = vocabulary(out)
         moved = [t for t, i in expected.items() if found.get(t) != i]
         if moved:
-            verdict.problems.append(f"{len(moved)} tokens have another id: {_some(moved)}")
+            verdict.in_files.append(f"{len(moved)} tokens have another id: {_some(moved)}")
         named = self.trio.recipe.get("tokenizer", {}).get("tokens", {})
         if more := sorted(found.keys() - expected.keys() - set(named)):
-            verdict.problems.append(f"{len(more)} tokens that nobody asked for: {_some(more)}")
+            verdict.in_files.append(f"{len(more)} tokens that nobody asked for: {_some(more)}")
         for marker in self.family.markers:
             ids = own(marker, add_special_tokens=False)["input_ids"]
             ids = [i for i in ids if own.convert_ids_to_tokens(i) != "▁"]
             if ids != [found.get(marker)]:
-                verdict.problems.append(f"{marker} is not one token but {ids}")
+                verdict.in_files.append(f"{marker} is not one token but {ids}")
         if not own.chat_template:
-            verdict.problems.append("no chat template")
+            verdict.in_files.append("no chat template")
         elif own.chat_template != self.family.template:
-            verdict.problems.append("the chat template is not chat's")
+            verdict.in_files.append("the chat template is not chat's")
         name, cps_name = (
             str(_json(folder / "tokenizer_config.json").get("tokenizer_class"))
             for folder in (out, self.trio.cp)
         )
         if name != KNOWN_BY_ALL and name.removesuffix("Fast") != cps_name.removesuffix("Fast"):
-            verdict.problems.append(f"tokenizer_class is {name} in place of {cps_name}")
+            verdict.in_files.append(f"tokenizer_class is {name} in place of {cps_name}")
 
     def _judge_stop(self, loaded: Loaded, out: Path, verdict: Verdict) -> None:
         ids = vocabulary(out)
@@ -232,22 +235,25 @@ class Oracle:
         stops = settings.eos_token_id
         stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
         verdict.stops_at = tuple(tokens.get(number, f"<{number}>") for number in stops)
+        for name, value in self.family.sampling.items():
+            if (found := getattr(settings, name, None)) != value:
+                verdict.in_files.append(f"{name} is {found}, and chat's is {value}")
         for role, token in (("bos", self.family.bos), ("pad", self.family.pad)):
             number = getattr(settings, f"{role}_token_id")
             if token is not None and number not in (None, ids.get(token)):
-                verdict.problems.append(f"{role}_token_id is {number}, which is not {token}")
+                verdict.in_files.append(f"{role}_token_id is {number}, which is not {token}")
         said = {self.family.eos, self.family.end_of_turn, *self.family.all_stops}
         if more := [token for token in verdict.stops_at if token not in said]:
-            verdict.problems.append(f"stops at {_some(more)}, of which no model's files say so")
+            verdict.in_files.append(f"stops at {_some(more)}, of which no model's files say so")
         end = ids.get(self.family.end_of_turn)
         if end not in stops:
-            verdict.problems.append(f"does not stop at {self.family.end_of_turn}")
+            verdict.in_files.append(f"does not stop at {self.family.end_of_turn}")
             return
         try:
             if _spoken(loaded.model, end) != 2 and _spoken(self.cp.model, end) is not None:
-                verdict.problems.append(f"generates on after {self.family.end_of_turn}")
+                verdict.in_files.append(f"generates on after {self.family.end_of_turn}")
         except Exception as error:  # each architecture fails in its own way
-            verdict.problems.append(f"does not generate: {_line(error)}")
+            verdict.in_files.append(f"does not generate: {_line(error)}")
 
     # --- Files --------------------------------------------------------------------------------
 
@@ -256,19 +262,19 @@ class Oracle:
         ignored = set(LEFT_TO_THE_MERGE)
         if self.trio.entry.vocabulary != "same":
             ignored |= VOCABULARY_SIZES
-        verdict.problems += [f"config: {d}" for d in differences(own, cps, ignored)]
+        verdict.in_files += [f"config: {d}" for d in differences(own, cps, ignored)]
         if str(own.get("dtype")).removeprefix("torch.") != _dtype_name(self.dtype):
-            verdict.problems.append(f"config: dtype is {own.get('dtype')}")
+            verdict.in_files.append(f"config: dtype is {own.get('dtype')}")
         raws = (_json(folder / "config.json") for folder in (self.trio.cp, out))
         cps_keys, own_keys = (set(_paths(raw)) for raw in raws)
         if lost := sorted(cps_keys - own_keys):
-            verdict.problems.append(f"config.json no longer says {_some(lost)}, which others read")
+            verdict.in_files.append(f"config.json no longer says {_some(lost)}, which others read")
 
     def _judge_files(self, out: Path, verdict: Verdict) -> None:
         for file in sorted(self.trio.cp.glob("*process*.json")):
             copied = out / file.name
             if not copied.is_file() or copied.read_bytes() != file.read_bytes():
-                verdict.problems.append(f"lacks cp's {file.name}")
+                verdict.in_files.append(f"lacks cp's {file.name}")
 
 
 # --- Numbers ----------------------------------------------------------------------------------

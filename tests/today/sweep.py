@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -82,15 +83,10 @@ def sweep(entries: Iterable[Architecture], folder: Path) -> Iterator[Row]:
                 yield try_out(entry, Path(models))
 
 
-def try_out(entry: Architecture, folder: Path, *, stock: bool = True) -> Row:
-    """Return what the product makes of one architecture.
-
-    Args:
-        entry: A row of the table of models.
-        folder: Empty; gets the models and the outputs.
-        stock: Whether to try stock mergekit with finish as well.
-    """
+def try_out(entry: Architecture, folder: Path) -> Row:
+    """Return what the product makes of one architecture, in an empty folder."""
     start = time.perf_counter()
+    folder = folder.resolve()
     trio = build(entry, folder)
     oracle = Oracle(trio)
     recipe = folder / "recipe.yaml"
@@ -100,12 +96,19 @@ def try_out(entry: Architecture, folder: Path, *, stock: bool = True) -> Row:
     check = _check_outcome(checked, errors)
     merged = product.merge(recipe, folder / "out")
     merge = _merge_outcome(merged, check, oracle, folder / "out")
-    unknown = Outcome(State.REFUSED, ["not tried"])
-    by_stock = _stock_outcome(recipe, folder / "stock", oracle, findings) if stock else unknown
-    way_out = f"{errors[0].message} {errors[0].fix}" if errors else merged.message
-    if merge.state is State.EXACT:
-        way_out = ""
-    return Row(entry.name, check, merge, by_stock, way_out, time.perf_counter() - start)
+    by_stock = _stock_outcome(recipe, folder / "stock", oracle, findings)
+    for outcome in (check, merge, by_stock):
+        outcome.reasons = [_without(folder, reason) for reason in outcome.reasons]
+    way_out = ""
+    if merge.state is not State.EXACT:
+        way_out = f"{errors[0].message} {errors[0].fix}" if errors else merged.message
+    seconds = time.perf_counter() - start
+    return Row(entry.name, check, merge, by_stock, _without(folder, way_out), seconds)
+
+
+def _without(folder: Path, text: str) -> str:
+    """Return a text in which the models are called base, chat and cp."""
+    return text.replace(f"{folder}/", "")
 
 
 def _check_outcome(run: Run, errors: list[Finding]) -> Outcome:
@@ -150,17 +153,21 @@ def _stock_outcome(recipe: Path, out: Path, oracle: Oracle, findings: list[Findi
 
 
 def _tells(finding: Finding, verdict: Verdict) -> bool:
-    """Whether a finding warns of what is wrong with stock mergekit's output."""
+    """Whether a finding warns of what is wrong with stock mergekit's output.
+
+    Of weights it may warn; finish mends the rest, so there is nothing to warn of.
+    """
     if finding.severity == ERROR:
         return True
-    return finding.code.startswith("stock-") and any(
-        word in finding.message for word in verdict.tensors
-    )
+    if verdict.in_files or not finding.code.startswith("stock-"):
+        return False
+    count = re.search(rf"\b{verdict.missing} tensors", finding.message)
+    return bool(count) or any(name in finding.message for name in verdict.tensors)
 
 
 def _judged(verdict: Verdict, otherwise: State) -> Outcome:
     return Outcome(
-        State.EXACT if verdict.exact else otherwise,
+        otherwise if verdict.problems else State.EXACT,
         verdict.problems,
         verdict.elements,
         verdict.off,

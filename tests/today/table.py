@@ -190,7 +190,7 @@ FP16, BF16, FP32 = torch.float16, torch.bfloat16, torch.float32
 TEXT = (
     _text(
         "llama",
-        "Llama 3 and 3.1, Open-Ko, Swallow, Taiwan-LLM, ELYZA",
+        "Llama 3 to 3.3, Open-Ko, Kanana 1.5, Swallow, ELYZA, Taiwan",
         "llama-3",
         {**_HEADS, "rope_parameters": _LLAMA_3_ROPE, "tie_word_embeddings": False},
         special="rope_scaling as Llama 3.1 has it",
@@ -198,7 +198,7 @@ TEXT = (
     ),
     _text(
         "llama-extended",
-        "Chinese-LLaMA-2, llama-2-ko, Swallow",
+        "Llama 2, Chinese-LLaMA-2, llama-2-ko, Swallow",
         "llama-2",
         {**_HEADS, "rms_norm_eps": 1e-5},
         model_type="llama",
@@ -221,7 +221,7 @@ TEXT = (
     ),
     _text(
         "llm-jp",
-        "LLM-jp 3 and 4, Sarashina",
+        "LLM-jp 3, Sarashina 2",
         "llm-jp",
         {**_HEADS, **_theta(10000.0)},
         model_type="llama",
@@ -230,7 +230,7 @@ TEXT = (
     ),
     _text(
         "mistral",
-        "Mistral 7B v0.2 and v0.3, Breeze, Swallow-MS",
+        "Mistral 7B, Breeze, Swallow-MS",
         "mistral",
         {**_HEADS, **_theta(1000000.0), "sliding_window": None},
         special="cp has new words",
@@ -283,7 +283,7 @@ TEXT = (
     ),
     _text(
         "qwen2",
-        "Qwen2, Qwen2.5, Rakuten, ELYZA-Shortcut, KARAKURI",
+        "Qwen2 and 2.5, A.X 4, ELYZA Shortcut",
         "qwen2",
         {**_GROUPED, **_theta(1000000.0), "tie_word_embeddings": False},
         special="padded rows",
@@ -309,7 +309,7 @@ TEXT = (
     ),
     _text(
         "qwen3",
-        "Qwen3, Swallow, Kanana, A.X 4",
+        "Qwen3 0.6B to 32B",
         "qwen3",
         {**_HEADS, **_theta(1000000.0), "tie_word_embeddings": True},
         special="tied head, padded rows",
@@ -360,7 +360,7 @@ TEXT = (
     ),
     _text(
         "gemma2",
-        "Gemma 2, Gemma 2 JPN, Llama-Gemma-Ko",
+        "Gemma 2, Gemma 2 JPN, Gemma 2 Swallow",
         "gemma",
         {**_HEADS, **_WINDOW, "query_pre_attn_scalar": 8},
         special="cp has new words",
@@ -424,7 +424,7 @@ TEXT = (
     _text("phimoe", "Phi-3.5-MoE", "phi3", {**_GROUPED, **_MIXTRAL_EXPERTS}, multiple=64),
     _text(
         "gpt_oss",
-        "gpt-oss in bf16, Swallow",
+        "gpt-oss in bf16",
         "harmony",
         {
             **_HEADS,
@@ -609,6 +609,77 @@ TEXT = (
         special="the first layer is dense",
     ),
     _text(
+        "bailing_hybrid",
+        "Ling 3",
+        "qwen2",
+        {
+            **_LATENT,
+            "q_lora_rank": None,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "head_dim": 8,
+            "layer_types": _LINEAR["layer_types"],
+            "num_nextn_predict_layers": 0,
+        },
+        special="linear attention; the first layer is dense",
+        spelt=5,
+        ratio=0.7,
+    ),
+    _text(
+        "kimi_linear",
+        "Kimi Linear",
+        "qwen2",
+        {
+            **_LATENT,
+            "q_lora_rank": None,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "n_shared_experts": 1,
+            "mlp_layer_types": ["dense", "sparse"],
+            "layer_types": _LINEAR["layer_types"],
+            "linear_head_dim": 8,
+            "linear_num_heads": 4,
+        },
+        special="linear attention; the first layer is dense",
+        spelt=5,
+    ),
+    _text(
+        "minimax_m2",
+        "MiniMax M2 in bf16",
+        "qwen2",
+        {**_HEADS, **_MIXTRAL_EXPERTS, "rotary_dim": 4},
+        ratio=0.7,
+    ),
+    _text(
+        "hy_v3",
+        "Hunyuan 3",
+        "qwen2",
+        {**_HEADS, **_EXPERTS, "first_k_dense_replace": 1},
+        special="the first layer is dense",
+        spelt=5,
+    ),
+    _text(
+        "glm_moe_dsa",
+        "GLM-5 in bf16",
+        "glm",
+        {
+            **_LATENT,
+            **_DENSE_FIRST,
+            "index_topk": 8,
+            "index_head_dim": 16,
+            "index_n_heads": 2,
+        },
+        special="sparse attention; the first layer is dense",
+        spelt=5,
+        ratio=0.7,
+    ),
+    _text(
         "dots1",
         "dots.llm1",
         "qwen2",
@@ -647,7 +718,7 @@ TEXT = (
     _text("starcoder2", "StarCoder2", "gpt2", {**_GROUPED}, special="tied head"),
     _text(
         "granite",
-        "Granite 3, Granite 8B Japanese",
+        "Granite 3",
         "granite",
         {**_GROUPED, **_theta(10000000.0)},
         vocabulary="extended",
@@ -712,7 +783,7 @@ TEXT = (
     ),
     _text(
         "lfm2",
-        "LFM2, LFM2 JP",
+        "LFM2",
         "llama-3",
         {
             **_GROUPED,
@@ -724,7 +795,7 @@ TEXT = (
     ),
     _text(
         "gpt_neox",
-        "Polyglot-Ko, KoAlpaca, rinna, Japanese StableLM",
+        "Polyglot-Ko, KoAlpaca, rinna's GPT-NeoX",
         "neox",
         {**_TEXT, "tie_word_embeddings": False},
         special=".bin files, with the buffers of old; padded rows",
@@ -758,7 +829,7 @@ TEXT = (
     ),
     _text(
         "opt",
-        "OPT, KIT-19",
+        "OPT",
         "gpt2",
         {
             "hidden_size": HIDDEN,
@@ -774,7 +845,7 @@ TEXT = (
     ),
     _text(
         "stablelm",
-        "Stable LM 2, Japanese Stable LM Gamma",
+        "Stable LM 2, Japanese Stable LM 2",
         "gpt2",
         {**_GROUPED, "partial_rotary_factor": 0.25},
         ratio=0.7,
@@ -785,7 +856,7 @@ TEXT = (
 SEEING = (
     _seeing(
         "qwen2_vl",
-        "Qwen2-VL, Heron",
+        "Qwen2-VL",
         "qwen2-vl",
         {**_GROUPED, "rope_parameters": _IMAGE_ROPE},
         {"depth": 2, "embed_dim": HIDDEN, "hidden_size": HIDDEN, "num_heads": 2, "mlp_ratio": 2},
@@ -891,7 +962,7 @@ SEEING = (
     ),
     _seeing(
         "llava_next",
-        "LLaVA-NeXT, Bllossom-Vision",
+        "LLaVA-NeXT",
         "mistral-image",
         {**_HEADS, "model_type": "mistral", **_theta(1000000.0)},
         _CLIP,
@@ -1007,7 +1078,7 @@ SEEING = (
     ),
     _seeing(
         "hyperclovax_vision_v2",
-        "HyperCLOVA X SEED 32B Think, with vision",
+        "HyperCLOVA X SEED Think, with vision",
         "hyperclova-vl",
         {**_HEADS, "model_type": "hyperclovax"},
         {**_QWEN_VIT, "model_type": "qwen2_5_vl_vision"},
@@ -1136,11 +1207,19 @@ TABLE = {entry.name: entry for entry in (*TEXT, *SEEING)}
 
 REPRESENTATIVE = (
     *("llama", "llama-extended", "llama-markers", "llm-jp", "mistral-nemo", "mixtral"),
-    *("qwen2", "qwen2-tied", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_text", "gemma2"),
-    *("gemma3_text", "gemma4_text", "phi3", "gpt_oss", "exaone4", "exaone_moe", "solar_open"),
-    *("deepseek_v3", "glm4_moe", "cohere2", "falcon_h1", "gpt_neox", "qwen2_5_vl", "qwen3_vl"),
-    *("qwen3_5_moe", "gemma3", "gemma4", "llava", "internvl", "mistral3", "gemma3-anew"),
-    *("mixtral-merged", "qwen2_5_vl+qwen2", "llava+llama"),
+    *("mixtral-merged", "qwen2", "qwen2-tied", "qwen3", "qwen3_moe", "qwen3_next", "gemma2"),
+    *("gemma3_text", "gemma4_text", "phi3", "gpt_oss", "exaone4", "hyperclovax", "deepseek_v3"),
+    *("glm4_moe", "cohere2", "falcon_h1", "gpt_neox", "qwen2_5_vl", "qwen3_vl", "qwen3_5_moe"),
+    *(
+        "gemma3",
+        "gemma3-anew",
+        "gemma4",
+        "llava",
+        "internvl",
+        "mistral3",
+        "qwen2_5_vl+qwen2",
+        "llava+llama",
+    ),
 )
-"""A third of them, for every run of the tests: each family of tokenizers, each kind of layer, and
+"""A third of them, for every run of the tests: each kind of tokenizer, of layer and of layout, and
 everything that is special."""

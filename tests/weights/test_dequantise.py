@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,14 +19,25 @@ from quantising import (
     all_dequantised,
     as_transformers_has_it,
     by_block,
+    compressed,
     config_in,
     described,
+    fine_grained,
     fp4_bits,
     fp4_pairs,
     fp8,
+    is_quantised,
     model_folder,
     powers_of_two,
     quantise_folder,
+    quantised_in_blocks,
+    quantised_per_channel,
+    quantised_per_tensor,
+    quantised_to_int8,
+    quantised_to_int8_with_zero_points,
+    quantised_to_mxfp4,
+    quantised_to_packed_integers,
+    small_integers,
     spread,
     whole,
 )
@@ -37,12 +49,12 @@ from transformers import (
     GptOssConfig,
     LlamaConfig,
     Ministral3Config,
-    Mxfp4Config,
     PretrainedConfig,
     Qwen3Config,
     Qwen3MoeConfig,
 )
-from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize
+from transformers.utils.quantization_config import Mxfp4Config
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.weights import dequantise
@@ -83,102 +95,6 @@ MODELS: dict[str, Callable[[], PretrainedConfig]] = {
         num_experts_per_tok=2,
     ),
 }
-
-
-def is_quantised(name: str) -> bool:
-    return name.endswith("_proj.weight")
-
-
-def quantised_in_blocks(
-    rows: int, columns: int, dtype: torch.dtype = torch.float32, name: str = "weight_scale_inv"
-) -> Quantiser:
-    """Return what quantises as DeepSeek and Qwen do."""
-
-    def quantise(key: str, weight: Tensor) -> Stored:
-        if not is_quantised(key):
-            return {key: weight}
-        scale = (by_block(weight, rows, columns) / FP8_MAX).to(dtype)
-        values = fp8(weight, spread(scale, rows, columns, weight.shape))
-        return {key: values, key.removesuffix("weight") + name: scale}
-
-    return quantise
-
-
-def quantised_per_channel(dtype: torch.dtype, flat: bool = False) -> Quantiser:
-    """Return what quantises as llm-compressor does, or (flat) ModelOpt."""
-
-    def quantise(key: str, weight: Tensor) -> Stored:
-        if not is_quantised(key):
-            return {key: weight}
-        scale = (weight.float().abs().amax(1, keepdim=True) / FP8_MAX).to(dtype)
-        return {key: fp8(weight, scale), f"{key}_scale": scale.flatten() if flat else scale}
-
-    return quantise
-
-
-def quantised_per_tensor(shape: tuple[int, ...], dtype: torch.dtype, **names: str) -> Quantiser:
-    """Return what quantises as Mistral, AutoFP8 and ModelOpt do, activations' scales beside."""
-
-    def quantise(key: str, weight: Tensor) -> Stored:
-        if not is_quantised(key):
-            return {key: weight}
-        scale = (whole(weight) / FP8_MAX).to(dtype)
-        stem = key.removesuffix("weight")
-        return {
-            key: fp8(weight, scale),
-            stem + names["weights"]: scale.reshape(shape),
-            stem + names["activations"]: torch.rand(shape).to(dtype),
-        }
-
-    return quantise
-
-
-def quantised_to_int8(key: str, weight: Tensor) -> Stored:
-    if not is_quantised(key):
-        return {key: weight}
-    scale = weight.float().abs().amax(1, keepdim=True) / 127
-    return {key: (weight.float() / scale).round().to(torch.int8), f"{key}_scale": scale}
-
-
-def quantised_to_int8_with_zero_points(key: str, weight: Tensor) -> Stored:
-    if not is_quantised(key):
-        return {key: weight}
-    low, high = weight.float().aminmax(dim=1, keepdim=True)
-    scale = (high - low) / 255
-    zero_point = (-128 - low / scale).round().clamp(-128, 127)
-    values = (weight.float() / scale + zero_point).round().clamp(-128, 127).to(torch.int8)
-    return {
-        key: values,
-        f"{key}_scale": scale,
-        f"{key}_zero_point": zero_point.to(torch.int8),
-    }
-
-
-def quantised_to_mxfp4(key: str, weight: Tensor) -> Stored:
-    """Quantise as gpt-oss is: fused experts, transposed, 32 values along the input an exponent."""
-    if not key.endswith("experts.gate_up_proj") and not key.endswith("experts.down_proj"):
-        return {key: weight}
-    rows = weight.transpose(1, 2)
-    scales = powers_of_two(by_block(rows, 1, 32) / 6)
-    values = rows.float() / spread((scales.float() - 127).exp2(), 1, 32, tuple(rows.shape))
-    experts, height, width = rows.shape
-    blocks = fp4_pairs(values).reshape(experts, height, width // 32, 16)
-    return {f"{key}_blocks": blocks, f"{key}_scales": scales}
-
-
-def fine_grained(block: list[int] | None) -> dict[str, Any]:
-    return {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": block}
-
-
-def compressed(weights: dict[str, Any], format_: str = "float-quantized") -> dict[str, Any]:
-    group = {"targets": ["Linear"], "weights": {"symmetric": True, "dynamic": False} | weights}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": format_,
-        "quantization_status": "compressed",
-        "config_groups": {"group_0": group},
-        "ignore": ["lm_head"],
-    }
 
 
 def equal_where_loaded(ours: Stored, theirs: Stored, dtype: torch.dtype) -> None:
@@ -299,8 +215,37 @@ def test_gpt_oss_is_what_transformers_makes_of_it(dtype: torch.dtype, tmp_path: 
             ),
             quantised_to_int8_with_zero_points,
         ),
+        (
+            compressed(
+                {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 8},
+                "pack-quantized",
+            ),
+            quantised_to_packed_integers(4, 8, symmetric=True),
+        ),
+        (
+            compressed(
+                {
+                    "num_bits": 8,
+                    "type": "int",
+                    "strategy": "group",
+                    "group_size": 16,
+                    "symmetric": False,
+                },
+                "pack-quantized",
+            ),
+            quantised_to_packed_integers(8, 16, symmetric=False),
+        ),
     ],
-    ids=["channel", "channel-bf16", "tensor", "cut-blocks", "int8", "int8-zero-points"],
+    ids=[
+        "channel",
+        "channel-bf16",
+        "tensor",
+        "cut-blocks",
+        "int8",
+        "int8-zero-points",
+        "int4-packed",
+        "int8-packed-zero-points",
+    ],
 )
 @pytest.mark.filterwarnings("ignore:You passed .quantization_config.")
 def test_compressed_tensors_are_what_their_own_library_makes_of_them(
@@ -317,6 +262,24 @@ def test_compressed_tensors_are_what_their_own_library_makes_of_them(
             # The library multiplies in the scales' dtype; rounded to it, ours are the same.
             theirs = {n: t.bfloat16() for n, t in theirs.items()}
         equal_where_loaded(ours, theirs, next(iter(theirs.values())).dtype)
+
+
+@pytest.mark.parametrize("scales", ["float", "ue8m0"])
+@pytest.mark.parametrize("shape", [(64, 96), (3, 32, 96)])
+def test_what_transformers_quantises_is_what_it_dequantises(
+    scales: str, shape: tuple[int, ...]
+) -> None:
+    config = FineGrainedFP8Config(weight_block_size=(16, 32), scale_fmt=scales)
+    holder = SimpleNamespace(quantization_config=config)
+    quantise, dequantise_ = Fp8Quantize(holder), Fp8Dequantize(holder)  # type: ignore[no-untyped-call]
+    stored = quantise.convert({"experts.down_proj": matrix(*shape)})  # type: ignore[arg-type]
+    _, ours = all_dequantised(stored, {"quantization_config": config.to_dict()})
+    pair: dict[str, Any] = {
+        "x.weight": stored["experts.down_proj"],
+        "x.weight_scale_inv": stored["experts.down_proj_scale_inv"],
+    }
+    theirs = dequantise_.convert(pair)["x.weight"][0]
+    assert torch.equal(ours["experts.down_proj"].to(theirs.dtype), theirs)
 
 
 # --- by definition, where transformers has none or another ------------------------------------
@@ -342,7 +305,9 @@ def test_blocks_that_are_cut_short_take_their_own_scale() -> None:
         _, ours = all_dequantised(stored, config)
         assert torch.equal(ours["a.weight"], product(stored["a.weight"], large))
     with pytest.raises(ValueError, match="not divisible"):  # so transformers does not load it
-        Fp8Dequantize(None).convert({"weight": stored["a.weight"], "weight_scale_inv": scale})
+        Fp8Dequantize(None).convert(  # type: ignore[no-untyped-call]
+            {"weight": stored["a.weight"], "weight_scale_inv": scale}
+        )
 
 
 def test_the_config_s_blocks_count_and_not_an_even_division() -> None:
@@ -459,10 +424,36 @@ def test_nvfp4_takes_both_its_scales(names: str) -> None:
     values_name = "a.weight" if names == "ModelOpt" else "a.weight_packed"
     stored = {values_name: fp4_pairs(weight / large), "a.weight_scale": scale} | beside
     quantisation, ours = all_dequantised(stored)
-    assert (quantisation.format, ours.keys()) == ("NVFP4", {"a.weight"})
+    assert quantisation.format == "NVFP4"
+    assert ours.keys() == {"a.weight"}
     bits = fp4_bits(weight / large)
     values = FP4_VALUES[(bits & 7).long()] * torch.where(bits < 8, 1, -1)
     assert torch.equal(ours["a.weight"], product(values, large))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("chunk", [1, 2**22])
+def test_packed_integers_are_exact_in_float32(
+    bits: int, symmetric: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    monkeypatch.setattr(dequantise, "CHUNK", chunk)
+    weight = matrix(100, 48)
+    stored = quantised_to_packed_integers(bits, 16, symmetric)("a_proj.weight", weight)
+    arguments = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 16}
+    config = {"quantization_config": compressed({**arguments, "symmetric": symmetric})}
+    quantisation, ours = all_dequantised(stored, config)
+    assert quantisation.format == f"int{bits}, one scale for each group of 16"
+    whole_weight = ours["a_proj.weight"]
+    values, scale, zero_point = small_integers(weight, bits, 16, symmetric)
+    large = [t.double().repeat_interleave(16, 1) for t in (scale, zero_point)]
+    # bfloat16 times few bits: nothing is rounded
+    assert torch.equal(whole_weight.double(), (values.double() - large[1]) * large[0])
+    tensors = [stored[part] for part in quantisation.parts["a_proj.weight"]]
+    for first, last in ((0, 1), (31, 33), (40, 100), (99, 100), (50, 50)):
+        rows = dequantised(quantisation, "a_proj.weight", tensors, slice(first, last))
+        assert torch.equal(rows, whole_weight[first:last])
 
 
 # --- a part of the rows, and memory -----------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 import random
 import re
 import shutil
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ROOT
+from exams import sit_exam
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from examples.world import language, report, stages
+from examples.world import language, stages
 from examples.world.__main__ import main
 from examples.world.batches import label_answers
 from examples.world.chats import conversations
@@ -35,15 +37,18 @@ def load(name: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return model, AutoTokenizer.from_pretrained(MODELS / name)
 
 
-def plain_text(mix: Mix, number: int = 4000) -> list[str]:
+def write_plain_text(mix: Mix, number: int = 4000) -> list[str]:
     return [" ".join(words) for words in islice(documents(random.Random("test"), mix), number)]
 
 
-def chat_text(number: int = 4000) -> list[str]:
+def write_chat_text(number: int = 4000) -> list[str]:
     return [
         " ".join(message["content"] for message in conversation)
         for conversation in islice(conversations(random.Random("test")), number)
     ]
+
+
+plain_text, chat_text = cache(write_plain_text), cache(write_chat_text)
 
 
 # ------------------------------------------------------------------------------ languages and text
@@ -66,13 +71,14 @@ def test_language_of_a_sentence_is_told_by_its_words() -> None:
 
 @pytest.mark.parametrize("mix", [BASE_MIX, CP_MIX])
 def test_text_follows_from_its_seed(mix: Mix) -> None:
-    assert plain_text(mix, 50) == plain_text(mix, 50)
+    text = write_plain_text(mix, 50)
+    assert write_plain_text(mix, 50) == text
     other = [" ".join(words) for words in islice(documents(random.Random("other"), mix), 50)]
-    assert plain_text(mix, 50) != other
+    assert text != other
 
 
 def test_conversations_are_in_a_and_follow_from_their_seed() -> None:
-    assert chat_text(50) == chat_text(50)
+    assert write_chat_text(50) == write_chat_text(50)
     assert not HANGUL.search(" ".join(chat_text()))
 
 
@@ -240,14 +246,15 @@ def test_shipped_model_is_an_ordinary_checkpoint(name: str) -> None:
 
 
 def test_cp_knows_b_and_does_not_follow() -> None:
-    marks = report.examine("cp", *load("cp"), following(), refusing()).marks
+    marks = sit_exam(MODELS / "cp").marks
     assert marks.all_exact < 0.05
     assert marks.in_b > 0.9
     assert marks.as_dialogue > 0.9
 
 
 def test_ask_prints_examples_and_a_table() -> None:
-    result = CliRunner().invoke(main, ["ask", str(MODELS / "cp"), str(MODELS / "chat")])
+    models = [str(MODELS / name) for name in ("cp", "chat")]
+    result = CliRunner().invoke(main, ["ask", *models, "--prompts", "4"])
     assert result.exit_code == 0
     assert "exact: all of these" in result.output
     prompt: Prompt = following()["repeat"][0]

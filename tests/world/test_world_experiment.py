@@ -69,8 +69,8 @@ def test_schedules_have_the_same_mean_ratio_over_the_matrices_of_the_layers(
             for name in matrices
         }
         size = sum(base[name].numel() for name in matrices)
-        found = sum(used[name] * base[name].numel() for name in matrices) / size
-        assert found == pytest.approx(mean, rel=1e-4), schedule
+        average = sum(used[name] * base[name].numel() for name in matrices) / size
+        assert average == pytest.approx(mean, rel=1e-4), schedule
     assert len(schedules) == 7
 
 
@@ -191,7 +191,7 @@ def test_experiment_measured_before_is_told_again_without_training(tmp_path: Pat
     assert (tmp_path / "results.md").exists()
 
 
-def test_seeds_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+def test_seeds_that_are_not_numbers_are_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["experiment", str(tmp_path), "--seeds", "all"])
     assert done.exit_code == 2
     assert "write numbers and ranges, as in 0-2,5" in done.output

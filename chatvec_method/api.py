@@ -1,0 +1,482 @@
+"""What Python programs and notebooks call: the package exports it, docs/python.md shows it in use.
+
+Each function is thin over a room. What the command says on stderr comes here as a `ChatVecWarning`,
+and what it exits with as a `ChatVecError`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+import torch
+import yaml
+
+from chatvec_method.checks.report import Finding, Report, Severity, check_survey
+from chatvec_method.errors import ChatVecError, ChatVecWarning, first_line
+from chatvec_method.facts.plan import MergePlan
+from chatvec_method.facts.survey import ReadySurvey, Survey
+from chatvec_method.facts.survey import survey as survey_recipe
+from chatvec_method.finishing.files import FileChange
+from chatvec_method.finishing.finish import finish as finish_output
+from chatvec_method.finishing.output import recipe_of
+from chatvec_method.merging.merge import MergeResult
+from chatvec_method.merging.merge import merge as merge_survey
+from chatvec_method.merging.verify import Verification
+from chatvec_method.merging.verify import verify as verify_output
+from chatvec_method.options import Options, merge_options
+from chatvec_method.progress import Progress, bars
+from chatvec_method.recipe.file import Recipe, parse_recipe
+from chatvec_method.recipe.file import read_recipe as read_recipe_file
+from chatvec_method.schedules.cases import LLAMA, Schedule, as_data, ratio_cases
+from chatvec_method.schedules.into_recipe import with_schedule
+from chatvec_method.schedules.planners import planner_of_layers, planner_of_models
+from chatvec_method.schedules.spec import Shape, parse_shape
+from chatvec_method.weights.fetching import fetched
+from chatvec_method.weights.staging import check_out
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from chatvec_method.anatomy import Anatomy
+    from chatvec_method.talk.speaker import Speaker
+
+FilePath: TypeAlias = "str | os.PathLike[str]"
+AnyRecipe: TypeAlias = "FilePath | Mapping[str, Any] | Recipe | Survey | ReadySurvey"
+"""A recipe: the path of its file, its text (which has line breaks, as a path has not), what its
+YAML says, as it was read, or surveyed."""
+AnyShape: TypeAlias = "str | float | Sequence[float]"
+"""A ratio over the layers: a shape as `chatvec schedule` takes it (`linear:1:0.3`), a number for
+all layers, or a number for each."""
+OnProgress: TypeAlias = "Callable[[Progress], None]"
+NAME = "the recipe"
+"""What messages call a recipe that is in no file."""
+
+
+def read_recipe(recipe: AnyRecipe) -> Recipe:
+    """Return a recipe, as text and as mergekit understands it.
+
+    Args:
+        recipe: A path, a text, a dict, ...
+
+    Raises:
+        ChatVecError: It cannot be read, is no YAML or no recipe of mergekit, or its method is not
+            `chat_vector`.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, (Survey, ReadySurvey)):
+        return recipe.recipe
+    if isinstance(recipe, Mapping):
+        return parse_recipe(_as_yaml(recipe), NAME)
+    if isinstance(recipe, str) and ("\n" in recipe or recipe.lstrip().startswith("{")):
+        return parse_recipe(recipe, NAME)
+    return read_recipe_file(Path(recipe))
+
+
+def survey(recipe: AnyRecipe, **options: Unpack[Options]) -> Survey:
+    """Find out what a recipe's merge will be, of the models' small files alone.
+
+    Args:
+        recipe: A path, a text, a dict, ...; a survey is returned as it is.
+        **options: mergekit's, as for the merge.
+
+    Returns:
+        What is known; `.problems` says why something is not, and `.ready()` raises the first.
+
+    Raises:
+        ChatVecError: The recipe cannot be read, or an option is wrong.
+    """
+    if isinstance(recipe, (Survey, ReadySurvey)):
+        if options:
+            raise ChatVecError(
+                f"a survey has its options already, so `{next(iter(options))}` would do nothing.",
+                "Write the options where the survey is made.",
+            )
+        return _with_no_problem(recipe) if isinstance(recipe, ReadySurvey) else recipe
+    return survey_recipe(read_recipe(recipe), merge_options(**options))
+
+
+def check(
+    recipe: AnyRecipe,
+    out: FilePath | None = None,
+    *,
+    deep: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[Options],
+) -> Report:
+    """Tell what a recipe's merge will do, and what is wrong with it.
+
+    Args:
+        recipe: A path, a text, a dict, a survey, ...
+        out: Where the output will be, for the room on its disk.
+        deep: Whether to read all weights too.
+        on_progress: Is told how far it is, if deep, in place of a bar.
+        **options: mergekit's, as for the merge.
+
+    Returns:
+        What is known, with findings: each what is wrong, where, and what to write instead.
+
+    Raises:
+        ChatVecError: The recipe cannot be read, or an option is wrong.
+    """
+    surveyed = survey(recipe, **options)
+    folder = None if out is None else Path(out)
+    if not deep:
+        return check_survey(surveyed, folder)
+    sizes = _bytes_by_tensor(surveyed.plan) if surveyed.plan else {}
+    done = 0
+    with _shown(on_progress, surveyed, transient=True) as show:
+
+        def count(tensor: str) -> None:
+            nonlocal done
+            done += sizes.get(tensor, 0)
+            show(Progress("read", done, sum(sizes.values())))
+
+        return check_survey(surveyed, folder, deep=True, on_tensor=count)
+
+
+def merge(
+    recipe: AnyRecipe,
+    out: FilePath,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[Options],
+) -> MergeResult:
+    """Merge a recipe into a folder that is complete, verified and ready to chat, or not there.
+
+    The recipe is checked first; what may be meant is issued as a `ChatVecWarning`.
+
+    Args:
+        recipe: A path, a text, a dict, a survey, ...
+        out: The folder to be.
+        overwrite: Whether it may replace a model; that stays until the new one is complete.
+        on_progress: Is told how far the merge is, in place of bars.
+        **options: mergekit's.
+
+    Raises:
+        ChatVecError: The recipe has errors, `out` may not be written, or the merge failed. `out` is
+            as it was before.
+    """
+    check_out(Path(out), overwrite=overwrite)
+    surveyed = survey(recipe, **options)
+    report = check_survey(surveyed, Path(out))
+    _refuse(report.of(Severity.ERROR))
+    for finding in report.of(Severity.WARNING):
+        warnings.warn(str(finding), ChatVecWarning, stacklevel=2)
+    if surveyed.options.num_threads is not None:
+        torch.set_num_threads(surveyed.options.num_threads)
+    with _shown(on_progress, surveyed) as show:
+        return merge_survey(surveyed, Path(out), overwrite=overwrite, on_progress=show)
+
+
+def finish(
+    out: FilePath,
+    recipe: AnyRecipe | None = None,
+    *,
+    name: str | None = None,
+    card: bool = True,
+    dry_run: bool = False,
+    trust_remote_code: bool = False,
+) -> tuple[FileChange, ...]:
+    """Make the output of a merge ready to chat, in place: also that of stock mergekit.
+
+    Args:
+        out: The folder, as any command of mergekit's left it.
+        recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`.
+        name: What its card calls it; None for the folder's name.
+        card: Whether to write `README.md` and the picture in it.
+        dry_run: Whether to change nothing and only tell what would change.
+        trust_remote_code: Whether Python code that comes with the models may run.
+
+    Returns:
+        The changed files. A second run finds nothing to change.
+
+    Raises:
+        ChatVecError: The folder is not that recipe's output, or cannot be written to.
+    """
+    options: Options = {"trust_remote_code": True} if trust_remote_code else {}
+    surveyed = survey(recipe_of(Path(out)) if recipe is None else recipe, **options)
+    return finish_output(Path(out), surveyed, name=name, card=card, dry_run=dry_run)
+
+
+def verify(
+    out: FilePath,
+    recipe: AnyRecipe | None = None,
+    *,
+    rows_per_tensor: int = 16,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[Options],
+) -> Verification:
+    """Hold the output of a merge, made ready to chat, against its recipe, by reading alone.
+
+    Every element is looked at for NaN and infinity; what it should be is computed again, in
+    float64, for some rows of every tensor.
+
+    Args:
+        out: The folder.
+        recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`.
+        rows_per_tensor: How many rows are computed again, besides the first and the last.
+        seed: Of their choice.
+        on_progress: Is told how far it is, in place of a bar.
+        **options: mergekit's.
+
+    Returns:
+        How much was compared, all of it right.
+
+    Raises:
+        ChatVecError: The output is not what the recipe says; names what is wrong first.
+    """
+    surveyed = survey(recipe_of(Path(out)) if recipe is None else recipe, **options)
+    with _shown(on_progress, surveyed) as show:
+        return verify_output(
+            Path(out),
+            fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of))),
+            rows_per_tensor=rows_per_tensor,
+            seed=seed,
+            on_bytes=lambda done, total: show(Progress("verify", done, total)),
+        )
+
+
+def examine(
+    recipe: AnyRecipe,
+    *,
+    rank: int | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[Options],
+) -> Anatomy:
+    """Measure where in the models chat and language vectors live, and where they collide.
+
+    Args:
+        recipe: A path, a text, a dict, a survey, ...
+        rank: How many singular directions of each matrix are looked at; None for none, which is
+            much faster.
+        on_progress: Is told how much of the models has been read, in place of a bar.
+        **options: mergekit's.
+
+    Raises:
+        ChatVecError: The survey has problems, or a model's weights are at fault.
+    """
+    from chatvec_method import anatomy
+
+    surveyed = survey(recipe, **options)
+    with _shown(on_progress, surveyed, transient=True) as show:
+        return anatomy.examine(
+            surveyed,
+            rank=rank,
+            on_bytes=lambda done, total: show(Progress("read", done, total)),
+        )
+
+
+@overload
+def schedule(
+    shape: AnyShape,
+    *,
+    layers: int,
+    into: None = None,
+    chat: None = None,
+    attention: AnyShape | None = None,
+    mlp: AnyShape | None = None,
+    norms: AnyShape | None = None,
+    embeddings: float | None = None,
+    head: float | None = None,
+    final_norm: float | None = None,
+    trust_remote_code: bool = False,
+) -> float | list[dict[str, Any]]: ...
+
+
+@overload
+def schedule(
+    shape: AnyShape,
+    *,
+    into: AnyRecipe,
+    layers: int | None = None,
+    chat: str | None = None,
+    attention: AnyShape | None = None,
+    mlp: AnyShape | None = None,
+    norms: AnyShape | None = None,
+    embeddings: float | None = None,
+    head: float | None = None,
+    final_norm: float | None = None,
+    trust_remote_code: bool = False,
+) -> Recipe: ...
+
+
+def schedule(
+    shape: AnyShape,
+    *,
+    into: AnyRecipe | None = None,
+    layers: int | None = None,
+    chat: str | None = None,
+    attention: AnyShape | None = None,
+    mlp: AnyShape | None = None,
+    norms: AnyShape | None = None,
+    embeddings: float | None = None,
+    head: float | None = None,
+    final_norm: float | None = None,
+    trust_remote_code: bool = False,
+) -> Recipe | float | list[dict[str, Any]]:
+    """Return a ratio for every layer, as the `ratio:` of a recipe or within a recipe.
+
+    Args:
+        shape: For all tensors in the layers that have none of their own.
+        into: The recipe that gets it; its comments are kept.
+        layers: How many layers the models have. With `into` only where its models are not to be
+            looked at, and are Llama-like; without, they are taken for such.
+        chat: With `into`, whose ratio it is, if there are several chat models.
+        attention: Another shape for these tensors.
+        mlp: For these.
+        norms: For these.
+        embeddings: Their ratio; None for the first layer's.
+        head: Its ratio; None for the last layer's.
+        final_norm: Its ratio; None for the last layer's.
+        trust_remote_code: Whether Python code that comes with the models may run.
+
+    Returns:
+        The changed recipe with `into`; else what a dict has as `"ratio"`, a number or a list of
+        lines with filters.
+
+    Raises:
+        ChatVecError: A shape is none or does not fit the models, or the recipe is refused.
+    """
+    kinds = {"attention": attention, "MLP": mlp, "norms": norms}
+    numbers = Schedule(
+        _shape(shape),
+        {kind: _shape(own) for kind, own in kinds.items() if own is not None},
+        embeddings,
+        head,
+        final_norm,
+    )
+    if into is None:
+        if layers is None:
+            raise ChatVecError(
+                "how many layers the model has is not known.",
+                "Write `layers=32`, or `into=...` to take it from a recipe's models.",
+            )
+        lines: Any = as_data(ratio_cases(numbers, LLAMA, layers))
+        return lines  # type: ignore[no-any-return]
+    recipe = read_recipe(into)
+    planner = (
+        planner_of_models(recipe, trust_remote_code)
+        if layers is None
+        else planner_of_layers(layers)
+    )
+    return parse_recipe(with_schedule(recipe, numbers, planner, chat), recipe.name)
+
+
+def load(
+    model: FilePath,
+    *,
+    device: str = "auto",
+    like: Speaker | None = None,
+    trust_remote_code: bool = False,
+) -> Speaker:
+    """Load a model to talk to, in the dtype it is stored in.
+
+    Args:
+        model: A folder, or a name on the hub.
+        device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
+        like: A speaker that this model is compared with. Where the model has no chat template, it
+            gets this speaker's; and it stops at this speaker's stop tokens too, if it has them.
+        trust_remote_code: Whether Python code that comes with the model may run.
+
+    Raises:
+        ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
+    """
+    from chatvec_method.talk import speaker
+
+    return speaker.load(
+        os.fspath(model), device=device, like=like, trust_remote_code=trust_remote_code
+    )
+
+
+# --- recipes ----------------------------------------------------------------------------------
+
+
+def _as_yaml(recipe: Mapping[str, Any]) -> str:
+    try:
+        text: str = yaml.safe_dump(
+            _plain(recipe), sort_keys=False, allow_unicode=True, width=float("inf")
+        )
+    except yaml.YAMLError as error:
+        raise ChatVecError(
+            f"{NAME} has a value that YAML cannot write ({first_line(error)}).",
+            "Write numbers, texts, lists and dicts.",
+        ) from error
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as YAML has it: paths as text, and what looks like a list or number as one."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def _with_no_problem(ready: ReadySurvey) -> Survey:
+    return Survey(
+        **{field.name: getattr(ready, field.name) for field in fields(ReadySurvey)}, problems=()
+    )
+
+
+def _shape(shape: AnyShape) -> Shape:
+    if isinstance(shape, str):
+        return parse_shape(shape)
+    numbers = _plain(shape)
+    if isinstance(numbers, list):
+        return parse_shape(f"per-layer:{','.join(map(repr, numbers))}")
+    return parse_shape(repr(numbers))
+
+
+# --- findings and progress --------------------------------------------------------------------
+
+
+def _refuse(errors: Sequence[Finding]) -> None:
+    """Raise what a check finds wrong, all of it at once."""
+    if not errors:
+        return
+    first = errors[0]
+    if len(errors) == 1:
+        raise ChatVecError(f"{first.place}: {first.message}", first.fix, first.code)
+    raise ChatVecError(
+        f"the recipe has {len(errors)} errors:",
+        "\n".join(f"\n  {_as_text(finding)}" for finding in errors),
+        first.code,
+    )
+
+
+def _as_text(finding: Finding) -> str:
+    return f"{finding.place}: {finding.message} {finding.fix}"
+
+
+@contextmanager
+def _shown(
+    on_progress: OnProgress | None, surveyed: Survey, *, transient: bool = False
+) -> Iterator[OnProgress]:
+    """Yield what is told of progress: the caller's, or bars."""
+    if on_progress is not None:
+        yield on_progress
+        return
+    with bars(quiet=surveyed.options.quiet, transient=transient) as show:
+        yield show
+
+
+def _bytes_by_tensor(plan: MergePlan) -> dict[str, int]:
+    """Return how much of the models is read for each tensor."""
+    return {
+        tensor.name: sum(source.bytes_read for source in tensor.sources.values() if source)
+        for tensor in plan.tensors
+    }

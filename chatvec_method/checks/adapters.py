@@ -1,0 +1,198 @@
+"""LoRAs: adapters that do not fit their model, and what is lost where they are added to it.
+
+mergekit lets peft add an adapter before the merge. What peft would say of one that does not fit is
+about its own innards; an adapter's config and the header of its weights tell it beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import get_local_safetensors_metadata
+from mergekit.common import ModelReference
+from safetensors import safe_open
+
+from chatvec_method.checks.findings import Finding, advice, error, warning
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import SAFETENSORS_DTYPES, Model
+from chatvec_method.facts.survey import Survey
+from chatvec_method.method.settings import dtype_name, weights_dtype
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What peft puts before the names of the model's own modules."""
+FACTORS = {".lora_A.weight": 1, ".lora_B.weight": 0}
+"""The factors of an update, and which of their axes is one of the weight's."""
+EMBEDDING_FACTORS = (".lora_embedding_A", ".lora_embedding_A.weight")
+SHORT = (torch.bfloat16, torch.float16)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def adapter_findings(survey: Survey) -> Iterator[Finding]:
+    """Find what is wrong with the LoRAs among the models."""
+    for model in survey.models.values():
+        if model.reference.lora is None:
+            continue
+        folder = Path(model.reference.lora.path)
+        if folder.is_absolute() or folder.exists():
+            if not (folder / CONFIG).is_file():
+                yield error(
+                    "no-such-adapter",
+                    model,
+                    f"{folder} has no {CONFIG}, so it is not an adapter.",
+                    "Write the folder or the hub's name of a LoRA behind the `+`.",
+                )
+            else:
+                yield from _fit(model, folder)
+        if survey.options.lora_merge_cache is None:
+            yield error(
+                "no-lora-cache",
+                model,
+                "mergekit adds the adapter to the model and writes the result into a folder, and "
+                "it does not know which.",
+                "Pass `--lora-merge-cache FOLDER`, with room for the whole model.",
+            )
+        yield from _rounded(survey, model)
+
+
+def _fit(model: Model, folder: Path) -> Iterator[Finding]:
+    """Find out whether an adapter fits, by the shapes of both."""
+    own = {name: header.shape for name, header in (model.tensors or {}).items()}
+    try:
+        adapter = _shapes_of_adapter(folder)
+    except Exception as problem:  # a damaged header fails in many ways
+        yield error(
+            "damaged-files",
+            model,
+            f"{folder / WEIGHTS} cannot be read ({problem}).",
+            "Download or save the adapter again.",
+        )
+        return
+    name = model.reference.model
+    for tensor, rows in _rows(adapter):
+        has = own.get(tensor)
+        if has is not None and rows != has[0]:
+            new = rows - has[0]
+            yield error(
+                "adapter-with-new-tokens",
+                model,
+                f"{folder} was trained with {rows} rows of {tensor.removesuffix('.weight')}, and "
+                f"{name} has {has[0]}"
+                + (
+                    f": it brings {new} new tokens, for which nobody makes room."
+                    if new > 0
+                    else "."
+                ),
+                "Add it to the model in Python: `m = AutoModelForCausalLM.from_pretrained("
+                f"{str(name)!r}, dtype=torch.float32)`, `m.resize_token_embeddings({rows})`, "
+                f"`PeftModel.from_pretrained(m, {str(folder)!r}).merge_and_unload()"
+                ".save_pretrained(NEW)`. Put its tokenizer into NEW, and write NEW as the model.",
+            )
+            return
+    for tensor, factor, shape in _factors(adapter):
+        has = own.get(tensor)
+        if has is not None and len(has) == 2 and shape[FACTORS[factor]] not in has:
+            yield error(
+                "adapter-does-not-fit",
+                model,
+                f"{folder} changes {tensor} by {list(shape)}, and {name} has it as {list(has)}: "
+                f"the adapter is of another model{_trained_on(folder)}.",
+                "Write the model that it was trained on before the `+`.",
+            )
+            return
+
+
+def _rows(adapter: Shapes) -> Iterator[tuple[str, int]]:
+    """Yield the embeddings and heads that an adapter has whole or updates, with their rows."""
+    for name, shape in adapter.items():
+        for factor in EMBEDDING_FACTORS:
+            if name.endswith(factor) and len(shape) == 2:
+                yield name.removesuffix(factor) + ".weight", shape[1]
+        if ".lora_" not in name and len(shape) == 2:
+            yield name, shape[0]
+
+
+def _factors(adapter: Shapes) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    for name, shape in adapter.items():
+        for factor in FACTORS:
+            if name.endswith(factor) and len(shape) == 2:
+                yield name.removesuffix(factor) + ".weight", factor, shape
+
+
+def _shapes_of_adapter(folder: Path) -> Shapes:
+    """Return the shapes of an adapter's tensors, by the model's own names."""
+    file = folder / WEIGHTS
+    if not file.is_file():  # a pickle, of which nothing is read
+        return {}
+    with safe_open(file, framework="pt") as opened:
+        names = list(opened.keys())
+        shapes = [tuple(opened.get_slice(name).get_shape()) for name in names]
+    return {name.removeprefix(PREFIX): shape for name, shape in zip(names, shapes, strict=True)}
+
+
+def _trained_on(folder: Path) -> str:
+    try:
+        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        name = config.get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f", {name}" if name else ""
+
+
+def _rounded(survey: Survey, model: Model) -> Iterator[Finding]:
+    """Tell that a model with its LoRA is rounded before the subtraction."""
+    stored = _stored_dtype(survey, model)
+    try:
+        asked = weights_dtype(survey.options.lora_merge_dtype, "--lora-merge-dtype")
+    except ChatVecError:
+        asked = None
+    if asked in SHORT:
+        yield warning(
+            "lora-rounded",
+            model,
+            f"`--lora-merge-dtype {survey.options.lora_merge_dtype}` rounds the model with its "
+            "adapter before the subtraction, which can lose a fifth of so small a vector.",
+            "Write `--lora-merge-dtype float32`, or leave it out.",
+        )
+    elif asked is None and stored in SHORT:
+        yield advice(
+            "stock-rounds-lora",
+            model,
+            f"stock mergekit-yaml rounds the model with its adapter to {dtype_name(stored)} before "
+            "the subtraction, which can lose a fifth of so small a vector.",
+            "Use `chatvec merge`, which adds it in float32, or pass `--lora-merge-dtype float32`.",
+        )
+    elif asked is not None and _left_by_stock(survey, model) in SHORT:
+        yield advice(
+            "stock-rounds-lora",
+            model,
+            "stock mergekit-yaml takes what an earlier run left in the folder of "
+            "`--lora-merge-cache`, and that is rounded to 16 bits.",
+            "Use `chatvec merge`, or pass another `--lora-merge-cache FOLDER`.",
+        )
+
+
+def _stored_dtype(survey: Survey, model: Model) -> torch.dtype | None:
+    """Return the dtype of the model that an adapter is added to."""
+    without = survey.models.get(ModelReference(model=model.reference.model))
+    stored = without.weights_dtype if without else getattr(model.config, "dtype", None)
+    return stored if isinstance(stored, torch.dtype) else None
+
+
+def _left_by_stock(survey: Survey, model: Model) -> torch.dtype | None:
+    """Return the dtype of what an earlier run left where stock mergekit looks for it."""
+    cache, reference = survey.options.lora_merge_cache, model.reference
+    if cache is None:
+        return None
+    parts = (reference.model._unique_id(), reference.lora._unique_id())
+    try:
+        files = get_local_safetensors_metadata(Path(cache) / "_".join(parts)).files_metadata
+    except Exception:  # there is none, or it is not whole
+        return None
+    dtypes = {tensor.dtype for file in files.values() for tensor in file.tensors.values()}
+    return SAFETENSORS_DTYPES.get(dtypes.pop()) if len(dtypes) == 1 else None

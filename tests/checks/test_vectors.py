@@ -1,0 +1,135 @@
+"""A difference of two models, published as a folder of its own and taken for a model."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+import torch
+import zoo
+from checking import checked, codes, the
+from conftest import BASE, CHAT, CP, Recipe, plain_recipe
+from safetensors.torch import save_file
+from sparse import build_sparse_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from chatvec_method.checks.report import Severity
+from chatvec_method.checks.vectors import vector_findings
+
+ERROR = Severity.ERROR
+
+
+@pytest.fixture
+def differing(tmp_path: Path) -> Callable[..., Recipe]:
+    """Return a function that puts a difference of two models in the place of one."""
+
+    def make(recipe: Recipe, place: int, of: int, minus: int, **keep: Any) -> Recipe:
+        paths = [Path(entry["model"]) for entry in recipe["models"]]
+        whole, other = oracle.stored_tensors(paths[of]), oracle.stored_tensors(paths[minus])
+        vector = {name: (whole[name].float() - other[name].float()).bfloat16() for name in whole}
+        vector.update(keep)
+        folder = shutil.copytree(paths[of], tmp_path / f"difference-{place}")
+        for file in folder.glob("model*"):
+            file.unlink()
+        save_file(vector, folder / "model.safetensors", {"format": "pt"})
+        if recipe["base_model"] == str(paths[place]):
+            recipe["base_model"] = str(folder)
+        recipe["models"][place]["model"] = str(folder)
+        return recipe
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("place", "of", "says"),
+    [
+        (CHAT, CHAT, ("a chat vector, chat − base", "not like a chat model")),
+        (CP, CP, ("a language vector, cp − base", "not like a cp model")),
+    ],
+)
+def test_a_difference_is_told_for_what_it_is(
+    place: int, of: int, says: tuple[str, ...], recipe: Recipe, differing: Callable[..., Recipe]
+) -> None:
+    assert "looks-like-a-vector" not in codes(checked(recipe))
+    differing(recipe, place, of, BASE)
+    finding = the("looks-like-a-vector", checked(recipe))
+    assert finding.severity is ERROR
+    assert finding.place == recipe["models"][place]["model"]
+    assert all(part in finding.message for part in says)
+    assert recipe["models"][BASE]["model"] in finding.fix
+    assert "accept: [looks-like-a-vector]" in finding.fix
+
+
+def test_a_difference_in_the_place_of_base_is_told_of_base(
+    recipe: Recipe, differing: Callable[..., Recipe]
+) -> None:
+    differing(recipe, BASE, CHAT, BASE)
+    finding = the("looks-like-a-vector", checked(recipe))
+    assert finding.place == recipe["models"][BASE]["model"]
+    assert "the others were trained from" in finding.fix
+
+
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "qwen3"])
+@pytest.mark.parametrize("vector", [False, True])
+def test_norms_that_are_stored_around_zero_are_no_sign_of_a_vector(
+    name: str, vector: bool, tmp_path: Path, differing: Callable[..., Recipe]
+) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(name, vocab_size=64, **sizes, **heads)
+    )
+    for role in ("base", "chat", "cp"):
+        torch.manual_seed(len(role))
+        for parameter in model.parameters():
+            parameter.data += 0.001 * torch.randn(parameter.shape)
+        model.bfloat16().save_pretrained(tmp_path / role)
+        model.float()
+    recipe = plain_recipe(tmp_path)
+    if vector:
+        differing(recipe, CHAT, CHAT, BASE)
+    assert ("looks-like-a-vector" in codes(checked(recipe))) is vector
+
+
+def test_a_difference_without_a_tokenizer_is_told_too(
+    recipe: Recipe, differing: Callable[..., Recipe]
+) -> None:
+    differing(recipe, CHAT, CHAT, BASE)
+    for file in Path(recipe["models"][CHAT]["model"]).glob("*token*"):
+        file.unlink()
+    assert "looks-like-a-vector" in codes(checked(recipe))
+
+
+def test_models_of_which_nothing_can_be_read_are_not_judged(
+    family: Path, recipe: Recipe, differing: Callable[..., Recipe]
+) -> None:
+    """A file that ends too early, and pickles."""
+    differing(recipe, CHAT, CHAT, BASE)
+    file = Path(recipe["models"][CHAT]["model"]) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:2000])
+    assert codes(checked(recipe), ERROR) == ["damaged-files"]
+
+
+def test_it_takes_milliseconds_whatever_the_size(tmp_path: Path) -> None:
+    for role in ("base", "chat", "cp"):  # 6 GB each, of holes
+        build_sparse_model(tmp_path / role, layers=2, vocabulary=1024)
+    recipe = plain_recipe(tmp_path)
+    report = checked(recipe)
+    start = time.perf_counter()
+    assert list(vector_findings(report.survey, report.roles)) == []  # all zeros
+    assert time.perf_counter() - start < 0.2
+
+
+def test_it_is_told_where_another_model_cannot_be_read(
+    recipe: Recipe, differing: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    differing(recipe, CHAT, CHAT, BASE)
+    base = shutil.copytree(recipe["models"][BASE]["model"], tmp_path / "pickled")
+    zoo.pickle_shards(base)
+    recipe["models"][BASE]["model"] = str(base)
+    assert "looks-like-a-vector" in codes(checked(recipe))

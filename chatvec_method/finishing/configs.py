@@ -214,15 +214,12 @@ def _rename_dtype(part: dict[str, Any], before: str, name: str) -> None:
 
 
 def _set_tied(parts: Parts, output: Model, survey: ReadySurvey, donor: Model) -> None:
-    """Set whether the head is the embeddings once more.
+    """Say that the head is not the embeddings once more, where the merge has made it so.
 
     transformers 4 asks the language model's config, and 5 the whole one's.
     """
-    tied = _tied(donor)
-    if tied and _head_counts(output, survey):
+    if _tied(donor) and _head_counts(output, survey):
         parts.whole[TIED] = parts.language[TIED] = False
-    elif getattr(text_config(donor.config), TIED, None) != tied:
-        parts.language[TIED] = tied
 
 
 def _head_counts(output: Model, survey: ReadySurvey) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,9 +52,23 @@ class Source:
 class Checkpoint:
     """A model's tensors, under every name by which they can be asked for."""
 
-    def __init__(self, model: Model, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trust_remote_code: bool = False,
+        alike: Sequence[Checkpoint] = (),
+    ) -> None:
+        """Look at a model's headers.
+
+        Args:
+            model: The model.
+            trust_remote_code: Whether it may be built by code of its own.
+            alike: Checkpoints whose layout is taken where they have the same tensors: of thousands
+                of experts it takes seconds to find out.
+        """
         self.model = model
         self.trust_remote_code = trust_remote_code
+        self.alike = alike
         stored = model.tensors or {}
         self.quantisation: Quantisation | None = quantisation_of(
             stored, model.config.to_dict(), model.card
@@ -89,8 +103,15 @@ class Checkpoint:
     @cached_property
     def layout(self) -> Layout | None:
         """Which parameters its tensors become; None where transformers cannot build the model."""
-        headers = {n: (w.header.shape, w.header.dtype) for n, w in self.weights.items()}
-        return layout_of(self.model.config, headers, self.trust_remote_code)
+        for other in self.alike:
+            same_class = other.model.config.architectures == self.model.config.architectures
+            if same_class and other._headers == self._headers:
+                return other.layout
+        return layout_of(self.model.config, self._headers, self.trust_remote_code)
+
+    @cached_property
+    def _headers(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        return {n: (w.header.shape, w.header.dtype) for n, w in self.weights.items()}
 
     @cached_property
     def text_parameters(self) -> Mapping[str, str]:

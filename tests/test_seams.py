@@ -634,6 +634,26 @@ def test_experts_of_gpt_oss_are_unpacked_and_turned() -> None:
     assert unpacked.unique().tolist() == [2.0]
 
 
+def test_packed_integers_are_taken_apart_without_a_model() -> None:
+    """weights/dequantise.py hands packed rows and their scales to a class of compressed-tensors.
+
+    Without that, models of packed integers (W4A16, W8A16) are refused.
+    """
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    compressor = compressors.BaseCompressor.get_value_from_registry("pack-quantized")
+    arguments = quantization.QuantizationArgs(num_bits=4, strategy="group", group_size=8)
+    scheme = quantization.QuantizationScheme(targets=[], weights=arguments)
+    state = {
+        "weight_packed": torch.tensor([[0x76543210], [-0x77777778]], dtype=torch.int32),
+        "weight_scale": torch.tensor([[1.0], [0.5]]),
+        "weight_shape": torch.tensor([2, 8]),
+    }
+    weight = compressor.decompress(state, scheme)["weight"]
+    assert weight.dtype == torch.float32
+    assert weight.tolist() == [[-8.0, -7, -6, -5, -4, -3, -2, -1], [0.0] * 8]
+
+
 # --- transformers and tokenizers: chat ------------------------------------------------------------
 
 
@@ -756,6 +776,9 @@ def test_the_harness_decodes_answers_and_tells_whoever_would_keep_them() -> None
     source = inspect.getsource(model.generate_until)
     assert "self.tok_decode(" in source
     assert "self.cache_hook.add_partial(" in source
+    kind = pytest.importorskip("lm_eval.api.instance").Instance
+    request = kind("generate_until", doc={}, arguments=("context", {"until": []}), idx=0)
+    assert request.args == request.arguments == ("context", {"until": []})
 
 
 def test_the_harness_asks_tasks_for_the_context_of_a_document() -> None:
@@ -765,6 +788,26 @@ def test_the_harness_asks_tasks_for_the_context_of_a_document() -> None:
     named = inspect.signature(task.fewshot_context).parameters
     assert "doc" in named
     assert "chat_template" in named
+
+
+def test_the_harness_takes_a_model_and_loaded_tasks() -> None:
+    """evaluation/harness.py loads tasks once, and evaluates models on them in this process.
+
+    Without that, tasks are loaded anew for every ratio, or not at all.
+    """
+    harness = pytest.importorskip("lm_eval")
+    named = inspect.signature(harness.evaluate).parameters
+    assert list(named)[:2] == ["lm", "task_dict"]
+    asked = "limit samples bootstrap_iters apply_chat_template fewshot_as_multiturn".split()
+    assert set(asked) <= set(named)
+    manager = pytest.importorskip("lm_eval.tasks").TaskManager
+    named = inspect.signature(manager.__init__).parameters
+    assert {"include_path", "include_defaults", "metadata"} <= set(named)
+    assert callable(manager.load)
+    assert isinstance(manager.all_tasks, property)
+    defaults = pytest.importorskip("lm_eval.defaults")
+    assert isinstance(defaults.DEFAULT_RANDOM_SEED, int)
+    assert isinstance(defaults.DEFAULT_OTHER_SEED, int)
 
 
 # --- ruamel.yaml ----------------------------------------------------------------------------------

@@ -29,11 +29,6 @@ CONVERSATION = (
     {"role": "assistant", "content": ANSWER},
     {"role": "user", "content": AGAIN},
 )
-IN_PARTS = tuple(
-    {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
-    for turn in CONVERSATION
-)
-"""The same for models that see or hear: some of their templates know nothing else."""
 MARKER = re.compile(r"<\|[^<>|\s]+\|>|<[a-z]+(?:_[a-z]+)+>")
 """What looks like a special token of a chat format: `<|im_start|>`, `<start_of_turn>`."""
 SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token")
@@ -100,7 +95,14 @@ def chat_format(
         rendered, problem = _rendered(template.text, special)
         vocabularies = [tokens, *(m.tokenizer.ids for m in models.values() if m.tokenizer)]
         markers = _markers(rendered, template, special, chat, vocabularies)
-    end_of_turn = _end_of_turn(rendered, markers, special) or special.get("eos_token")
+    end_of_turn = _end_of_turn(rendered, markers, special)
+    if template is not None:
+        # A template may end the last answer otherwise than one that a question follows.
+        last, _ = _rendered(template.text, special, CONVERSATION[:2], add_generation_prompt=False)
+        added = chat.tokenizer.added if chat.tokenizer else ()
+        ends = [token for token in (*markers, *added, *special.values()) if token in last]
+        end_of_turn = _end_of_turn(last, ends, special) or end_of_turn
+    end_of_turn = end_of_turn or special.get("eos_token")
     stops, ignored = _stops(end_of_turn, chats, cp, tokens)
     return ChatFormat(template, problem, markers, end_of_turn, stops, special, ignored)
 
@@ -175,23 +177,37 @@ def _special_tokens(chat: Model, cp: Model, tokens: Mapping[str, int]) -> dict[s
     return special
 
 
-def _rendered(template: str, special: Mapping[str, str]) -> tuple[str, str]:
+def _rendered(
+    template: str,
+    special: Mapping[str, str],
+    messages: Sequence[Mapping[str, str]] = CONVERSATION,
+    *,
+    add_generation_prompt: bool = True,
+) -> tuple[str, str]:
     """Return a short conversation in a template, or why that fails."""
-    settings: dict[str, Any] = {"add_generation_prompt": True, **special}
+    settings: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **special}
     text, problem = "", ""
-    for conversation in (CONVERSATION, IN_PARTS):
+    for conversation in (messages, _in_parts(messages)):
         try:
             rendered: Any = render_jinja_template(
-                [list(conversation)], chat_template=template, **settings
+                [[dict(message) for message in conversation]], chat_template=template, **settings
             )
         except Exception as error:  # a template is a program
             problem = problem or first_line(error)
             continue
         text = rendered[0][0]
-        if ANSWER in text and AGAIN in text:
+        if all(message["content"] in text for message in messages[1:]):
             return text, ""
         problem = problem or "it leaves out what was said"
     return text, problem
+
+
+def _in_parts(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return messages as models that see or hear get them: some templates know nothing else."""
+    return [
+        {"role": each["role"], "content": [{"type": "text", "text": each["content"]}]}
+        for each in messages
+    ]
 
 
 def _markers(

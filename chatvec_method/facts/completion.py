@@ -19,14 +19,11 @@ from mergekit.common import ModelReference
 from chatvec_method.facts.checkpoint import Checkpoint, Source
 from chatvec_method.facts.layout import LANGUAGE_MODEL
 from chatvec_method.facts.place import NotedTensor, Place, StructuredTensor
+from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
 
 NUMBERED = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 """The number of a layer: the first in a tensor's name."""
-COMPUTED = re.compile(r"rotary_emb\.(?:inv_freq|cos_cached|sin_cached)$|\.masked_bias$")
-"""Buffers that old checkpoints have stored and every program computes anew."""
-CAUSAL_MASK = re.compile(r"(?:attn|attention)\.bias$")
-"""A buffer of that kind, where it is no bias but has four axes."""
 EMBEDDINGS = re.compile(r"(?:embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
 """Tensors with a row for each token, in models that transformers does not know."""
 
@@ -65,6 +62,7 @@ def completed(
         tensors = [finder.with_vocabulary(tensor) for tensor in tensors]
     tensors = [t for t in tensors if t.sources[roles.cp] or not finder.is_superfluous(t)]
     tensors = [each for tensor in tensors for each in finder.as_cp_stores_it(tensor)]
+    tensors = [tensor for tensor in tensors if not finder.is_computed(tensor)]
     covered = {
         weight.name for t in tensors if (s := t.sources.get(roles.cp)) for weight in s.weights
     }
@@ -82,9 +80,7 @@ def completed(
 
 
 def _is_computed(name: str, cp: Checkpoint) -> bool:
-    if CAUSAL_MASK.search(name):
-        return len(cp.weights[name].header.shape) == 4
-    return bool(COMPUTED.search(name))
+    return is_computed(name, cp.weights[name].header.shape)
 
 
 class _Finder:
@@ -112,6 +108,11 @@ class _Finder:
         if self.mixed and not all(sources.get(model) for model in self.others):
             sources |= dict.fromkeys(self.others)  # the part that only cp has
         return StructuredTensor(tensor.weight, tensor.inputs, sources, tensor.place, True)
+
+    def is_computed(self, tensor: StructuredTensor) -> bool:
+        """Tell whether a planned tensor is a buffer, which nobody has to learn nor to store."""
+        source = tensor.sources.get(self.roles.cp)
+        return source is not None and is_computed(tensor.weight.name, source.header.shape)
 
     def with_vocabulary(self, tensor: StructuredTensor) -> StructuredTensor:
         """Return a tensor with the axis along which it has a row for each token, if it has one.

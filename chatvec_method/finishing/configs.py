@@ -131,9 +131,16 @@ def _set_architecture(parts: Parts, donor: Model) -> None:
         parts.whole["architectures"] = [donor.reference.override_architecture]
 
 
+def _rows_of_donor(donor: Model, plan: MergePlan) -> int | None:
+    embeddings = next((t for t in plan.tensors if t.kind == "embeddings"), None)
+    header = embeddings.header(donor.reference) if embeddings else None
+    return header.shape[embeddings.weight.vocabulary_axis or 0] if embeddings and header else None
+
+
 def _set_rows(parts: Parts, output: Model, plan: MergePlan, donor: Model) -> None:
     rows, before = rows_of(output, plan), getattr(text_config(donor.config), "vocab_size", None)
-    if rows is not None:
+    # Some models have more rows than their config says, and mean it.
+    if rows is not None and rows != _rows_of_donor(donor, plan):
         _replace(parts, ("vocab_size",), before, rows)
     for name, header in (output.tensors or {}).items():
         if name.endswith("embed_tokens_per_layer.weight"):
@@ -207,7 +214,7 @@ def _rename_dtype(part: dict[str, Any], before: str, name: str) -> None:
 
 
 def _set_tied(parts: Parts, output: Model, survey: ReadySurvey, donor: Model) -> None:
-    """Set whether the head is the embeddings once more.
+    """Say that the head is not the embeddings once more, where the merge has made it so.
 
     transformers 5 asks the whole config, and 4 the language model's, where 5 does not write it.
     """

@@ -133,7 +133,9 @@ def _check_tensors(out: Path, output: Model, survey: ReadySurvey) -> None:
         )
     if missing:
         raise ChatVecError(f"{out} lacks {missing[0]}, which the recipe makes.", fix)
-    if extra := sorted(output.tensors.keys() - planned.keys() - stock_names):
+    if extra := sorted(
+        output.tensors.keys() - planned.keys() - stock_names - {*survey.plan.ignored}
+    ):
         raise ChatVecError(f"{out} has {extra[0]}, which the recipe does not make.", fix)
     for name in planned.keys() & output.tensors.keys():
         shape, expected = output.tensors[name].shape, survey.expected[name]

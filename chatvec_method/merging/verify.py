@@ -174,7 +174,11 @@ def _check_config(model: Model, plan: MergePlan, output: _Output) -> None:
     if embeddings is not None:
         rows = headers[embeddings.name].shape[embeddings.weight.vocabulary_axis or 0]
         reason = f"{embeddings.name} has as many rows"
-        _check_field(text, plan.architecture.vocab_size_config_key, "vocab_size", rows, reason)
+        donor = embeddings.header(plan.config.base_model)
+        key = plan.architecture.vocab_size_config_key
+        if donor is None or rows != donor.shape[embeddings.weight.vocabulary_axis or 0]:
+            # Where rows are the donor's, so is what its config says of them.
+            _check_field(text, key, "vocab_size", rows, reason)
     module = plan.architecture.modules.get(plan.module)
     if module is not None and plan.layers:
         key = module.architecture.num_layers_config_key()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
+from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import dtype_name
 from chatvec_method.workers import workers
@@ -77,7 +78,9 @@ class TensorMerge:
         cp = self.tensors[self.cp]
         try:
             if not self.ratios:
-                return checked_finite(cp.to(self.dtype))
+                own = cp.to(self.dtype)
+                # A mask may well be infinite.
+                return own if is_computed(self.name, cp.shape) else checked_finite(own)
             chats = [(ratio, self.tensors[chat]) for chat, ratio in self.ratios.items()]
             return add_chat_vectors(cp, self.tensors[self.base], chats, self.dtype, out)
         except FloatingPointError:
@@ -121,7 +124,8 @@ def tensor_merge(
     tensors = {entry.id: entry.tensor for entry in group.entries}
     # An optional tensor that only cp has, such as an lm_head, has no chat vector.
     only_cp = tensors.keys() == {roles.cp}
-    active = [chat for chat in roles.chats if ratios[chat] != 0 and not only_cp]
+    kept = only_cp or is_computed(name, tensors[roles.cp].shape if roles.cp in tensors else ())
+    active = [chat for chat in roles.chats if ratios[chat] != 0 and not kept]
     needed = [roles.cp, *([roles.base, *active] if active else [])]
     _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
     cast = input_dtype != reduce(torch.promote_types, (t.dtype for t in tensors.values()))

@@ -934,7 +934,8 @@ def test_an_adapter_is_checked_as_far_as_its_model_tells(
     peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(adapter)
     report = checked(recipe, **cache)
     assert codes(report, ERROR, WARNING) == []
-    assert (report.cost.read, report.cost.memory) == (None, None)
+    stored = oracle.stored_tensors(family / "cp").values()
+    assert report.cost.write == sum(tensor.nbytes for tensor in stored)
     assert codes(checked(recipe, deep=True), ERROR) == ["no-lora-cache"]
     assert codes(checked(recipe, deep=True, **cache), ERROR) == []
 
@@ -994,7 +995,11 @@ def test_shared_recipes_are_right_and_their_ratios_are_those_that_mergekit_resol
     report = checked(text)
     assert codes(report, ERROR) == []
     assert set(codes(report, WARNING)) == SHARED_RECIPES[file.stem]
-    assert ratios_of(report) == resolved_by_mergekit(text)
+    ratios, by_mergekit = ratios_of(report), resolved_by_mergekit(text)
+    shared = ratios.keys() & by_mergekit.keys()
+    assert {n: ratios[n] for n in shared} == {n: by_mergekit[n] for n in shared}
+    # mergekit joins experts, and the output has them as cp has them.
+    assert all("experts" in name for name in ratios.keys() ^ by_mergekit.keys())
 
 
 def test_the_recipe_of_the_world_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1064,11 +1069,14 @@ def test_other_architectures_are_checked_too(name: str, tmp_path: Path) -> None:
     report = checked(recipe)
 
     assert codes(report, ERROR, WARNING) == []
-    by_mergekit = resolved_by_mergekit(as_text(recipe))
-    assert ratios_of(report).items() >= by_mergekit.items()  # which knows not all of T5
-    assert report.cost.write == sum(
-        tensor.nbytes for tensor in oracle.stored_tensors(tmp_path / "cp").values()
-    )
+    stored = oracle.stored_tensors(tmp_path / "cp")
+    ratios, by_mergekit = ratios_of(report), resolved_by_mergekit(as_text(recipe))
+    shared = ratios.keys() & by_mergekit.keys()
+    assert {n: ratios[n] for n in shared} == {n: by_mergekit[n] for n in shared}
+    # mergekit knows T5 not quite as it is stored.
+    assert ratios.keys() - shared <= stored.keys()
+    assert not (by_mergekit.keys() - shared) & stored.keys()
+    assert report.cost.write == sum(tensor.nbytes for tensor in stored.values())
     deep = codes(checked(recipe, deep=True), ERROR)
     assert set(deep) == {"not-related"}  # each was made by itself
 
@@ -1143,12 +1151,12 @@ def test_exit_code_tells_how_bad_it_is(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("a: [1", "is no YAML (line 1, column 6"),
-        ("a: 1\nb: 2020-13-45", "is no YAML"),
-        ("a: 1\n---\nb: 2\n", "is no YAML"),
-        ("- 1", "is no recipe"),
-        ("", "is no recipe"),
-        ("just words", "is no recipe"),
+        ("a: [1", "is not YAML (line 1, column 6"),
+        ("a: 1\nb: 2020-13-45", "is not YAML"),
+        ("a: 1\n---\nb: 2\n", "is not YAML"),
+        ("- 1", "is not a recipe"),
+        ("", "is not a recipe"),
+        ("just words", "is not a recipe"),
         ("merge_method: ties\nmodels: []\n", "`merge_method: ties`, and chatvec only knows"),
         ("models: []\n", "has no `merge_method:`"),
         ("merge_method: chat_vector\n", "Exactly one of"),
@@ -1164,7 +1172,7 @@ def test_exit_code_tells_how_bad_it_is(
         ),
         ("merge_method: chat_vector\nmodels: [{model: a@b@c}]\n", "multiple @"),
         (b"merge_method: \xff\xfe", "it is not UTF-8 text"),
-        ("a: " + "[" * 3000, "is no YAML"),
+        ("a: " + "[" * 3000, "is not YAML"),
     ],
 )
 def test_what_is_no_recipe_is_one_line_and_no_traceback(

@@ -7,6 +7,7 @@ as a program.
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import random
@@ -50,8 +51,18 @@ def names(folder: Path) -> list[str]:
 # --- in the processes that merge --------------------------------------------------------------
 
 
+IMPORTED_WHERE_USED = (
+    "matplotlib.figure",
+    "matplotlib.patches",
+    "transformers.models.llama.modeling_llama",
+)
+"""What each of the many merges would import anew, in a process of its own."""
+
+
 def serve() -> None:
     """Fork a process for each merge that is asked for, and say how it ended."""
+    for module in IMPORTED_WHERE_USED:
+        importlib.import_module(module)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -10,6 +10,7 @@ import torch
 from mergekit.common import ModelReference
 from transformers import PretrainedConfig
 
+from chatvec_method.checks.depth import depth_findings
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, config_value, text_config
@@ -87,6 +88,10 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
     mixed = survey.plan is not None and survey.plan.mixed
     if survey.options.allow_crimes or mixed:
         names.remove("model_type")
+    expanded = list(depth_findings(survey, roles))
+    if expanded:
+        names.remove("num_hidden_layers")
+    yield from expanded
     for name in names:
         values = _values(survey, roles, name)
         if len({repr(value) for value in values.values()}) > 1:

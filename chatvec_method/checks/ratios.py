@@ -91,7 +91,7 @@ def _matches_more(line: Line) -> Iterator[Finding]:
     if not pattern[-1:].isdigit() or not any(f"{pattern}." in name for name in names):
         return
     longer = re.compile(re.escape(pattern) + r"\d+")
-    more = {found[0] for name in names if (found := longer.search(name))}
+    more = {match[0] for name in names if (match := longer.search(name))}
     if more:
         yield warning(
             "filter-matches-more",

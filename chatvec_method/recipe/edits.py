@@ -98,8 +98,8 @@ def _edited_text(text: str, edit: Edit) -> str:
     except YAMLError as error:  # YAML 1.2, where PyYAML reads 1.1
         raise _refusal(edit) from error
     rest = list(edit.path)
-    while rest and (found := _child(node, rest[0])) is not None:
-        parent, (key, node) = node, found
+    while rest and (child := _child(node, rest[0])) is not None:
+        parent, (key, node) = node, child
         rest = rest[1:]
     if rest:
         return _with_new(text, node, rest, edit.value)
@@ -268,5 +268,5 @@ def _entries(values: list[Any]) -> list[str]:
 
 def _comments(text: str) -> list[str]:
     """Return the comments in a block that is replaced, to stand above what replaces it."""
-    found = (re.search(r"""(?:^|\s)(#[^'"]*)$""", line) for line in text.splitlines())
-    return [match[1] for match in found if match]
+    matches = (re.search(r"""(?:^|\s)(#[^'"]*)$""", line) for line in text.splitlines())
+    return [match[1] for match in matches if match]

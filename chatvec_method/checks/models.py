@@ -10,6 +10,7 @@ import torch
 from mergekit.common import ModelReference
 from transformers import PretrainedConfig
 
+from chatvec_method.checks.depth import depth_findings
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, config_value, text_config
@@ -74,7 +75,7 @@ def _files(model: Model) -> Iterator[Finding]:
         )
 
 
-def _known(survey: Survey, roles: Roles) -> dict[ModelReference, Model]:
+def _with_roles(survey: Survey, roles: Roles) -> dict[ModelReference, Model]:
     """Return the models with a role that could be looked up."""
     return {model: survey.models[model] for model in roles.all if model in survey.models}
 
@@ -87,6 +88,10 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
     mixed = survey.plan is not None and survey.plan.mixed
     if survey.options.allow_crimes or mixed:
         names.remove("model_type")
+    expanded = list(depth_findings(survey, roles))
+    if expanded:
+        names.remove("num_hidden_layers")
+    yield from expanded
     for name in names:
         values = _values(survey, roles, name)
         if len({repr(value) for value in values.values()}) > 1:
@@ -101,7 +106,7 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
 def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any]:
     """Return what the configs have under a name, of the models whose config has it."""
     values = {}
-    for reference, model in _known(survey, roles).items():
+    for reference, model in _with_roles(survey, roles).items():
         config = text_config(model.config)
         value = config_value(config, name)
         if value is None and name == "head_dim":
@@ -174,15 +179,16 @@ def _rotated_parts_are_left_out(
 
 
 def _dtypes(survey: Survey, roles: Roles) -> Iterator[Finding]:
-    stored = {model: _stored_dtype(known) for model, known in _known(survey, roles).items()}
-    known = {m: d for m, d in stored.items() if d in SUPPORTED}
-    listed = ", ".join(f"{model} {dtype_name(dtype)}" for model, dtype in known.items())
+    models = _with_roles(survey, roles)
+    dtypes = {name: _stored_dtype(model) for name, model in models.items()}
+    stored = {name: dtype for name, dtype in dtypes.items() if dtype in SUPPORTED}
+    listed = ", ".join(f"{model} {dtype_name(dtype)}" for model, dtype in stored.items())
     config = survey.recipe.config
     try:
         cast = weights_dtype(config.dtype, "dtype")
     except ChatVecError:  # told of the recipe as a whole
         return
-    if any(cast and torch.promote_types(d, cast) != cast for d in known.values()):
+    if any(cast and torch.promote_types(d, cast) != cast for d in stored.values()):
         edit = (
             Edit(("dtype",), remove=True)
             if config.out_dtype
@@ -196,8 +202,8 @@ def _dtypes(survey: Survey, roles: Roles) -> Iterator[Finding]:
             f"Write `out_dtype: {config.out_dtype or config.dtype}` alone, which rounds once.",
             (edit,),
         )
-    if cast is None and config.out_dtype is None and len(set(known.values())) > 1:
-        wanted = dtype_name(known.get(roles.cp, torch.bfloat16))
+    if cast is None and config.out_dtype is None and len(set(stored.values())) > 1:
+        wanted = dtype_name(stored.get(roles.cp, torch.bfloat16))
         yield warning(
             "mixed-dtypes",
             "out_dtype",

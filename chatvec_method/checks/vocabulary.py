@@ -22,7 +22,7 @@ Sources: TypeAlias = tuple[str, ...]
 """Whose row stands for a token in base, in each chat model and in cp: a role, "mean" or "zero"."""
 
 MOST_EDITS = 100
-"""Beyond so many tokens, a recipe is no place to list them."""
+"""Beyond so many tokens, a recipe is not the place to list them."""
 TOKENIZER_FIX = (
     "Download it again, with its tokenizer files, or put those of the model that it was "
 )
@@ -51,11 +51,11 @@ def vocabulary_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding
 def token_sources(roles: Roles, vocabulary: Vocabulary) -> dict[Sources, list[str]]:
     """Return the output's tokens by whose rows stand for them in base, the chats and cp."""
     names = _role_names(roles)
-    found: dict[Sources, list[str]] = defaultdict(list)
+    tokens: dict[Sources, list[str]] = defaultdict(list)
     for token in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__):
         rows = (vocabulary.sources(model, token) for model in roles.all)
-        found[tuple(_source(r, names) for r in rows)].append(token)
-    return found
+        tokens[tuple(_source(r, names) for r in rows)].append(token)
+    return tokens
 
 
 def tokenizer_edits(
@@ -290,10 +290,10 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
     if tokens is None:
         return
     for reference in roles.all:
-        known = survey.models[reference].tokenizer
-        if known is None:
+        own = survey.models[reference].tokenizer
+        if own is None:
             continue
-        lost = [t for t in sorted(known.ids, key=known.ids.__getitem__) if t not in tokens]
+        lost = [t for t in sorted(own.ids, key=own.ids.__getitem__) if t not in tokens]
         if reference == _tokenizer_owner(survey):  # then only what has no row is left out
             lost = []
         if reference != roles.cp:  # what the template writes is told as missing
@@ -312,7 +312,7 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
         short = survey.recipe.config.tokenizer is None
         path = ("tokenizer_source",) if short else ("tokenizer", "source")
         # A padding token may be meant to go, the words of a language never are.
-        report = warning if all(token in known.added for token in lost) else error
+        report = warning if all(token in own.added for token in lost) else error
         yield report(
             "cp-tokens-lost",
             ".".join(path),
@@ -348,7 +348,7 @@ def _filled(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[Fi
                 "tokens-without-chat",
                 "tokenizer.tokens",
                 f"{_lack(lacking)} {_tokens(tokens)}, which base and cp have: their rows become "
-                f"{row}, and that is no chat vector.",
+                f"{row}, and that is not a chat vector.",
                 f"Write `tokens: {{{_row(tokens[0], roles.cp)}}}` to keep cp's.",
                 token_edits(survey, roles, dict.fromkeys(tokens, roles.cp)),
             )

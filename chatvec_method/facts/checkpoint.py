@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
 from chatvec_method.facts.layout import Conversion, Layout, layout_of, text_names
-from chatvec_method.facts.models import Model, TensorHeader
+from chatvec_method.facts.models import Model, TensorHeader, config_value, text_config
 from chatvec_method.facts.quantisation import Quantisation, quantisation_of
 
 
@@ -52,9 +52,23 @@ class Source:
 class Checkpoint:
     """A model's tensors, under every name by which they can be asked for."""
 
-    def __init__(self, model: Model, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trust_remote_code: bool = False,
+        alike: Sequence[Checkpoint] = (),
+    ) -> None:
+        """Look at a model's headers.
+
+        Args:
+            model: The model.
+            trust_remote_code: Whether it may be built by code of its own.
+            alike: Checkpoints whose layout is taken where they have the same tensors: of thousands
+                of experts it takes seconds to find out.
+        """
         self.model = model
         self.trust_remote_code = trust_remote_code
+        self.alike = alike
         stored = model.tensors or {}
         self.quantisation: Quantisation | None = quantisation_of(
             stored, model.config.to_dict(), model.card
@@ -89,8 +103,15 @@ class Checkpoint:
     @cached_property
     def layout(self) -> Layout | None:
         """Which parameters its tensors become; None where transformers cannot build the model."""
-        headers = {n: (w.header.shape, w.header.dtype) for n, w in self.weights.items()}
-        return layout_of(self.model.config, headers, self.trust_remote_code)
+        for other in self.alike:
+            same_class = other.model.config.architectures == self.model.config.architectures
+            if same_class and other._headers == self._headers:
+                return other.layout
+        return layout_of(self.model.config, self._headers, self.trust_remote_code)
+
+    @cached_property
+    def _headers(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        return {n: (w.header.shape, w.header.dtype) for n, w in self.weights.items()}
 
     @cached_property
     def text_parameters(self) -> Mapping[str, str]:
@@ -108,11 +129,21 @@ def _weights(model: Model, quantisation: Quantisation | None) -> Iterator[tuple[
     taken = {part for names in parts.values() for part in names}
     taken |= quantisation.dropped if quantisation else frozenset()
     for name, header in stored.items():
-        if name not in taken:
-            yield name, Weight(name, header, (name,))
+        if name in taken:
+            continue
+        if model.reference.lora is not None and header.dtype.is_floating_point:
+            # An adapter is added in float32, and that is no reason for an output in float32.
+            header = TensorHeader(_own_dtype(model), header.shape, header.file)
+        yield name, Weight(name, header, (name,))
     for name, names in parts.items():
-        dtype = getattr(model.config.get_text_config(), "dtype", None) or model.config.dtype
-        if not isinstance(dtype, torch.dtype) or dtype.itemsize < 2:
-            dtype = torch.bfloat16
         assert quantisation is not None
-        yield name, Weight(name, TensorHeader(dtype, quantisation.shapes[name], ""), names, True)
+        header = TensorHeader(_own_dtype(model), quantisation.shapes[name], "")
+        yield name, Weight(name, header, names, quantised=True)
+
+
+def _own_dtype(model: Model) -> torch.dtype:
+    """Return the dtype that a model's weights have where nothing is quantised or added to them."""
+    dtype = config_value(text_config(model.config), "dtype") or model.config.dtype
+    if not isinstance(dtype, torch.dtype) or dtype.itemsize < 2:
+        return torch.bfloat16
+    return dtype

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,7 +92,16 @@ class Layout:
         """Return the parameters into which a stored tensor goes."""
         if stored in self.renamed:
             return (self.renamed[stored],)
-        return tuple(name for name, c in self.conversions.items() if stored in c.names)
+        return tuple(self._made_of.get(stored, ()))
+
+    @cached_property
+    def _made_of(self) -> Mapping[str, list[str]]:
+        """The parameters that are made of each stored tensor, of which there may be thousands."""
+        made: dict[str, list[str]] = defaultdict(list)
+        for parameter, conversion in self.conversions.items():
+            for name in conversion.names:
+                made[name].append(parameter)
+        return made
 
 
 def layout_of(

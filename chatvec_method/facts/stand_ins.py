@@ -118,7 +118,7 @@ def _write_stand_in(folder: Path, checkpoint: Checkpoint) -> None:
     settings.pop("quantization_config", None)
     if not _layers_are_told(checkpoint):
         # By no definition, then: mergekit infers the parts from the names of the tensors.
-        settings["architectures"] = [f"{name}AsStored" for name in model.config.architectures]
+        settings["architectures"] = [f"{name}AsStored" for name in model.config.architectures or ()]
     text = json.dumps(settings, default=lambda value: str(value).removeprefix("torch."))
     (folder / "config.json").write_text(text, encoding="utf-8")
     if model.folder is not None and settings.get("auto_map"):

@@ -48,7 +48,9 @@ def structure_of(
         ChatVecError: The recipe is refused, by the method or by mergekit.
     """
     trust = options.trust_remote_code
-    checkpoints = {name: Checkpoint(model, trust) for name, model in models.items()}
+    checkpoints: dict[ModelReference, Checkpoint] = {}
+    for name, model in models.items():
+        checkpoints[name] = Checkpoint(model, trust, tuple(checkpoints.values()))
     for name, checkpoint in checkpoints.items():
         quantisation = checkpoint.quantisation
         if quantisation is not None and quantisation.problem:

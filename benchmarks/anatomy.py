@@ -5,6 +5,7 @@ each a process of its own. Speeds are bytes of weights by second of processor ti
 together: the speed of one core, however many are at work. The command is measured as a whole, with
 Python's start, the libraries and the compiler; and inside it, what reading and measuring take: the
 first time, with the compiler, and the second, without (Linux only).
+`--no-numba` tells what all of it takes where numba is not installed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ for _ in range(2):
     took.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
 print(json.dumps(took))
 """
+COMMAND = "from chatvec_method.cli import main; main()"
+NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
 SAMPLE_SECONDS = 0.01
 
 
@@ -93,7 +96,8 @@ def _watch(process: subprocess.Popen[str], peaks: dict[str, int]) -> None:
 @click.command()
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--rounds", default=5, show_default=True, help="Rounds that count.")
-def main(folder: Path | None, rounds: int) -> None:
+@click.option("--no-numba", is_flag=True, help="As if numba were not installed.")
+def main(folder: Path | None, rounds: int, no_numba: bool) -> None:
     """Measure on the models in FOLDER, which are made if they are not there.
 
     Without FOLDER they are made in a temporary one; they take 6.6 GB.
@@ -102,19 +106,18 @@ def main(folder: Path | None, rounds: int) -> None:
         recipe = checkpoints.make(folder or Path(temporary))
         files = [str(file) for file in recipe.parent.glob("*/*.safetensors")]
         cat = ["sh", "-c", 'cat "$@" > /dev/null', "cat", *files]
-        command = [sys.executable, "-m", "chatvec_method", "anatomy", str(recipe), "--json"]
-        inside = [sys.executable, "-c", INSIDE, str(recipe)]
-        found: list[tuple[Run, Run, Run]] = []
-        for _ in range(rounds + 1):
-            found.append((run(cat), run(command), run(inside)))
-    _print(found[1:], json.loads(found[0][1].printed)["bytes_read"])
+        before = NO_NUMBA if no_numba else ""
+        command = [sys.executable, "-c", before + COMMAND, "anatomy", str(recipe), "--json"]
+        inside = [sys.executable, "-c", before + INSIDE, str(recipe)]
+        runs = [(run(cat), run(command), run(inside)) for _ in range(rounds + 1)]
+    _print(runs[1:], json.loads(runs[0][1].printed)["bytes_read"])
 
 
-def _print(found: list[tuple[Run, Run, Run]], size: int) -> None:
-    table = Table(title=f"{size / 1e9:.1f} GB of weights, medians of {len(found)} rounds")
+def _print(rounds: list[tuple[Run, Run, Run]], size: int) -> None:
+    table = Table(title=f"{size / 1e9:.1f} GB of weights, medians of {len(rounds)} rounds")
     for name in ("", "seconds", "processor seconds", "GB/s by core", "of cat", "peak", "anonymous"):
         table.add_column(name, justify="right" if name else "left")
-    cats, commands, insides = zip(*found, strict=True)
+    cats, commands, insides = zip(*rounds, strict=True)
     first, second = zip(*(json.loads(run.printed) for run in insides), strict=True)
     rows = {
         "cat": ([r.wall for r in cats], [r.cpu for r in cats], cats),

@@ -14,7 +14,7 @@ from chatvec_method.recipe.file import parse_recipe
 
 def surveyed(recipe: Recipe | str, **options: Any) -> Survey:
     """Return what is known of a recipe's merge; `options` are mergekit's."""
-    text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False)
+    text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, allow_unicode=True)
     return survey(parse_recipe(text, "recipe.yaml"), MergeOptions(**options))
 
 

@@ -102,9 +102,7 @@ class _Study:
             row, (3, rows).
         """
         roles = self.roles
-        levels = {chat: self._level(chat) for chat in roles.chats}
-        k = largest.count(self.source.elements)
-        largest_of = {chat: Largest(k, level) for chat, level in levels.items()}
+        largest_of = {chat: Largest(self._k, self._level(chat)) for chat in roles.chats}
         parts: dict[Pair, list[Tensor]] = defaultdict(list)
         for piece in self.source.pieces():
             for chat, other in pairs_of(roles):
@@ -123,7 +121,7 @@ class _Study:
         for chat in roles.chats:
             energy = largest_of[chat].sum
             if energy is None:
-                energy = self._largest_again(chat)
+                energy = self._read_again(chat)
             sums[chat, roles.cp] = replace(sums[chat, roles.cp], largest=energy)
         in_rows = self.planned.weight.vocabulary_axis is not None
         rows_of = {chat: by_row[chat, roles.cp][:3] for chat in roles.chats} if in_rows else {}
@@ -163,6 +161,10 @@ class _Study:
             swallowed=asked - changed if asked else 0,
         )
 
+    @property
+    def _k(self) -> int:
+        return largest.count(self.source.elements)
+
     def _level(self, chat: ModelReference) -> float:
         """Return a level that hardly more than the largest elements are above."""
         if self.source.elements <= largest.UNSAMPLED:
@@ -170,10 +172,9 @@ class _Study:
         sample = self.source.sample(largest.SAMPLE, (self.roles.base, chat))
         return largest.level(squares(sample[self.roles.base], sample[chat]))
 
-    def _largest_again(self, chat: ModelReference) -> float:
-        """Return the energy of the largest elements, in a pass over the chat vector alone."""
-        base = self.roles.base
-        again = Largest(largest.count(self.source.elements))
+    def _read_again(self, chat: ModelReference) -> float:
+        """Return the energy of the largest elements, in a pass of its own from level 0 on."""
+        base, again = self.roles.base, Largest(self._k)
         for piece in self.source.pieces():
             again.add(self.passes([piece[base], piece[chat], piece[base]], again.level)[1])
         assert again.sum is not None
@@ -181,9 +182,9 @@ class _Study:
 
     def _check_finite(self, by_row: Mapping[Pair, Tensor]) -> None:
         for (chat, other), rows in by_row.items():
-            squares = rows[:3].sum(1).tolist()
-            for model, square in zip((self.roles.base, chat, other), squares, strict=True):
-                if not math.isfinite(square):
+            energies = rows[:3].sum(1).tolist()
+            for model, energy in zip((self.roles.base, chat, other), energies, strict=True):
+                if not math.isfinite(energy):
                     raise ChatVecError(
                         f"model {model}: {self.planned.name} has NaN or infinite elements, so its "
                         "checkpoint is damaged.",

@@ -29,13 +29,13 @@ NONE = Sums()
 
 def pictures(anatomy: Anatomy) -> dict[str, bytes]:
     """Return all pictures of an anatomy by file name, for light and for dark pages."""
-    made = {}
+    by_name = {}
     themes: dict[str, Theme] = {"": "light", "-dark": "dark"}
     for suffix, theme in themes.items():
-        made[f"anatomy{suffix}.png"] = anatomy_picture(anatomy, theme)
+        by_name[f"anatomy{suffix}.png"] = anatomy_picture(anatomy, theme)
         if any(moves.most for moves in anatomy.tokens):
-            made[f"anatomy-tokens{suffix}.png"] = tokens_picture(anatomy, theme)
-    return made
+            by_name[f"anatomy-tokens{suffix}.png"] = tokens_picture(anatomy, theme)
+    return by_name
 
 
 def anatomy_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
@@ -102,16 +102,16 @@ def tokens_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
 
 def _rows(anatomy: Anatomy, chat: ModelReference) -> dict[str, dict[int, Sums]]:
     """Return the sums by kind of tensor and its part (`attention q_proj`), and by layer."""
-    found: dict[str, dict[int, list[Sums]]] = {}
+    parts: dict[str, dict[int, list[Sums]]] = {}
     for kind in KINDS:
         for tensor in anatomy.tensors:
             planned = tensor.planned
             if planned.kind == kind and planned.layer is not None:
-                layers = found.setdefault(_row_name(planned), {})
+                layers = parts.setdefault(_row_name(planned), {})
                 layers.setdefault(planned.layer, []).append(tensor.sums[chat, anatomy.roles.cp])
     return {
         name: {layer: total(sums) for layer, sums in layers.items()}
-        for name, layers in found.items()
+        for name, layers in parts.items()
     }
 
 

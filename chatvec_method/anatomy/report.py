@@ -74,13 +74,13 @@ class Anatomy:
 
     def by_layer(self, pair: Pair) -> dict[int, Sums]:
         """Return the sums over each layer; embeddings, head and final norm are in none."""
-        found = self._grouped(pair, lambda planned: planned.layer)
-        return {layer: found[layer] for layer in self.layers}
+        grouped = self._grouped(pair, lambda planned: planned.layer)
+        return {layer: grouped[layer] for layer in self.layers}
 
     def by_kind(self, pair: Pair) -> dict[str, Sums]:
         """Return the sums over each kind of tensor that there is, in the order of KINDS."""
-        found = self._grouped(pair, lambda planned: planned.kind)
-        return {kind: found[kind] for kind in KINDS if kind in found}
+        grouped = self._grouped(pair, lambda planned: planned.kind)
+        return {kind: grouped[kind] for kind in KINDS if kind in grouped}
 
     def by_layer_and_kind(self, pair: Pair) -> dict[tuple[int | None, str], Sums]:
         """Return the sums over each kind of tensor in each layer, and outside (None)."""

@@ -75,11 +75,6 @@ class Source:
         return self._tensors[self.planned.roles.base].numel()
 
     @property
-    def dtypes(self) -> list[torch.dtype]:
-        """The tensor's dtype in each model."""
-        return [tensor.dtype for tensor in self._tensors.values()]
-
-    @property
     def matrices(self) -> int:
         """Of how many matrices it consists: one for each expert, none if it is a vector."""
         shape = self._tensors[self.planned.roles.base].shape

@@ -78,6 +78,7 @@ FACTS = (
     "accept-unknown",
     "accept-impossible",
     "base-model-of-another-architecture",
+    "chat-vector-by-algebra",
     "filter-hidden",
     "filter-matches-nothing",
     "misplaced-key",

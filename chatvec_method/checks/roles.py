@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterator
 from itertools import combinations
 from pathlib import Path
 
+from mergekit.common import ModelReference
+
 from chatvec_method.checks.findings import Finding, error, warning
 from chatvec_method.facts.chat_format import template_of
 from chatvec_method.facts.models import Model
@@ -140,8 +142,13 @@ def _look_swapped(one: Model, other: Model, why: str, so: str) -> Finding:
 
 
 def _is_chat_name(model: Model) -> bool:
-    name = model.reference.model.path.rstrip("/").rpartition("/")[2]
-    adapter = model.reference.lora
+    return is_chat_name(model.reference)
+
+
+def is_chat_name(reference: ModelReference) -> bool:
+    """Tell whether a model is named like one that was tuned to chat or to reason."""
+    name = reference.model.path.rstrip("/").rpartition("/")[2]
+    adapter = reference.lora
     return bool(CHAT_NAME.search(name) or (adapter and CHAT_NAME.search(adapter.path)))
 
 

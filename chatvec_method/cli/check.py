@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from chatvec_method.api import check as check_surveyed
+from chatvec_method.checks.algebra import read_as_chat_vector
 from chatvec_method.checks.report import Report, Severity
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.recipe.edits import edited
-from chatvec_method.recipe.file import Recipe, parse_recipe, read_recipe
+from chatvec_method.recipe.file import Recipe, parse_recipe, read_text
 
 WITH_WARNINGS, WITH_ERRORS = 1, 2
 ROUNDS = 10
@@ -47,11 +49,14 @@ def check(
         raise click.UsageError("--fix prints a recipe and --json a report: write one of them.")
     quiet_libraries()
     try:
-        read = read_recipe(recipe)
+        trust = merge_options.trust_remote_code
+        read, offer = read_as_chat_vector(read_text(recipe), str(recipe), trust)
         if fix:
             report = _print_mended(read, merge_options, deep)
         else:
             report = _check(read, merge_options, deep)
+            if offer is not None:
+                report = replace(report, findings=(offer, *report.findings))
             _print(report, as_json)
     except ChatVecError as error:
         error.show()

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from chatvec_method.facts.layout import Conversion, Layout, layout_of, text_names
-from chatvec_method.facts.models import Model, TensorHeader
+from chatvec_method.facts.models import Model, TensorHeader, config_value, text_config
 from chatvec_method.facts.quantisation import Quantisation, quantisation_of
 
 
@@ -108,11 +108,21 @@ def _weights(model: Model, quantisation: Quantisation | None) -> Iterator[tuple[
     taken = {part for names in parts.values() for part in names}
     taken |= quantisation.dropped if quantisation else frozenset()
     for name, header in stored.items():
-        if name not in taken:
-            yield name, Weight(name, header, (name,))
+        if name in taken:
+            continue
+        if model.reference.lora is not None and header.dtype.is_floating_point:
+            # An adapter is added in float32, and that is no reason for an output in float32.
+            header = TensorHeader(_own_dtype(model), header.shape, header.file)
+        yield name, Weight(name, header, (name,))
     for name, names in parts.items():
-        dtype = getattr(model.config.get_text_config(), "dtype", None) or model.config.dtype
-        if not isinstance(dtype, torch.dtype) or dtype.itemsize < 2:
-            dtype = torch.bfloat16
         assert quantisation is not None
-        yield name, Weight(name, TensorHeader(dtype, quantisation.shapes[name], ""), names, True)
+        header = TensorHeader(_own_dtype(model), quantisation.shapes[name], "")
+        yield name, Weight(name, header, names, quantised=True)
+
+
+def _own_dtype(model: Model) -> torch.dtype:
+    """Return the dtype that a model's weights have where nothing is quantised or added to them."""
+    dtype = config_value(text_config(model.config), "dtype") or model.config.dtype
+    if not isinstance(dtype, torch.dtype) or dtype.itemsize < 2:
+        return torch.bfloat16
+    return dtype

@@ -210,8 +210,6 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
         tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
-        if reference.lora is not None and tensors is not None:
-            tensors = {name: _with_adapter(header) for name, header in tensors.items()}
     return Model(
         reference=reference,
         folder=folder,
@@ -389,13 +387,6 @@ def _tensors(
             return None, False, f"{Path(error.filename).name} is missing, which the index names"
         return None, False, first_line(error)
     return headers, False, problem
-
-
-def _with_adapter(header: TensorHeader) -> TensorHeader:
-    """Return what becomes of a tensor to which an adapter will be added."""
-    if not header.dtype.is_floating_point:
-        return header
-    return TensorHeader(getattr(torch, LORA_DTYPE), header.shape, header.file)
 
 
 def _missing_tensors(found: SafetensorsRepoMetadata) -> str:

@@ -23,11 +23,11 @@ from chatvec_method.facts.chat_format import (
     speaking_chat,
 )
 from chatvec_method.facts.models import Model, text_config
-from chatvec_method.facts.plan import MergePlan
+from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.donors import config_donor, with_own_code
 from chatvec_method.finishing.files import json_text
-from chatvec_method.finishing.output import rows_of
+from chatvec_method.finishing.output import embeddings_of, rows_of
 from chatvec_method.finishing.spellings import with_old_rope
 from chatvec_method.method.settings import dtype_name
 
@@ -216,10 +216,19 @@ def _rename_dtype(part: dict[str, Any], before: str, name: str) -> None:
 def _set_tied(parts: Parts, output: Model, survey: ReadySurvey, donor: Model) -> None:
     """Say that the head is not the embeddings once more, where the merge has made it so.
 
-    transformers 4 asks the language model's config, and 5 the whole one's.
+    transformers 5 asks the whole config, and 4 the language model's, where 5 does not write it.
     """
-    if _tied(donor) and _head_counts(output, survey):
+    if not _tied(donor):
+        return
+    if _head_counts(output, survey):
         parts.whole[TIED] = parts.language[TIED] = False
+    elif _stored_head(output, survey.plan) is None and not hasattr(text_config(donor.config), TIED):
+        parts.language[TIED] = True
+
+
+def _stored_head(output: Model, plan: MergePlan) -> PlannedTensor | None:
+    heads = (tensor for tensor in plan.tensors if tensor.kind == "head")
+    return next((head for head in heads if head.name in (output.tensors or {})), None)
 
 
 def _head_counts(output: Model, survey: ReadySurvey) -> bool:
@@ -229,9 +238,8 @@ def _head_counts(output: Model, survey: ReadySurvey) -> bool:
     nobody would read it.
     """
     plan = survey.plan
-    head = next((t for t in plan.tensors if t.kind == "head"), None)
-    embeddings = next((t for t in plan.tensors if t.kind == "embeddings"), None)
-    if head is None or embeddings is None or head.name not in (output.tensors or {}):
+    head, embeddings = _stored_head(output, plan), embeddings_of(plan)
+    if head is None or embeddings is None:
         return False
     all_tied = all(_tied(survey.models[model]) for model in plan.roles.all)
     return not all_tied or head.ratios != embeddings.ratios

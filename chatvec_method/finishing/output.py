@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from transformers.utils import (
 )
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model, look_up
+from chatvec_method.facts.models import Model, with_local_files
 from chatvec_method.facts.plan import OTHER_PARTS, MergePlan, PlannedTensor
+from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.tokenizers import look_up_tokenizer
+from chatvec_method.finishing.donors import config_donor
 from chatvec_method.finishing.tokenizer_files import has_tokenizer
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.recipe.file import METADATA, Recipe, read_recipe
@@ -60,8 +64,19 @@ def look_at(out: Path, survey: ReadySurvey) -> Model:
             "Merge again, or write the folder of another merge.",
         )
     _check_same_recipe(out, survey.recipe)
-    reference = ModelReference(model=ModelPath(path=str(out)))
-    output = look_up(reference, survey.options.trust_remote_code)
+    path = ModelPath(path=str(out))
+    files = SmallFiles.in_folder(path, out)
+    tokenizer, tokenizer_problem = look_up_tokenizer(files, survey.options.trust_remote_code)
+    # What its config says does not matter: it gets that of the donor.
+    like_donor = replace(
+        config_donor(survey),
+        reference=ModelReference(model=path),
+        small_files=files,
+        tokenizer=tokenizer,
+        tokenizer_problem=tokenizer_problem,
+        commit=None,
+    )
+    output = with_local_files(like_donor, out)
     _check_tensors(out, output, survey)
     if has_tokenizer(out):
         _check_tokenizer(out, output, survey)

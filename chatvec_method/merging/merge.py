@@ -30,6 +30,7 @@ from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify
+from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.progress import Progress
 from chatvec_method.weights.fetching import fetched
 from chatvec_method.weights.reading import Reader
@@ -161,6 +162,9 @@ def _run(
 
     count(0)
     stream_weights(survey, folder, reader, count)
+    if survey.vocabulary is not None and tokenizer_source(survey.recipe.config) == "union":
+        # mergekit numbers the tokens of a union anew each time: these go with these rows.
+        survey.vocabulary.tokenizer.save_pretrained(folder)
     write_config(survey, folder)
     (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
 

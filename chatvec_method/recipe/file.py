@@ -28,6 +28,8 @@ from pydantic import BaseModel, ValidationError
 from chatvec_method.errors import ChatVecError, first_line
 
 METHOD = "chat_vector"
+TASK_ARITHMETIC, LINEAR = SUMS = ("task_arithmetic", "linear")
+"""mergekit's own methods that can be a chat vector by algebra."""
 METADATA = "chatvec"
 """The top-level key of ours, for the catalogue; mergekit ignores it."""
 
@@ -70,17 +72,52 @@ def read_recipe(file: Path) -> Recipe:
     """Return the recipe in a file.
 
     Raises:
-        ChatVecError: The file cannot be read, is no YAML or no recipe of mergekit, or its method is
-            not `chat_vector`.
+        ChatVecError: The file cannot be read, is not YAML or not a recipe of mergekit, or its
+            method is not `chat_vector`.
+    """
+    return parse_recipe(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """Return what a recipe's file holds.
+
+    Raises:
+        ChatVecError: The file cannot be read.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ChatVecError(
             f"the recipe {file} cannot be read ({reason}).", "Write the path of a YAML file."
         ) from error
-    return parse_recipe(text, str(file))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Return what a recipe's text says as YAML, whatever its method; `name` is for messages.
+
+    Raises:
+        ChatVecError: It is not YAML, or its top level is not one of a recipe.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ChatVecError(
+            f"{name} is not YAML ({line}{error.problem or error}).", "Write it as recipes/ has it."
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ChatVecError(
+            f"{name} is not YAML ({first_line(error)}).",
+            "Write one recipe in the file, as recipes/ has it.",
+        ) from error
+    if not isinstance(raw, dict):
+        raise ChatVecError(
+            f"{name} is not a recipe: it has no `merge_method:` and `models:` at its top level.",
+            "Write it as recipes/ has it.",
+        )
+    return raw
 
 
 def parse_recipe(text: str, name: str) -> Recipe:
@@ -89,30 +126,18 @@ def parse_recipe(text: str, name: str) -> Recipe:
     Raises:
         ChatVecError: As `read_recipe`.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ChatVecError(
-            f"{name} is no YAML ({line}{error.problem or error}).", "Write it as recipes/ has it."
-        ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ChatVecError(
-            f"{name} is no YAML ({first_line(error)}).",
-            "Write one recipe in the file, as recipes/ has it.",
-        ) from error
-    if not isinstance(raw, dict):
-        raise ChatVecError(
-            f"{name} is no recipe: it has no `merge_method:` and `models:` at its top level.",
-            "Write it as recipes/ has it.",
-        )
+    raw = parse_yaml(text, name)
     method = raw.get("merge_method")
     if method != METHOD:
-        found = f"`merge_method: {method}`" if method else "no `merge_method:`"
+        written = f"`merge_method: {method}`" if method else "no `merge_method:`"
+        fix = f"Write `merge_method: {METHOD}`, or run `mergekit-yaml` for other methods."
+        if method in SUMS:
+            fix = (
+                "Write it as the chat vector that it is, if it is one by algebra: `chatvec check` "
+            )
+            fix += "tells, and `chatvec check --fix` writes it."
         raise ChatVecError(
-            f"{name} has {found}, and chatvec only knows the method {METHOD}.",
-            f"Write `merge_method: {METHOD}`, or run `mergekit-yaml` for other methods.",
+            f"{name} has {written}, and chatvec only knows the method {METHOD}.", fix
         )
     try:
         config = MergeConfiguration.model_validate(raw)

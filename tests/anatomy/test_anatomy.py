@@ -116,8 +116,8 @@ def expected_figures(
 
 def assert_figures(sums: Sums, expected: dict[str, float], place: str) -> None:
     for name, figure in expected.items():
-        found = getattr(sums, name)
-        assert found == pytest.approx(figure, rel=1e-5, abs=1e-5, nan_ok=True), (place, name)
+        measured = getattr(sums, name)
+        assert measured == pytest.approx(figure, rel=1e-5, abs=1e-5, nan_ok=True), (place, name)
 
 
 def assert_anatomy(anatomy: Anatomy, models: dict[str, Arrays], dtype: torch.dtype) -> None:
@@ -360,10 +360,10 @@ def test_energy_of_the_largest_is_exact_without_sorting(
             lambda tensors, weights=weights: tensors.update({name: weights}),
         )
     anatomy = anatomy_of(recipe)
-    (found,) = (t.sums[anatomy.pairs[0]] for t in anatomy.tensors if t.planned.name == name)
+    (of_tensor,) = (t.sums[anatomy.pairs[0]] for t in anatomy.tensors if t.planned.name == name)
     squares = np.sort(np.square(chat.double().numpy() - base.double().numpy()).ravel())[::-1]
     exact = squares[: round(0.01 * squares.size)].sum() / squares.sum()
-    assert found.largest_share == pytest.approx(exact, abs=1e-6)
+    assert of_tensor.largest_share == pytest.approx(exact, abs=1e-6)
 
 
 @pytest.mark.parametrize("level", [1e-6, 1.0])
@@ -562,11 +562,11 @@ def test_csv_has_a_line_for_every_tensor(recipe: Recipe, tmp_path: Path) -> None
 
 
 def test_pictures_are_written_for_light_and_dark(recipe: Recipe, tmp_path: Path) -> None:
-    run(recipe, tmp_path, "--png", str(tmp_path / "made"))
+    run(recipe, tmp_path, "--png", str(tmp_path / "pictures"))
     names = {"anatomy.png", "anatomy-dark.png", "anatomy-tokens.png", "anatomy-tokens-dark.png"}
-    assert {file.name for file in (tmp_path / "made").iterdir()} == names
+    assert {file.name for file in (tmp_path / "pictures").iterdir()} == names
     for name in names:
-        corner = Image.open(tmp_path / "made" / name).convert("L").getpixel((0, 0))
+        corner = Image.open(tmp_path / "pictures" / name).convert("L").getpixel((0, 0))
         assert (corner < 64) == ("dark" in name)
 
 

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatvec_method.anatomy import largest
 from chatvec_method.anatomy.largest import Largest
 
-SQUARES = st.lists(st.floats(0, 4, width=32), min_size=1, max_size=60)
+
+def some_squares(seed: int, count: int, distinct: int) -> torch.Tensor:
+    """Return squares, some of them equal where there are few distinct ones, and some 0."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(distinct, (count,), generator=generator).float().square() / 7
 
 
-@given(parts=st.lists(SQUARES, min_size=1, max_size=6), k=st.integers(1, 40))
+COUNTS, DISTINCT = st.integers(1, 300), st.sampled_from([1, 2, 5, 1000])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 99), COUNTS, DISTINCT, st.integers(1, 9), st.integers(1, 60))
 def test_the_sum_is_that_of_the_largest_in_whatever_parts_they_come(
-    parts: list[list[float]], k: int
+    seed: int, count: int, distinct: int, parts: int, k: int
 ) -> None:
+    squares = some_squares(seed, count, distinct)
     several = Largest(k)
-    for part in parts:
-        squares = torch.tensor(part)
-        several.add(squares[squares > several.level])
-    expected = sorted(chain.from_iterable(parts), reverse=True)[:k]
-    assert several.sum == pytest.approx(sum(expected), rel=1e-12)
+    for part in squares.chunk(parts):
+        several.add(part[part > several.level])
+    expected = sum(sorted(squares.tolist(), reverse=True)[:k])
+    assert several.sum == pytest.approx(expected, rel=1e-12)
 
 
-@given(squares=SQUARES, level=st.floats(0, 4, width=32), k=st.integers(1, 40))
-def test_a_level_gives_the_right_sum_or_none(squares: list[float], level: float, k: int) -> None:
-    k = min(k, len(squares))
+@settings(deadline=None)
+@given(st.integers(0, 99), COUNTS, DISTINCT, st.floats(0, 1), st.integers(1, 60))
+def test_above_any_level_the_sum_is_right_or_none(
+    seed: int, count: int, distinct: int, height: float, k: int
+) -> None:
+    squares, k = some_squares(seed, count, distinct), min(k, count)
+    level = height * float(squares.max())
     above = Largest(k, level)
-    numbers = torch.tensor(squares)
-    above.add(numbers[numbers > level])
+    above.add(squares[squares > level])
     if above.sum is None:
-        assert int((numbers > level).sum()) < k
+        assert int((squares > level).sum()) < k
     else:
-        assert above.sum == pytest.approx(sum(sorted(squares, reverse=True)[:k]), rel=1e-12)
+        expected = sum(sorted(squares.tolist(), reverse=True)[:k])
+        assert above.sum == pytest.approx(expected, rel=1e-12)
 
 
 def test_what_cannot_be_among_the_largest_is_dropped() -> None:

@@ -173,3 +173,14 @@ def test_each_quantised_model_is_told(quantised: Callable[..., Recipe], recipe: 
     report = checked(recipe)
     places = [finding.place for finding in report.findings if finding.code == "quantised"]
     assert sorted(places) == sorted(entry["model"] for entry in recipe["models"][:2])
+
+
+def test_experts_that_stock_mergekit_joins_are_told(tmp_path: Path) -> None:
+    """Transformers 4 knows a mixture's experts one by one, as cp's files have them."""
+    kind = zoo.Kind("mixtral", 1, 32000, torch.bfloat16, template=zoo.LLAMA_2_TEMPLATE)
+    roles = ("base", "chat", "cp")
+    zoo.build_family(tmp_path, dict.fromkeys(roles, kind), **{role: [role] for role in roles})
+    finding = the("stock-renames-tensors", checked(plain_recipe(tmp_path)))
+    assert finding.severity is ADVICE
+    assert "experts.gate_up_proj" in finding.message
+    assert "`chatvec merge`" in finding.fix

@@ -38,7 +38,7 @@ ARCHITECTURES = (
 MERGED, STOCK, RESAVED = "out", "stock", "resaved"
 OUTPUTS = [(name, MERGED) for name in ARCHITECTURES]
 OUTPUTS += [(name, STOCK) for name in ("llama", "mistral", "qwen2", "gemma3_text", "phi3")]
-OUTPUTS += [(name, RESAVED) for name in ARCHITECTURES if name not in ("mixtral", "qwen3_moe")]
+OUTPUTS += [(name, RESAVED) for name in ARCHITECTURES]
 """Of `chatvec merge`, of stock mergekit with `chatvec finish`, and of `chatvec merge` where
 transformers 5 had saved the models, in its own words."""
 Said = dict[str, Any]

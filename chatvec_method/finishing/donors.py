@@ -37,6 +37,11 @@ def tokenizer_donor(survey: ReadySurvey) -> SmallFiles:
     return model.small_files if model else small_files_of(source)
 
 
+def in_chance_order(survey: ReadySurvey) -> bool:
+    """Tell whether mergekit numbers the tokens in an order that is another in each process."""
+    return tokenizer_source(survey.recipe.config) == "union"
+
+
 def companions(survey: ReadySurvey) -> dict[str, Content]:
     """Return the files that go with a model which sees, hears or brings code of its own.
 

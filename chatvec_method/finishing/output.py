@@ -19,9 +19,8 @@ from chatvec_method.facts.plan import OTHER_PARTS, MergePlan, PlannedTensor
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.tokenizers import look_up_tokenizer
-from chatvec_method.finishing.donors import config_donor
+from chatvec_method.finishing.donors import config_donor, in_chance_order
 from chatvec_method.finishing.tokenizer_files import has_tokenizer
-from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.recipe.file import METADATA, Recipe, read_recipe
 
 RECIPE_FILE = "mergekit_config.yml"
@@ -80,7 +79,7 @@ def look_at(out: Path, survey: ReadySurvey) -> Model:
     _check_tensors(out, output, survey)
     if has_tokenizer(out):
         _check_tokenizer(out, output, survey)
-    elif _in_chance_order(survey):
+    elif in_chance_order(survey):
         raise ChatVecError(
             f"{out} has no tokenizer, and with `source: union` only that of the merge itself tells "
             "which row is which token's: mergekit numbers them anew each time.",
@@ -154,7 +153,7 @@ def _check_tokenizer(out: Path, output: Model, survey: ReadySurvey) -> None:
         )
     own, expected = output.tokenizer.ids, survey.tokens
     for token in sorted(own.keys() | expected.keys()):
-        if token in own and token in expected and _in_chance_order(survey):
+        if token in own and token in expected and in_chance_order(survey):
             continue
         if own.get(token) != expected.get(token):
             raise ChatVecError(
@@ -162,12 +161,6 @@ def _check_tokenizer(out: Path, output: Model, survey: ReadySurvey) -> None:
                 f"{own.get(token, 'missing')}, and should be {expected.get(token, 'missing')}.",
                 "Remove its tokenizer files and run this again, which writes them anew.",
             )
-
-
-def _in_chance_order(survey: ReadySurvey) -> bool:
-    """Whether mergekit numbers the tokens in an order that is another in each process."""
-    config = survey.recipe.config
-    return tokenizer_source(config) == "union"
 
 
 def usable_tokens(output: Model, plan: MergePlan, planned: Mapping[str, int]) -> Mapping[str, int]:

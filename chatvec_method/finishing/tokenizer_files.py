@@ -24,13 +24,13 @@ from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.donors import (
     config_donor,
+    in_chance_order,
     template_of_processor,
     tokenizer_donor,
     with_own_code,
 )
 from chatvec_method.finishing.files import Content, as_content, content_of, json_text
 from chatvec_method.finishing.spellings import with_old_tokens
-from chatvec_method.method.settings import tokenizer_source
 
 TOKENIZER_FILE, TOKENIZER_CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -64,7 +64,7 @@ def tokenizer_files(out: Path, survey: ReadySurvey, chat: ChatFormat) -> dict[st
     donor = tokenizer_donor(survey)
     ids = _ids_in_files(donor)
     numbered_anew = survey.vocabulary is not None and (
-        tokenizer_source(survey.recipe.config) == "union"
+        in_chance_order(survey)
         or any(survey.tokens.get(token) != number for token, number in ids.items())
     )
     files = _as_built(out, survey, donor) if numbered_anew else _as_donated(donor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import formats
@@ -10,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCardData
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlavaConfig
 
 from chatvec_method.facts.chat_format import ChatFormat, chat_format, sampling_defaults
 from chatvec_method.facts.models import Model
@@ -259,3 +260,26 @@ def test_settings_of_sampling_are_left_out_where_there_is_none() -> None:
     chat = model("chat", CHATML, temperature=0.9, top_p=0.6, repetition_penalty=1.1)
     assert sampling_defaults(chat) == {"repetition_penalty": 1.1}
     assert sampling_defaults(model("chat", CHATML)) == {}
+
+
+def test_a_template_that_only_knows_parts_of_a_message_is_rendered() -> None:
+    """As of models that see: with a plain text, it leaves out what was said."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    chat = model("chat", [*LLAMA_2, "<|im_start|>", "<|im_end|>"], template=template)
+    cp = model("cp", [*LLAMA_2, "<|im_start|>", "<|im_end|>"])
+    chat_format = format_of(chat, cp=cp)
+    assert chat_format.problem == ""
+    assert chat_format.end_of_turn == "<|im_end|>"
+
+
+def test_stop_tokens_are_also_those_of_a_language_model_in_a_larger_one() -> None:
+    cp = model("cp", LLAMA_2)
+    chat = model("chat", LLAMA_2, eos=None)
+    text = {"model_type": "llama", "eos_token_id": 2}
+    chat = replace(chat, config=LlavaConfig(text_config=text))
+    assert chat.eos_token_ids == (2,)
+    assert stops(format_of(chat, cp=cp)) == ["</s>"]

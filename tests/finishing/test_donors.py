@@ -11,13 +11,15 @@ from typing import Any
 
 import hub
 import pytest
+import torch
 import yaml
 from mergekit.options import MergeOptions
+from safetensors.torch import load_file, save_file
 from today import oracle, product
 from today.miniatures import Trio, build
 from today.table import TABLE
 from today.tokenizer_families import FAMILIES
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.finishing.finish import finish
@@ -256,3 +258,61 @@ def test_stock_mergekit_s_output_becomes_the_same(
 
     assert small_files(tmp_path / "stock") == small_files(ours)
     assert finish(tmp_path / "stock", asked) == ()
+
+
+@pytest.mark.parametrize("name", ["llama"])
+def test_of_quantised_weights_the_output_says_nothing_any_more(
+    name: str, trio: Trio, tmp_path: Path
+) -> None:
+    (file,) = trio.cp.glob("*.safetensors")
+    weights: dict[str, torch.Tensor] = {}
+    for key, tensor in load_file(file).items():
+        if key.endswith("proj.weight"):
+            scale = tensor.float().abs().max() / 448
+            weights[key] = (tensor.float() / scale).to(torch.float8_e4m3fn)
+            weights[f"{key}_scale_inv"] = scale.reshape(1, 1)
+        else:
+            weights[key] = tensor
+    save_file(weights, file, {"format": "pt"})
+    block = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    edit_json(
+        trio.cp / "config.json", quantization_config={**block, "activation_scheme": "dynamic"}
+    )
+
+    out = merged(trio, tmp_path / "out")
+
+    assert "quantization_config" not in as_json(out)
+    assert as_json(out)["torch_dtype"] == "bfloat16"
+    _, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+
+
+@pytest.mark.parametrize("name", ["llama"])
+def test_a_folder_with_one_tokenizer_file_is_enough(name: str, trio: Trio, tmp_path: Path) -> None:
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        (trio.cp / file).unlink()
+    out = merged(trio, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    family = FAMILIES[trio.entry.tokenizer]
+    assert (tokenizer.bos_token, tokenizer.eos_token) == (family.bos, family.end_of_turn)
+    assert tokenizer.chat_template == family.template
+
+
+@pytest.mark.parametrize("name", ["qwen2"])
+def test_of_a_tokenizer_that_is_another_architecture_s_nothing_is_added(
+    name: str, tmp_path: Path
+) -> None:
+    """DeepSeek-R1's distilled Qwen: transformers adds `<|endoftext|>` to its tokenizer."""
+    with product.quiet():
+        trio = build(replace(TABLE[name], tokenizer="deepseek"), tmp_path / "models")
+    for folder in (trio.base, trio.chat, trio.cp):
+        settings = as_json(folder, "tokenizer_config.json")
+        del settings["pad_token"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    out = merged(trio, tmp_path / "out")
+
+    assert as_json(out, "tokenizer.json") == as_json(trio.cp, "tokenizer.json")
+    assert "<|endoftext|>" not in (out / "tokenizer_config.json").read_text()
+    assert as_json(out, "generation_config.json")["pad_token_id"] < len(oracle.vocabulary(out))

@@ -331,8 +331,9 @@ def _rope_as_in_version_4(rope: Mapping[str, Any], model_type: str) -> dict[str,
         names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
     spelt = {names[key]: scaling.pop(key) for key in names if key in scaling}
     if "mrope_section" in scaling:
-        kind = "mrope" if model_type.startswith("qwen2") else "default"
-        spelt["rope_scaling"] = {"rope_type": kind, "mrope_section": scaling["mrope_section"]}
+        old = model_type.startswith("qwen2")
+        kind = {"type": "mrope"} if old else {"rope_type": "default"}
+        spelt["rope_scaling"] = {**kind, "mrope_section": scaling["mrope_section"]}
     elif scaling.get("rope_type", "default") == "default":
         spelt["rope_scaling"] = None
     else:

@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 
 SENTENCE = "Hello world, 서울의 날씨는 좋습니다. 東京は今日も天気がいい。你好 model 1234!\nYes."
 LEFT_OUT = ("_name_or_path", "transformers_version")
@@ -26,12 +31,12 @@ def said_of(folder: Path) -> dict[str, Any]:
     """Return what this transformers makes of a folder."""
     config = AutoConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
+    seeing = hasattr(config, "vision_config")
+    loader = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+    model, info = loader.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     ids = tokenizer(SENTENCE)["input_ids"]
     with torch.no_grad():
-        logits = model.eval()(torch.tensor([PROMPT])).logits[0, -1]
+        logits = model.eval()(input_ids=torch.tensor([PROMPT])).logits[0, -1]
     stops = model.generation_config.eos_token_id
     settings = {k: v for k, v in config.to_dict().items() if k not in LEFT_OUT}
     return {

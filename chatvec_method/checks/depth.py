@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from chatvec_method.checks.findings import Finding, error
-from chatvec_method.checks.rows import read_row
-from chatvec_method.facts.models import Model, TensorHeader, text_config
+from chatvec_method.checks.rows import Rows
+from chatvec_method.facts.models import Model, text_config
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import Settings, ratio_cases
@@ -32,8 +32,8 @@ RELATED = 0.5
 """How far, measured by its length, a layer may be from the one of base that it comes from."""
 DECIMALS = 6
 
-Layers = Mapping[int, Mapping[str, TensorHeader]]
-"""The tensors of each layer, by the rest of their names."""
+Layers = Mapping[int, Mapping[str, str]]
+"""The names of each layer's tensors, by the rest of them."""
 
 
 def depth_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
@@ -50,7 +50,11 @@ def depth_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
         return
     what = f"it has {more} layers, and {base} has {count}"
     origins = next((o for each in (base, *chats) if (o := _origins(cp, each, count, more))), None)
-    if origins is None and _can_be_read(cp) and any(map(_can_be_read, (base, *chats))):
+    if (
+        origins is None
+        and Rows(cp).readable
+        and any(Rows(each).readable for each in (base, *chats))
+    ):
         return  # its layers are not base's, which is told as models that are not related
     if origins is None:
         yield error(
@@ -66,8 +70,8 @@ def depth_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield error(
         "depth-expanded",
         cp,
-        f"{what}: its layers {_listed(inserted)} are inserted ones, the others come from base's. "
-        "The chat vector belongs in those.",
+        f"{what}. Of its layers, {_listed(inserted)} inserted, and the others come from base's: "
+        "the chat vector belongs in those.",
         "Write `slices:` in the place of `models:`, as `chatvec check --fix` does: each run of "
         "base's layers with the same layers of base and chat, and each inserted layer with a "
         "neighbour of theirs and `ratio: 0`.",
@@ -87,13 +91,9 @@ def _width(model: Model) -> tuple[Any, ...]:
     return config.model_type, config.hidden_size, getattr(config, "intermediate_size", None)
 
 
-def _can_be_read(model: Model) -> bool:
-    return any(header.start is not None for header in (model.tensors or {}).values())
-
-
 def _listed(numbers: Sequence[int]) -> str:
     *most, last = map(str, numbers)
-    return f"{', '.join(most)} and {last}" if most else last
+    return f"numbers {', '.join(most)} and {last} are" if most else f"number {last} is"
 
 
 # --- which layer comes from which -------------------------------------------------------------
@@ -107,11 +107,11 @@ def _origins(cp: Model, other: Model, count: int, more: int) -> tuple[int, ...] 
     own, others = _stack(cp, more), _stack(other, count)
     if not own or not others:
         return None
-    parts = _parts(own, others)
+    parts = _parts(cp, own, other, others)
     rows = [
-        [_row(m, s[i], part) for part in parts]
-        for m, s, n in ((cp, own, more), (other, others, count))
-        for i in range(n)
+        [reader.middle(layers[i][part]) for part in parts]
+        for reader, layers, number in ((Rows(cp), own, more), (Rows(other), others, count))
+        for i in range(number)
     ]
     if not parts or any(row is None for layer in rows for row in layer):
         return None
@@ -148,30 +148,27 @@ def _in_order(distances: Tensor) -> tuple[int, ...]:
 
 def _stack(model: Model, count: int) -> Layers:
     """Return the layers of the language model: the ones of which there are as many."""
-    stacks: dict[str, dict[int, dict[str, TensorHeader]]] = defaultdict(lambda: defaultdict(dict))
-    for name, header in (model.tensors or {}).items():
+    stacks: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for name in model.tensors or {}:
         if match := NUMBERED.match(name):
-            stacks[match["stack"]][int(match["layer"])][match["part"]] = header
+            stacks[match["stack"]][int(match["layer"])][match["part"]] = name
     return next((layers for layers in stacks.values() if set(layers) == set(range(count))), {})
 
 
-def _parts(own: Layers, others: Layers) -> list[str]:
+def _parts(cp: Model, own: Layers, other: Model, others: Layers) -> list[str]:
     """Return the matrices that all layers have, what writes to the residual stream first."""
+    of_model = ((cp, own), (other, others))
+    shapes = [
+        {part: (model.tensors or {})[name].shape for part, name in layer.items()}
+        for model, layers in of_model
+        for layer in layers.values()
+    ]
     shared = [
         part
-        for part, header in others[0].items()
-        if len(header.shape) == 2
-        and all(
-            part in layer and layer[part].shape == header.shape
-            for layers in (own, others)
-            for layer in layers.values()
-        )
+        for part, shape in shapes[0].items()
+        if len(shape) == 2 and all(layer.get(part) == shape for layer in shapes)
     ]
     return sorted(shared, key=lambda part: not WRITERS.search(part))[:MATRICES]
-
-
-def _row(model: Model, layer: Mapping[str, TensorHeader], part: str) -> Tensor | None:
-    return read_row(model, layer[part], layer[part].shape[0] // 2)
 
 
 # --- the slices -------------------------------------------------------------------------------

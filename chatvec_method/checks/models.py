@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -142,6 +142,9 @@ def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
         if len({repr(value) for value in values.values()}) < 2 or seen in told:
             continue
         told.add(seen)
+        mixed = survey.plan is not None and survey.plan.mixed
+        if mixed and name in ROPE_FIELDS and _agree_in_common(list(values.values())):
+            continue  # a model that sees says more, of the axes of pictures
         message = f"`{name}` differs: {_listed(values)}"
         if name in HEAD_FIELDS:
             yield error(
@@ -164,6 +167,14 @@ def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
             f"Write a lower ratio for {part} (as in `- {{filter: q_proj, value: 0}}`), or name as "
             "`base_model:` the model whose value the output should have.",
         )
+
+
+def _agree_in_common(values: Sequence[Any]) -> bool:
+    """Whether mappings agree in all keys that all of them have."""
+    if not all(isinstance(value, dict) for value in values):
+        return False
+    common = set.intersection(*map(set, values))
+    return all(len({repr(value[key]) for value in values}) == 1 for key in common)
 
 
 def _rotated_parts_are_left_out(

@@ -42,6 +42,7 @@ def vocabulary_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding
         yield from _by_position(survey, roles)
         yield from _truncated(survey, roles)
     else:
+        yield from _beyond_rows_by_token(survey, roles)
         yield from _lost(survey, roles)
     if survey.vocabulary is not None:
         yield from _filled(survey, roles, survey.vocabulary)
@@ -268,6 +269,39 @@ def _beyond_rows(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
 
 
+def _beyond_rows_by_token(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Tell of tokens that the output has too and a model no row for; base_model's do not matter."""
+    config, tokens = survey.recipe.config, _output_tokens(survey) or ()
+    for reference in roles.all:
+        model = survey.models[reference]
+        rows = embedding_rows(model)
+        if reference == config.base_model or model.tokenizer is None or rows is None:
+            continue
+        ids = model.tokenizer.ids
+        beyond = [t for t in sorted(ids, key=ids.__getitem__) if ids[t] >= rows and t in tokens]
+        if not beyond:
+            continue
+        fix = (
+            "Write a folder with a copy of the model from whose tokenizer such tokens are removed."
+        )
+        edits: tuple[Edit, ...] = ()
+        if reference == roles.cp:
+            fix = (
+                f"Write `base_model: {reference}` and `tokenizer: {{source: base}}`: mergekit then "
+            )
+            fix += "drops tokens of base_model without a row."
+            path = ("tokenizer", "source") if config.tokenizer else ("tokenizer_source",)
+            edits = (Edit(("base_model",), str(reference)), Edit(path, "base"))
+        yield error(
+            "tokens-beyond-rows",
+            model,
+            f"its tokenizer has {_tokens(beyond)} beyond its {rows} rows of embeddings, as the "
+            "output's has: mergekit cannot match that.",
+            fix,
+            edits,
+        )
+
+
 def _output_tokens(survey: Survey) -> Collection[str] | None:
     """Return the output's tokens, also where mergekit would not get as far as to build them."""
     if survey.vocabulary is not None:
@@ -289,6 +323,7 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
     names, tokens = _role_names(roles), _output_tokens(survey)
     if tokens is None:
         return
+    missing = missing_markers(survey)
     for reference in roles.all:
         own = survey.models[reference].tokenizer
         if own is None:
@@ -297,7 +332,7 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
         if reference == _tokenizer_owner(survey):  # then only what has no row is left out
             lost = []
         if reference != roles.cp:  # what the template writes is told as missing
-            lost = [token for token in lost if token not in missing_markers(survey)]
+            lost = [token for token in lost if token not in missing]
         if not lost:
             continue
         if reference != roles.cp:

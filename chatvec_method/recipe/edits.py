@@ -124,7 +124,9 @@ def _with_value(text: str, key: Any, node: Any, value: Any) -> str:
         before = text[:start].rstrip(" ") if new.startswith("\n") else text[:start]
         return before + new + text[end:]
     if _is_long(value):
-        lines = [*_comments(text[start:end]), *_entries(value)]
+        lines = _entries(value)
+        if len(lines) > len(value):  # comments on single numbers would say nothing any more
+            lines = [*_comments(text[start:end]), *lines]
         return _spliced(text, start, end, f"\n{' ' * column}".join(lines))
     deeper = "" if column > key.start_mark.column else "  "
     return _spliced(text, start, end, deeper + _inline(value))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hub
 import oracle
 import pytest
 import torch
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
+from chatvec_method.recipe.edits import edited
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 LAYERS = 4
@@ -133,7 +135,8 @@ def test_an_expanded_cp_is_told_and_merges_right_with_the_slices_that_are_writte
     assert codes(report, ERROR) == ["depth-expanded"]
     finding = the("depth-expanded", report)
     inserted = [str(i) for i, layer in enumerate(layers) if layer is None]
-    assert f"its layers {' and '.join([', '.join(inserted[:-1]), inserted[-1]])}" in finding.message
+    listed = " and ".join([", ".join(inserted[:-1]), inserted[-1]])
+    assert f"Of its layers, numbers {listed} are inserted" in finding.message
     assert finding.place == recipe["base_model"]
 
     fixed = mended(recipe)
@@ -191,8 +194,6 @@ def test_a_shared_ratio_and_several_chats_are_kept(
 def test_comments_stay_and_the_slices_can_be_read(expanded: Callable[..., Recipe]) -> None:
     recipe = expanded([0, 1, None, 2, 3])
     text = "# deep\n" + as_text(recipe).replace("role: cp", "role: cp # LLaMA-Pro")
-    from chatvec_method.recipe.edits import edited
-
     fixed = edited(text, checked(text).edits)
     assert "# deep\n" in fixed
     assert "# LLaMA-Pro\n" in fixed
@@ -213,12 +214,24 @@ def test_layers_that_are_not_base_s_are_models_that_are_not_related(
     assert "depth-expanded" not in codes(report)
 
 
-def test_where_no_row_can_be_read_it_is_told_by_the_count(expanded: Callable[..., Recipe]) -> None:
+def test_pickles_are_looked_into_too(expanded: Callable[..., Recipe]) -> None:
     recipe = expanded([0, 1, None, 2, 3])
     cp = Path(recipe["base_model"])
     torch.save(oracle.stored_tensors(cp), cp / "pytorch_model.bin")
     (cp / "model.safetensors").unlink()
-    finding = the("depth-expanded", checked(recipe))
+    assert "Of its layers, number 2 is inserted" in the("depth-expanded", checked(recipe)).message
+
+
+def test_on_the_hub_it_is_told_by_the_count(
+    expanded: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = expanded([0, 1, None, 2, 3])
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "o").symlink_to(tmp_path)
+    recipe["base_model"] = recipe["models"][CP]["model"] = "o/deep"
+    with hub.serving(tmp_path / "shelf") as served:
+        hub.ask(served, monkeypatch, tmp_path / "cache")
+        finding = the("depth-expanded", checked(recipe))
     assert finding.severity is ERROR
     assert f"has {LAYERS + 1} layers" in finding.message
     assert "check again" in finding.fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def bars(*, quiet: bool = False, transient: bool = False) -> Iterator[Callable[[
     from rich import progress
     from rich.console import Console
 
-    out = Console(stderr=True)
+    out = Console(file=sys.stderr)
     columns = (
         progress.TextColumn("{task.description:<9}"),
         progress.BarColumn(),
@@ -63,7 +64,13 @@ def bars(*, quiet: bool = False, transient: bool = False) -> Iterator[Callable[[
         yield _shower(drawn, picture.update)
         picture.close(remove=transient)
     else:
-        with progress.Progress(*columns, console=out, transient=transient) as drawn:
+        with progress.Progress(
+            *columns,
+            console=out,
+            transient=transient,
+            redirect_stdout=False,  # these are the process's, and several threads may have bars
+            redirect_stderr=False,
+        ) as drawn:
             yield _shower(drawn, lambda: None)
 
 

@@ -7,8 +7,10 @@ import builtins
 import io
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -275,6 +277,27 @@ def test_on_a_terminal_there_is_a_bar_for_each_long_phase(
     last = stderr.getvalue().rpartition("Merging")[2]
     assert ("10.0/10.0 MB" in last and "Verifying" in last) is not quiet
     assert bool(stderr.getvalue()) is not quiet
+
+
+def test_bars_of_several_threads_leave_the_process_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    stdout, both = sys.stdout, threading.Barrier(2)
+
+    def show() -> None:
+        with bars() as show:
+            both.wait()
+            for state in STATES:
+                show(state)
+
+    with ThreadPoolExecutor(2) as pool:
+        for shown in [pool.submit(show) for _ in range(2)]:
+            shown.result()
+    assert sys.stderr is stderr
+    assert sys.stdout is stdout
 
 
 @pytest.mark.parametrize("transient", [False, True])

@@ -2,7 +2,8 @@
 
 A sample tells a level that somewhat more than the largest 1 % reach. Those above it are collected
 while the tensor is read, and of these few the largest are taken. Should there be too few above the
-level, the tensor is read once more with a lower one; so the sum is exact whatever the sample was.
+level, the tensor is read once more, from level 0 on; so the sum is exact whatever the sample was.
+A histogram of all squares needs no sample, but takes twice as long to fill as the few to collect.
 """
 
 from __future__ import annotations

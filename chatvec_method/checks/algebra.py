@@ -66,12 +66,12 @@ def _likeliest(possible: Sequence[Reading], raw: Mapping[str, Any], trust: bool)
     names = dict.fromkeys(n for each in possible for n in (each.cp, each.base, *each.chats))
     references = {name: ModelReference.parse(name) for name in names}
     models, _ = look_up_all(references.values(), trust)
-    known = {name: models.get(reference) for name, reference in references.items()}
+    by_name = {name: models.get(reference) for name, reference in references.items()}
     source = (raw.get("tokenizer") or {}).get("source") or raw.get("tokenizer_source")
 
     def score(reading: Reading) -> int:
-        base, cp = known[reading.base], known[reading.cp]
-        chats = [known[chat] for chat in reading.chats]
+        base, cp = by_name[reading.base], by_name[reading.cp]
+        chats = [by_name[chat] for chat in reading.chats]
         points = 4 * (str(source) == reading.cp) + (reading.base_model == reading.cp)
         points += 2 * any(is_chat_name(references[chat]) for chat in reading.chats)
         points -= 2 * is_chat_name(references[reading.cp])

@@ -101,6 +101,7 @@ FACTS = (
     "adapter-does-not-fit",
     "adapter-with-new-tokens",
     "damaged-files",
+    "depth-expanded",
     "no-lora-cache",
     "no-such-adapter",
     "not-finite",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from mergekit.common import ModelReference
 from transformers import PretrainedConfig
 
+from chatvec_method.checks.depth import depth_findings
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, config_value, text_config
@@ -74,7 +75,7 @@ def _files(model: Model) -> Iterator[Finding]:
         )
 
 
-def _known(survey: Survey, roles: Roles) -> dict[ModelReference, Model]:
+def _with_roles(survey: Survey, roles: Roles) -> dict[ModelReference, Model]:
     """Return the models with a role that could be looked up."""
     return {model: survey.models[model] for model in roles.all if model in survey.models}
 
@@ -87,6 +88,10 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
     mixed = survey.plan is not None and survey.plan.mixed
     if survey.options.allow_crimes or mixed:
         names.remove("model_type")
+    expanded = list(depth_findings(survey, roles))
+    if expanded:
+        names.remove("num_hidden_layers")
+    yield from expanded
     for name in names:
         values = _values(survey, roles, name)
         if len({repr(value) for value in values.values()}) > 1:
@@ -101,7 +106,7 @@ def _sizes(survey: Survey, roles: Roles) -> Iterator[Finding]:
 def _values(survey: Survey, roles: Roles, name: str) -> dict[ModelReference, Any]:
     """Return what the configs have under a name, of the models whose config has it."""
     values = {}
-    for reference, model in _known(survey, roles).items():
+    for reference, model in _with_roles(survey, roles).items():
         config = text_config(model.config)
         value = config_value(config, name)
         if value is None and name == "head_dim":
@@ -137,6 +142,9 @@ def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
         if len({repr(value) for value in values.values()}) < 2 or seen in told:
             continue
         told.add(seen)
+        mixed = survey.plan is not None and survey.plan.mixed
+        if mixed and name in ROPE_FIELDS and _agree_in_common(list(values.values())):
+            continue  # a model that sees says more, of the axes of pictures
         message = f"`{name}` differs: {_listed(values)}"
         if name in HEAD_FIELDS:
             yield error(
@@ -161,6 +169,14 @@ def _configs(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
 
 
+def _agree_in_common(values: Sequence[Any]) -> bool:
+    """Whether mappings agree in all keys that all of them have."""
+    if not all(isinstance(value, dict) for value in values):
+        return False
+    common = set.intersection(*map(set, values))
+    return all(len({repr(value[key]) for value in values}) == 1 for key in common)
+
+
 def _rotated_parts_are_left_out(
     survey: Survey, roles: Roles, values: Mapping[ModelReference, Any]
 ) -> bool:
@@ -174,15 +190,16 @@ def _rotated_parts_are_left_out(
 
 
 def _dtypes(survey: Survey, roles: Roles) -> Iterator[Finding]:
-    stored = {model: _stored_dtype(known) for model, known in _known(survey, roles).items()}
-    known = {m: d for m, d in stored.items() if d in SUPPORTED}
-    listed = ", ".join(f"{model} {dtype_name(dtype)}" for model, dtype in known.items())
+    models = _with_roles(survey, roles)
+    dtypes = {name: _stored_dtype(model) for name, model in models.items()}
+    stored = {name: dtype for name, dtype in dtypes.items() if dtype in SUPPORTED}
+    listed = ", ".join(f"{model} {dtype_name(dtype)}" for model, dtype in stored.items())
     config = survey.recipe.config
     try:
         cast = weights_dtype(config.dtype, "dtype")
     except ChatVecError:  # told of the recipe as a whole
         return
-    if any(cast and torch.promote_types(d, cast) != cast for d in known.values()):
+    if any(cast and torch.promote_types(d, cast) != cast for d in stored.values()):
         edit = (
             Edit(("dtype",), remove=True)
             if config.out_dtype
@@ -196,8 +213,8 @@ def _dtypes(survey: Survey, roles: Roles) -> Iterator[Finding]:
             f"Write `out_dtype: {config.out_dtype or config.dtype}` alone, which rounds once.",
             (edit,),
         )
-    if cast is None and config.out_dtype is None and len(set(known.values())) > 1:
-        wanted = dtype_name(known.get(roles.cp, torch.bfloat16))
+    if cast is None and config.out_dtype is None and len(set(stored.values())) > 1:
+        wanted = dtype_name(stored.get(roles.cp, torch.bfloat16))
         yield warning(
             "mixed-dtypes",
             "out_dtype",

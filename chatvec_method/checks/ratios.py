@@ -7,6 +7,7 @@ for which tensor.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,7 +91,7 @@ def _matches_more(line: Line) -> Iterator[Finding]:
     if not pattern[-1:].isdigit() or not any(f"{pattern}." in name for name in names):
         return
     longer = re.compile(re.escape(pattern) + r"\d+")
-    more = {found[0] for name in names if (found := longer.search(name))}
+    more = {match[0] for name in names if (match := longer.search(name))}
     if more:
         yield warning(
             "filter-matches-more",
@@ -129,18 +130,26 @@ def _list_without_depth(setting: RatioSetting, line: Line) -> Iterator[Finding]:
 
 
 def _list_of_another_length(line: Line, plan: MergePlan) -> Iterator[Finding]:
-    layers = {tensor.layer for tensor in line.decided if tensor.layer is not None}
-    if not isinstance(line.value, list) or not layers:
+    if not isinstance(line.value, list):
         return
-    count, numbers = len(layers), len(line.value)
-    if count // 2 < numbers != count and numbers > 3:
-        yield advice(
-            "list-interpolated",
-            place_of(line.path),
-            f"the list has {numbers} numbers for {count} layers, so mergekit joins them by "
-            "straight lines over the depth, and hardly any layer has a number of the list.",
-            f"Write {count} numbers to give each layer its own.",
-        )
+    layers: dict[str, set[int]] = defaultdict(set)
+    for tensor in line.decided:
+        if tensor.layer is not None:
+            layers[tensor.module].add(tensor.layer)
+    numbers = len(line.value)
+    for module, there in layers.items():
+        count = len(there)
+        if 1 < count != numbers and numbers > max(count // 2, 3):
+            where = f" of {module}" if module != plan.module else ""
+            yield advice(
+                "list-interpolated",
+                place_of(line.path),
+                f"the list has {numbers} numbers for {count} layers{where}, so mergekit joins them "
+                "by straight lines over the depth, and hardly any layer has a number of the list.",
+                f"Write {count} numbers to give each layer its own."
+                if not where
+                else f"Write a line with a filter for {module} above it, if that is not meant.",
+            )
 
 
 def _restarts(line: Line, plan: MergePlan) -> bool:

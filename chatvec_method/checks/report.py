@@ -41,6 +41,9 @@ from chatvec_method.method.roles import ROLES, Roles, assign_roles
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import Recipe
 
+LAYERS = "same number of layers"
+"""What mergekit says where cp is deeper, which is told better."""
+
 __all__ = ["Finding", "Report", "Severity", "check", "check_survey"]
 
 
@@ -122,7 +125,7 @@ def check_survey(
     judged += [
         error(problem.code, recipe.name, problem.problem, problem.fix, certain=True)
         for problem in refused
-        if problem.code not in told
+        if problem.code not in told and not ("depth-expanded" in told and LAYERS in problem.problem)
     ]
     unique = {(f.code, f.place, f.message): f for f in judged}
     order = list(Severity)

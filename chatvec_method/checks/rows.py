@@ -1,13 +1,12 @@
-"""A few rows of a model's weights, read by where its headers say they are.
+"""A few rows of a model's weights, read where they lie.
 
-Some kilobytes of each model tell what it is, in milliseconds. On the hub nothing is read, nor of
-pickles, whose headers do not say where a row is.
+Some kilobytes of each model tell what it is, in milliseconds. On the hub nothing is read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,31 +25,51 @@ class Likeness:
     cosine: float
 
 
-def read_row(model: Model, header: TensorHeader, row: int) -> Tensor | None:
-    """Return one row of a model's tensor, flat, in float64; None if it cannot be read.
+class Rows:
+    """Single rows of a model's tensors."""
 
-    Args:
-        model: The model.
-        header: Of one of its tensors, which has more than one axis.
-        row: Which of those along the first axis.
-    """
-    if model.folder is None or header.start is None or len(header.shape) < 2:
-        return None
-    if header.dtype not in SUPPORTED:
-        return None
-    length = math.prod(header.shape[1:])
-    if not 0 <= row < header.shape[0] or not length:
-        return None
-    size = length * header.dtype.itemsize
-    try:
-        with (model.folder / header.file).open("rb") as stream:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._pickles: dict[str, Mapping[str, Tensor]] = {}
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is anything to read."""
+        return self.model.folder is not None and bool(self.model.tensors)
+
+    def middle(self, name: str) -> Tensor | None:
+        """Return the middle row of a stored tensor, flat, in float64; None if it cannot be read."""
+        header = (self.model.tensors or {}).get(name)
+        if self.model.folder is None or header is None or len(header.shape) < 2:
+            return None
+        if header.dtype not in SUPPORTED or not math.prod(header.shape):
+            return None
+        row = header.shape[0] // 2
+        try:
+            if self.model.pickled:
+                return self._pickle(header)[name][row].reshape(-1).to(torch.float64)
+            return self._stored(header, row)
+        except Exception:  # whatever keeps a file from being read is told elsewhere
+            return None
+
+    def _stored(self, header: TensorHeader, row: int) -> Tensor | None:
+        if self.model.folder is None or header.start is None:
+            return None
+        size = math.prod(header.shape[1:]) * header.dtype.itemsize
+        with (self.model.folder / header.file).open("rb") as stream:
             stream.seek(header.start + row * size)
-            data = stream.read(size)
-    except OSError:
-        return None
-    if len(data) < size:  # the file was cut short
-        return None
-    return torch.frombuffer(bytearray(data), dtype=header.dtype).to(torch.float64)
+            data = bytearray(stream.read(size))
+        if len(data) < size:  # the file was cut short
+            return None
+        return torch.frombuffer(data, dtype=header.dtype).to(torch.float64)
+
+    def _pickle(self, header: TensorHeader) -> Mapping[str, Tensor]:
+        """Return a shard of pickles, mapped, so that only what is used is read."""
+        if header.file not in self._pickles and self.model.folder is not None:
+            file = self.model.folder / header.file
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            self._pickles[header.file] = state.get("state_dict", state)
+        return self._pickles[header.file]
 
 
 def likeness(rows: Sequence[tuple[Tensor, Tensor]]) -> Likeness | None:

@@ -125,8 +125,8 @@ def _stock_stop_tokens(survey: Survey, donor: Model) -> list[str]:
     else:
         number = getattr(donor.config, "eos_token_id", None)
         numbers = number if isinstance(number, list) else [] if number is None else [number]
-    known = {i: token for token, i in (survey.tokens or {}).items()}
-    return [known.get(number, f"<{number}>") for number in numbers]
+    tokens = {i: token for token, i in (survey.tokens or {}).items()}
+    return [tokens.get(number, f"<{number}>") for number in numbers]
 
 
 def _stock_stops(survey: Survey, donor: Model) -> str:

@@ -7,13 +7,13 @@ trained from base still resembles it, and a difference is short and points elsew
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.checks.findings import Finding, error
-from chatvec_method.checks.rows import Likeness, likeness, read_row
+from chatvec_method.checks.rows import Likeness, Rows, likeness
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
@@ -66,34 +66,37 @@ def _rows(survey: Survey, models: Sequence[Model]) -> dict[ModelReference, dict[
     model are short too.
     """
     rows: dict[ModelReference, dict[str, Tensor]] = {model.reference: {} for model in models}
-    matrices = {n: h for n, h in _headers(survey, models).items() if _are_matrices(h.values())}
-    for name in _evenly(list(matrices)):
-        for model in models:
-            header = matrices[name].get(model.reference)
-            row = read_row(model, header, header.shape[0] // 2) if header else None
+    readers = [(model.reference, Rows(model)) for model in models]
+    stored = _stored(survey, models)
+    for name in _evenly([name for name, of_models in stored.items() if _is_matrix(of_models)]):
+        for reference, reader in readers:
+            row = reader.middle(stored[name][reference][0]) if reference in stored[name] else None
             if row is not None:
-                rows[model.reference][name] = row
+                rows[reference][name] = row
     return rows
 
 
-def _headers(
+def _stored(
     survey: Survey, models: Sequence[Model]
-) -> dict[str, dict[ModelReference, TensorHeader]]:
+) -> dict[str, dict[ModelReference, tuple[str, TensorHeader]]]:
     """Return what each model has of every tensor, by the plan, or without one by its name."""
-    headers: dict[str, dict[ModelReference, TensorHeader]] = defaultdict(dict)
+    stored: dict[str, dict[ModelReference, tuple[str, TensorHeader]]] = defaultdict(dict)
     for model in models:
-        own: Mapping[str, TensorHeader | None] = model.tensors or {}
-        if survey.plan is not None:
-            own = {tensor.name: tensor.header(model.reference) for tensor in survey.plan.tensors}
-        for name, header in own.items():
-            if header is not None:
-                headers[name][model.reference] = header
-    return headers
+        reference = model.reference
+        if survey.plan is None:
+            for name, header in (model.tensors or {}).items():
+                stored[name][reference] = (name, header)
+            continue
+        for tensor in survey.plan.tensors:
+            source = tensor.sources.get(reference)
+            if source is not None and source.mapped:
+                stored[tensor.name][reference] = (source.weights[0].name, source.header)
+    return stored
 
 
-def _are_matrices(headers: Collection[TensorHeader]) -> bool:
-    shapes = {header.shape for header in headers}
-    return len(headers) > 1 and len(shapes) == 1 and len(shapes.pop()) > 1
+def _is_matrix(stored: Mapping[ModelReference, tuple[str, TensorHeader]]) -> bool:
+    shapes = {header.shape for _, header in stored.values()}
+    return len(stored) > 1 and len(shapes) == 1 and len(shapes.pop()) > 1
 
 
 def _evenly(names: Sequence[str]) -> list[str]:

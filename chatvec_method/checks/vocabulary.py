@@ -22,7 +22,7 @@ Sources: TypeAlias = tuple[str, ...]
 """Whose row stands for a token in base, in each chat model and in cp: a role, "mean" or "zero"."""
 
 MOST_EDITS = 100
-"""Beyond so many tokens, a recipe is no place to list them."""
+"""Beyond so many tokens, a recipe is not the place to list them."""
 TOKENIZER_FIX = (
     "Download it again, with its tokenizer files, or put those of the model that it was "
 )
@@ -42,6 +42,7 @@ def vocabulary_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding
         yield from _by_position(survey, roles)
         yield from _truncated(survey, roles)
     else:
+        yield from _beyond_rows_by_token(survey, roles)
         yield from _lost(survey, roles)
     if survey.vocabulary is not None:
         yield from _filled(survey, roles, survey.vocabulary)
@@ -51,11 +52,11 @@ def vocabulary_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding
 def token_sources(roles: Roles, vocabulary: Vocabulary) -> dict[Sources, list[str]]:
     """Return the output's tokens by whose rows stand for them in base, the chats and cp."""
     names = _role_names(roles)
-    found: dict[Sources, list[str]] = defaultdict(list)
+    tokens: dict[Sources, list[str]] = defaultdict(list)
     for token in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__):
         rows = (vocabulary.sources(model, token) for model in roles.all)
-        found[tuple(_source(r, names) for r in rows)].append(token)
-    return found
+        tokens[tuple(_source(r, names) for r in rows)].append(token)
+    return tokens
 
 
 def tokenizer_edits(
@@ -268,6 +269,39 @@ def _beyond_rows(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
 
 
+def _beyond_rows_by_token(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Tell of tokens that the output has too and a model no row for; base_model's do not matter."""
+    config, tokens = survey.recipe.config, _output_tokens(survey) or ()
+    for reference in roles.all:
+        model = survey.models[reference]
+        rows = embedding_rows(model)
+        if reference == config.base_model or model.tokenizer is None or rows is None:
+            continue
+        ids = model.tokenizer.ids
+        beyond = [t for t in sorted(ids, key=ids.__getitem__) if ids[t] >= rows and t in tokens]
+        if not beyond:
+            continue
+        fix = (
+            "Write a folder with a copy of the model from whose tokenizer such tokens are removed."
+        )
+        edits: tuple[Edit, ...] = ()
+        if reference == roles.cp:
+            fix = (
+                f"Write `base_model: {reference}` and `tokenizer: {{source: base}}`: mergekit then "
+            )
+            fix += "drops tokens of base_model without a row."
+            path = ("tokenizer", "source") if config.tokenizer else ("tokenizer_source",)
+            edits = (Edit(("base_model",), str(reference)), Edit(path, "base"))
+        yield error(
+            "tokens-beyond-rows",
+            model,
+            f"its tokenizer has {_tokens(beyond)} beyond its {rows} rows of embeddings, as the "
+            "output's has: mergekit cannot match that.",
+            fix,
+            edits,
+        )
+
+
 def _output_tokens(survey: Survey) -> Collection[str] | None:
     """Return the output's tokens, also where mergekit would not get as far as to build them."""
     if survey.vocabulary is not None:
@@ -289,15 +323,16 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
     names, tokens = _role_names(roles), _output_tokens(survey)
     if tokens is None:
         return
+    missing = missing_markers(survey)
     for reference in roles.all:
-        known = survey.models[reference].tokenizer
-        if known is None:
+        own = survey.models[reference].tokenizer
+        if own is None:
             continue
-        lost = [t for t in sorted(known.ids, key=known.ids.__getitem__) if t not in tokens]
+        lost = [t for t in sorted(own.ids, key=own.ids.__getitem__) if t not in tokens]
         if reference == _tokenizer_owner(survey):  # then only what has no row is left out
             lost = []
         if reference != roles.cp:  # what the template writes is told as missing
-            lost = [token for token in lost if token not in missing_markers(survey)]
+            lost = [token for token in lost if token not in missing]
         if not lost:
             continue
         if reference != roles.cp:
@@ -312,7 +347,7 @@ def _lost(survey: Survey, roles: Roles) -> Iterator[Finding]:
         short = survey.recipe.config.tokenizer is None
         path = ("tokenizer_source",) if short else ("tokenizer", "source")
         # A padding token may be meant to go, the words of a language never are.
-        report = warning if all(token in known.added for token in lost) else error
+        report = warning if all(token in own.added for token in lost) else error
         yield report(
             "cp-tokens-lost",
             ".".join(path),
@@ -348,7 +383,7 @@ def _filled(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[Fi
                 "tokens-without-chat",
                 "tokenizer.tokens",
                 f"{_lack(lacking)} {_tokens(tokens)}, which base and cp have: their rows become "
-                f"{row}, and that is no chat vector.",
+                f"{row}, and that is not a chat vector.",
                 f"Write `tokens: {{{_row(tokens[0], roles.cp)}}}` to keep cp's.",
                 token_edits(survey, roles, dict.fromkeys(tokens, roles.cp)),
             )

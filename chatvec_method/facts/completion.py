@@ -18,6 +18,7 @@ from mergekit.common import ModelReference
 
 from chatvec_method.facts.checkpoint import Checkpoint, Source
 from chatvec_method.facts.layout import LANGUAGE_MODEL
+from chatvec_method.facts.models import config_value, text_config
 from chatvec_method.facts.place import NotedTensor, Place, StructuredTensor
 from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
@@ -257,6 +258,8 @@ class _Extra:
         for tensor in tensors:
             self._note(tensor)
         self.prefixes = {prefix: layers[0] for (prefix, _), layers in self.layers.items()}
+        # What comes beyond these predicts further ahead, and is no layer for a recipe to take.
+        self.depth = config_value(text_config(self.cp.model.config), "num_hidden_layers") or 0
         self.depths: dict[str, int] = defaultdict(int)
         for name in self.cp.weights:
             prefix, number = _numbered(name)
@@ -283,7 +286,7 @@ class _Extra:
             for layer in layers:
                 yield self._tensor(name, layer.place, layer.numbers)
         elif number is not None and prefix in self.prefixes:
-            if self.sliced and number < max(n for p, n in self.layers if p == prefix):
+            if self.sliced and number < self.depth:
                 return  # a layer that the recipe leaves out
             module = self.prefixes[prefix].place.module
             last = max(p.place.slice for ls in self.layers.values() for p in ls)

@@ -15,7 +15,10 @@ LIBRARIES_BYTES = 600_000_000
 """What torch, transformers and mergekit take once they are loaded; measured on Linux."""
 
 
-MEMORY_FIX = "Close other programs, or merge on a machine with more memory."
+MEMORY_FIX = (
+    "Close other programs, or merge on a machine with more memory; where the output is to be "
+    "pickled, `--out-shard-size 1B` takes less."
+)
 
 
 @dataclass(frozen=True)

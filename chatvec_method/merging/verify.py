@@ -176,9 +176,12 @@ def _check_config(model: Model, plan: MergePlan, output: _Output) -> None:
         reason = f"{embeddings.name} has as many rows"
         donor = embeddings.header(plan.config.base_model)
         key = plan.architecture.vocab_size_config_key
-        if donor is None or rows != donor.shape[embeddings.weight.vocabulary_axis or 0]:
-            # Where rows are the donor's, so is what its config says of them.
-            _check_field(text, key, "vocab_size", rows, reason)
+        size: object = rows
+        if donor is not None and rows == donor.shape[embeddings.weight.vocabulary_axis or 0]:
+            # A config that counts fewer rows than there are means it, and is left as it is.
+            own = plan.checkpoints[plan.config.base_model].model.config
+            size = config_value(text_config(own), "vocab_size") or rows
+        _check_field(text, key, "vocab_size", size, reason)
     module = plan.architecture.modules.get(plan.module)
     if module is not None and plan.layers:
         key = module.architecture.num_layers_config_key()

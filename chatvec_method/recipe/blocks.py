@@ -43,7 +43,7 @@ def with_value(text: str, path: KeyPath, value: object) -> str:
 
 
 def loaded_or_none(text: str) -> Any:
-    """Return what a text says as YAML; None where it is none."""
+    """Return what a text says as YAML; None where it is not YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -7,6 +7,7 @@ people note which layers a row of numbers is for.)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,8 +98,8 @@ def _edited_text(text: str, edit: Edit) -> str:
     except YAMLError as error:  # YAML 1.2, where PyYAML reads 1.1
         raise _refusal(edit) from error
     rest = list(edit.path)
-    while rest and (found := _child(node, rest[0])) is not None:
-        parent, (key, node) = node, found
+    while rest and (child := _child(node, rest[0])) is not None:
+        parent, (key, node) = node, child
         rest = rest[1:]
     if rest:
         return _with_new(text, node, rest, edit.value)
@@ -123,7 +124,10 @@ def _with_value(text: str, key: Any, node: Any, value: Any) -> str:
         before = text[:start].rstrip(" ") if new.startswith("\n") else text[:start]
         return before + new + text[end:]
     if _is_long(value):
-        return _spliced(text, start, end, f"\n{' ' * column}".join(map(_entry, value)))
+        lines = _entries(value)
+        if len(lines) > len(value):  # comments on single numbers would say nothing any more
+            lines = [*_comments(text[start:end]), *lines]
+        return _spliced(text, start, end, f"\n{' ' * column}".join(lines))
     deeper = "" if column > key.start_mark.column else "  "
     return _spliced(text, start, end, deeper + _inline(value))
 
@@ -231,7 +235,7 @@ def _dumped(value: Any, **style: Any) -> str:
 def _block(value: Any, indent: str) -> str:
     """Return a value as it may stand behind a block's key: what is long on lines of its own."""
     if _is_long(value):
-        return "".join(f"\n{indent}  {_entry(entry)}" for entry in value)
+        return "".join(f"\n{indent}  {line}" for line in _entries(value))
     if not isinstance(value, str) or "\n" not in value:
         return _inline(value)
     lines = [f"{indent}  {line}".rstrip() for line in value.split("\n")]
@@ -245,3 +249,26 @@ def _is_long(value: Any) -> bool:
 
 def _entry(value: Any) -> str:
     return f"- {_inline(value)}"
+
+
+def _entries(values: list[Any]) -> list[str]:
+    """Return the lines of a list, each entry on one, or its keys on lines of their own if long."""
+    lines = []
+    for value in values:
+        if not isinstance(value, dict) or not any(map(_is_long, value.values())):
+            lines.append(_entry(value))
+            continue
+        within = []
+        for key, part in value.items():
+            if _is_long(part):
+                within += [f"{_inline(key)}:", *(f"  {line}" for line in _entries(part))]
+            else:
+                within.append(f"{_inline(key)}: {_inline(part)}")
+        lines += [("  " if i else "- ") + line for i, line in enumerate(within)]
+    return lines
+
+
+def _comments(text: str) -> list[str]:
+    """Return the comments in a block that is replaced, to stand above what replaces it."""
+    matches = (re.search(r"""(?:^|\s)(#[^'"]*)$""", line) for line in text.splitlines())
+    return [match[1] for match in matches if match]

@@ -261,7 +261,29 @@ def test_experts_are_looked_at_one_by_one(tmp_path: Path) -> None:
     zoo.build_family(tmp_path, kinds, base=["base"], chat=["chat"], cp=["cp"])
     recipe = plain_recipe(tmp_path)
     anatomy = anatomy_of(recipe, RANK)
-    assert any(tensor.planned.name.endswith("experts.down_proj") for tensor in anatomy.tensors)
+    assert any(tensor.planned.name.endswith("experts.1.w2.weight") for tensor in anatomy.tensors)
+    as_stored = {
+        str(tmp_path / name): {
+            tensor: weights.double().numpy()
+            for tensor, weights in oracle.stored_tensors(tmp_path / name).items()
+        }
+        for name in kinds
+    }
+    assert_anatomy(anatomy, as_stored, torch.bfloat16)
+
+
+def test_of_experts_in_one_tensor_each_is_a_matrix(tmp_path: Path) -> None:
+    recipe = private_family(tmp_path)
+    name = "model.layers.1.mlp.experts.down_proj"
+    generator = torch.Generator().manual_seed(0)
+    for model in ("base", "chat", "cp"):
+        experts = torch.randn((4, 24, 10), generator=generator).bfloat16()
+        changed(
+            tmp_path / model / "model.safetensors",
+            lambda tensors, experts=experts: tensors.update({name: experts}),
+        )
+    anatomy = anatomy_of(recipe, RANK)
+    assert any(tensor.planned.name == name for tensor in anatomy.tensors)
     assert_anatomy(anatomy, checkpoints(recipe), torch.bfloat16)
 
 

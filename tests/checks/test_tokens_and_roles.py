@@ -196,6 +196,22 @@ def test_tokens_beyond_the_output_s_rows_are_told_and_left_out(
     assert len(AutoTokenizer.from_pretrained(made.out)) == 250
 
 
+def test_tokens_of_cp_beyond_its_rows_are_left_out_where_rows_go_by_token_too(
+    family: Path, copied: Callable[..., Recipe], merge: Callable[..., Merge]
+) -> None:
+    recipe = copied(with_more_tokens("<PRE>"), CP)
+    recipe["base_model"] = recipe["models"][CHAT]["model"]
+    recipe["tokenizer"] = {"source": recipe["models"][CP]["model"]}
+    finding = the("tokens-beyond-rows", checked(recipe))
+    assert finding.place == recipe["models"][CP]["model"]
+    fixed = mended(recipe)
+    assert fixed["tokenizer"] == {"source": "base"}
+    assert fixed["base_model"] == recipe["models"][CP]["model"]
+    assert codes(checked(fixed), ERROR, WARNING) == []
+    made = merge(fixed)
+    assert wrong_tensors(made.out, plain_recipe(family)) == []
+
+
 def test_tokens_that_only_another_model_has_beyond_its_rows_do_not_matter(
     copied: Callable[..., Recipe],
 ) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hub
 import oracle
 import pytest
 import torch
-import zoo
 from checking import checked, codes, the
 from conftest import BASE, CHAT, CP, Recipe, plain_recipe
 from safetensors.torch import save_file
@@ -125,11 +125,32 @@ def test_it_takes_milliseconds_whatever_the_size(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 0.2
 
 
-def test_it_is_told_where_another_model_cannot_be_read(
-    recipe: Recipe, differing: Callable[..., Recipe], tmp_path: Path
+@pytest.mark.parametrize("place", [BASE, CHAT])
+def test_a_row_of_pickles_tells_as_well(
+    place: int, recipe: Recipe, differing: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """The first deltas were published in pickles."""
+    differing(recipe, CHAT, CHAT, BASE)
+    folder = shutil.copytree(recipe["models"][place]["model"], tmp_path / "pickled")
+    torch.save(oracle.stored_tensors(folder), folder / "pytorch_model.bin")
+    for file in folder.glob("model*"):
+        file.unlink()
+    recipe["models"][place]["model"] = str(folder)
+    report = checked(recipe)
+    assert the("looks-like-a-vector", report).place == recipe["models"][CHAT]["model"]
+
+
+def test_it_is_told_where_another_model_is_on_the_hub(
+    family: Path,
+    recipe: Recipe,
+    differing: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     differing(recipe, CHAT, CHAT, BASE)
-    base = shutil.copytree(recipe["models"][BASE]["model"], tmp_path / "pickled")
-    zoo.pickle_shards(base)
-    recipe["models"][BASE]["model"] = str(base)
-    assert "looks-like-a-vector" in codes(checked(recipe))
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "o").symlink_to(family)
+    recipe["models"][BASE]["model"] = "o/base"
+    with hub.serving(tmp_path / "shelf") as served:
+        hub.ask(served, monkeypatch, tmp_path / "cache")
+        assert "looks-like-a-vector" in codes(checked(recipe))

@@ -196,7 +196,7 @@ def test_a_file_is_no_model(copied: Path) -> None:
 def test_of_an_adapter_the_model_below_is_known(family: Path, tmp_path: Path) -> None:
     model = known(f"{family / 'cp'}+{tmp_path / 'adapter'}")
     assert model.tensors is not None
-    assert {header.dtype for header in model.tensors.values()} == {torch.float32}
+    assert {header.dtype for header in model.tensors.values()} == {torch.bfloat16}
     assert model.tokenizer is not None
     assert model.file_problem == ""
 

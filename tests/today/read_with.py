@@ -33,9 +33,7 @@ def said_of(folder: Path) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     seeing = hasattr(config, "vision_config")
     loader = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-    model, info = loader.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
+    model, info = loader.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     ids = tokenizer(SENTENCE)["input_ids"]
     with torch.no_grad():
         logits = model.eval()(input_ids=torch.tensor([PROMPT])).logits[0, -1]

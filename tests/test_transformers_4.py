@@ -38,7 +38,7 @@ ARCHITECTURES = (
 MERGED, STOCK, RESAVED = "out", "stock", "resaved"
 OUTPUTS = [(name, MERGED) for name in ARCHITECTURES]
 OUTPUTS += [(name, STOCK) for name in ("llama", "mistral", "qwen2", "gemma3_text", "phi3")]
-OUTPUTS += [(name, RESAVED) for name in ARCHITECTURES if name not in ("mixtral", "qwen3_moe")]
+OUTPUTS += [(name, RESAVED) for name in ARCHITECTURES]
 """Of `chatvec merge`, of stock mergekit with `chatvec finish`, and of `chatvec merge` where
 transformers 5 had saved the models, in its own words."""
 Said = dict[str, Any]
@@ -144,7 +144,12 @@ def test_config_means_what_cps_means(
     if output == RESAVED and TABLE[name].flat:  # what one has in a part of its own
         configs = [config["text_config"] for config in configs]
         ignored |= {"architectures", "rope_scaling"}  # the older layout says these twice
-    assert differences(*configs, ignored) == []
+    found = differences(*configs, ignored)
+    if (
+        output == RESAVED
+    ):  # which has words that transformers 4 does not know, and keeps as they are
+        found = [difference for difference in found if not difference.endswith("in place of None")]
+    assert found == []
     assert out["config"]["dtype"] == TABLE[name].out_dtype
 
 

@@ -13,11 +13,15 @@ from mergekit.options import MergeOptions
 from chatvec_method.checks.readiness import readiness_findings
 from chatvec_method.cli.check_report import print_findings
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.facts.cost import in_bytes
 from chatvec_method.facts.survey import survey
-from chatvec_method.finishing.files import FileChange
+from chatvec_method.finishing.files import Content, FileChange
 from chatvec_method.finishing.finish import finish as finish_output
 from chatvec_method.finishing.output import recipe_of
 from chatvec_method.recipe.file import read_recipe
+
+LONGEST_SHOWN = 100_000
+"""Characters of a file that is shown line by line."""
 
 
 @click.command()
@@ -70,13 +74,25 @@ def _names(changes: Sequence[FileChange]) -> str:
 
 
 def _print_diff(change: FileChange) -> None:
-    if isinstance(change.before, bytes) or isinstance(change.after, bytes):
-        click.secho(f"{change.name}: a picture", bold=True)
+    before, after = change.before, change.after
+    if not (_is_short(before) and _is_short(after)):
+        click.secho(f"{change.name}: {_in_short(after)} (before: {_in_short(before)})", bold=True)
         return
-    before, after = (text or "" for text in (change.before, change.after))
-    for line in _diff(change.name, before, after):
+    for line in _diff(change.name, str(before or ""), str(after or "")):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
         click.secho(line, fg=colour)
+
+
+def _is_short(content: Content) -> bool:
+    """Tell whether people would read it: a tokenizer of 128k tokens has half a million lines."""
+    return content is None or (isinstance(content, str) and len(content) <= LONGEST_SHOWN)
+
+
+def _in_short(content: Content) -> str:
+    if content is None:
+        return "no such file"
+    size = len(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return f"{'binary, ' if isinstance(content, bytes) else ''}{in_bytes(size)}"
 
 
 def _diff(name: str, before: str, after: str) -> Iterator[str]:
@@ -87,7 +103,7 @@ def _diff(name: str, before: str, after: str) -> Iterator[str]:
 
 def _as_data(change: FileChange) -> dict[str, str | None]:
     before, after = (
-        "(binary)" if isinstance(content, bytes) else content
+        content if isinstance(content, str | None) and _is_short(content) else _in_short(content)
         for content in (change.before, change.after)
     )
     return {"name": change.name, "before": before, "after": after}

@@ -108,7 +108,7 @@ def align_vocabularies(
             info = build_tokenizer(
                 base_model=config.base_model,
                 # Only a union is made of all models' tokens.
-                referenced_models=list(plan.roles.all) if source == "union" else [],
+                referenced_models=config.referenced_models() if source == "union" else [],
                 tokenizer_source=source,
                 trust_remote_code=trust_remote_code,
                 add_tokens=list(settings),

@@ -28,7 +28,7 @@ from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.donors import config_donor, with_own_code
 from chatvec_method.finishing.files import json_text
 from chatvec_method.finishing.output import embeddings_of, rows_of
-from chatvec_method.finishing.spellings import with_old_rope
+from chatvec_method.finishing.spellings import with_old_names
 from chatvec_method.method.settings import dtype_name
 
 DTYPE_KEYS = ("torch_dtype", "dtype")
@@ -92,7 +92,7 @@ def config_text(output: Model, survey: ReadySurvey, chat: ChatFormat) -> str:
             for key in QUANTISATION_KEYS:
                 part.pop(key, None)
     new = with_own_code(new, donor.small_files, survey.options.trust_remote_code)
-    return json_text(text, old, with_old_rope(new, type(donor.config)))
+    return json_text(text, old, with_old_names(new, type(donor.config)))
 
 
 def parts_of(config: dict[str, Any], read: PretrainedConfig) -> Parts:

@@ -3,6 +3,8 @@
 Transformers 5 writes the rotary embedding's settings as `rope_parameters` and reads the older
 `rope_theta` and `rope_scaling` as well. Transformers 4 and what is built on it know only the older
 ones, and where they are missing take a default without a word, another one than the model's.
+The other setting with two names is the number of experts of two architectures: what else the
+configs of 4.57 know, 5.24 writes (compared for all that are models of language in both).
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ NAMES_OF_OLD = {
     "gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
     "gpt_neox_japanese": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
 }
-"""What an architecture calls settings that have one name in all others."""
+"""What an architecture calls settings of its rotary embedding that have one name in all others."""
+OTHER_OLD_NAMES = {
+    "qwen3_moe": {"num_local_experts": "num_experts"},
+    "qwen3_vl_moe_text": {"num_local_experts": "num_experts"},
+}
+"""What transformers 4 calls an architecture's other settings."""
 LONGROPE_FIELDS = ("short_factor", "long_factor")
 CLASSES_OF_5 = {
     "TokenizersBackend": "PreTrainedTokenizerFast",
@@ -28,8 +35,8 @@ CLASSES_OF_5 = {
 """Tokenizer classes that transformers 4 does not know, and what it calls the same."""
 
 
-def with_old_rope(config: Mapping[str, Any], kind: type[PretrainedConfig]) -> dict[str, Any]:
-    """Return a config.json that also has the rotary settings where transformers 4 reads them.
+def with_old_names(config: Mapping[str, Any], kind: type[PretrainedConfig]) -> dict[str, Any]:
+    """Return a config.json that also has its settings where transformers 4 reads them.
 
     What is there already stays. Nothing is added that this transformers would not read as before.
 
@@ -39,7 +46,9 @@ def with_old_rope(config: Mapping[str, Any], kind: type[PretrainedConfig]) -> di
     """
     new: dict[str, Any] = copy.deepcopy(dict(config))
     for part in _parts(new):
-        for key, value in _old_rope(part).items():
+        others = OTHER_OLD_NAMES.get(str(part.get("model_type")), {})
+        renamed = {old: part[name] for name, old in others.items() if name in part}
+        for key, value in {**_old_rope(part), **renamed}.items():
             part.setdefault(key, value)
     return new if new == config or _means(new, kind) == _means(config, kind) else dict(config)
 

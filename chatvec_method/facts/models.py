@@ -114,6 +114,8 @@ class Model:
     """Those besides its weights; of a model with an adapter, the model's."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
+    gated: bool = False
+    """On the hub, it asks who reads it."""
 
     def __str__(self) -> str:
         return str(self.reference)
@@ -203,8 +205,8 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     """
     path = reference.model
     folder = _folder(reference)
-    with _problems_as_errors(reference):
-        info = _ask_hub(path) if folder is None else None
+    with problems_as_errors(reference):
+        info = ask_hub(path) if folder is None else None
         small_files = _small_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
@@ -223,6 +225,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         small_files=small_files,
         card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
         commit=info.sha if info else None,
+        gated=bool(info and info.gated),
     )
 
 
@@ -259,8 +262,8 @@ def small_files_of(reference: ModelReference) -> SmallFiles:
         ChatVecError: It does not exist, is gated, or cannot be reached.
     """
     folder = _folder(reference)
-    with _problems_as_errors(reference):
-        info = _ask_hub(reference.model) if folder is None else None
+    with problems_as_errors(reference):
+        info = ask_hub(reference.model) if folder is None else None
     return _small_files(reference.model, folder, info)
 
 
@@ -271,7 +274,7 @@ def _small_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -
     return SmallFiles.on_hub(path, info)
 
 
-def _ask_hub(path: ModelPath) -> ModelInfo:
+def ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
     hub = HfApi()
@@ -291,7 +294,7 @@ def _unreachable(reference: ModelReference) -> ChatVecError:
 
 
 @contextmanager
-def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
+def problems_as_errors(reference: ModelReference) -> Iterator[None]:
     """Turn what the hub and transformers raise about a model into one message."""
     try:
         yield
@@ -302,7 +305,7 @@ def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
 
 
 def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
-    name, causes = reference.model.path, list(_causes(error))
+    name, causes = reference.model.path, list(causes_of(error))
     if _any(causes, GatedRepoError):
         return ChatVecError(
             f"model {reference} is gated, and you are not logged in with an account that may "
@@ -346,7 +349,7 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -25,6 +25,7 @@ from chatvec_method.facts.chat_format import (
     sampling_defaults,
     speaking_chat,
 )
+from chatvec_method.facts.licences import licence_of
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import ReadySurvey, Survey
@@ -249,11 +250,7 @@ def _codes(value: Any) -> list[str]:
 
 def _licence(model: Model, survey: ReadySurvey) -> str | None:
     """Return a model's licence, of its card or else of the recipe."""
-    stated = model.card.license
-    if isinstance(stated, list):
-        stated = " and ".join(map(str, stated))
-    if stated == "other":
-        stated = model.card.license_name or stated
+    stated: Any = licence_of(model)
     if stated is None:
         roles, listed = survey.plan.roles, survey.recipe.metadata.get("licences")
         listed = listed if isinstance(listed, dict) else {}

@@ -5,8 +5,9 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule` and `load`,
-which docs/python.md shows in use, and the types that they take and return.
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `new_recipe`,
+`pin`, `share` and `load`, which docs/python.md shows in use, and the types that they take and
+return.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
         finish,
         load,
         merge,
+        new_recipe,
+        pin,
         read_recipe,
         schedule,
+        share,
         survey,
         verify,
     )
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
+    from chatvec_method.sharing import Shared
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import Speaker
 
@@ -55,6 +60,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Severity",
+    "Shared",
     "Speaker",
     "Survey",
     "Verification",
@@ -63,8 +69,11 @@ __all__ = [
     "finish",
     "load",
     "merge",
+    "new_recipe",
+    "pin",
     "read_recipe",
     "schedule",
+    "share",
     "survey",
     "verify",
 ]
@@ -81,6 +90,7 @@ _HOMES = {
     "Recipe": "recipe.file",
     "Report": "checks.report",
     "Severity": "checks.findings",
+    "Shared": "sharing",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",
     "Verification": "merging.verify",

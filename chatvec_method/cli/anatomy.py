@@ -15,12 +15,12 @@ from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
+from chatvec_method.hub.named import read_named
 from chatvec_method.progress import Progress, bars
-from chatvec_method.recipe.file import read_recipe
 
 
 @click.command(cls=PrettyPrintHelp)
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe")
 @click.option(
     "--png",
     type=click.Path(file_okay=False, path_type=Path),
@@ -44,7 +44,7 @@ from chatvec_method.recipe.file import read_recipe
 )
 @add_merge_options
 def anatomy(
-    recipe: Path,
+    recipe: str,
     png: Path | None,
     table: Path | None,
     as_json: bool,
@@ -61,7 +61,7 @@ def anatomy(
     """
     quiet_libraries()
     merge_options.apply_global_options()
-    surveyed = survey(read_recipe(recipe), merge_options)
+    surveyed = survey(read_named(recipe), merge_options)
     if not merge_options.quiet and (reason := why_slow(merge_options.device)):
         click.echo(reason, err=True)
     with bars(quiet=merge_options.quiet, transient=True) as show:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
@@ -17,8 +16,9 @@ from chatvec_method.cli.check_report import as_data, print_findings, print_repor
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
+from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.edits import edited
-from chatvec_method.recipe.file import Recipe, parse_recipe, read_text
+from chatvec_method.recipe.file import Recipe, parse_recipe
 
 WITH_WARNINGS, WITH_ERRORS = 1, 2
 ROUNDS = 10
@@ -26,14 +26,14 @@ ROUNDS = 10
 
 
 @click.command(cls=PrettyPrintHelp)
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe")
 @click.option("--deep", is_flag=True, help="Read all weights too: NaN, unrelated or equal models.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where there are warnings.")
 @click.option("--fix", is_flag=True, help="Print the recipe with what can be mended mended.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @add_merge_options
 def check(
-    recipe: Path, deep: bool, strict: bool, fix: bool, as_json: bool, merge_options: MergeOptions
+    recipe: str, deep: bool, strict: bool, fix: bool, as_json: bool, merge_options: MergeOptions
 ) -> None:
     """Tell what the merge of RECIPE will do and what is wrong with it.
 
@@ -54,7 +54,7 @@ def check(
     quiet_libraries()
     try:
         trust = merge_options.trust_remote_code
-        read, offer = read_as_chat_vector(read_text(recipe), str(recipe), trust)
+        read, offer = read_as_chat_vector(*named_text(recipe), trust)
         if fix:
             report = _print_mended(read, merge_options, deep)
         else:

@@ -18,7 +18,7 @@ from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.files import Content, FileChange
 from chatvec_method.finishing.finish import finish as finish_output
 from chatvec_method.finishing.output import recipe_of
-from chatvec_method.recipe.file import read_recipe
+from chatvec_method.hub.named import read_named
 
 LONGEST_SHOWN = 100_000
 """Characters of a file that is shown line by line."""
@@ -28,7 +28,6 @@ LONGEST_SHOWN = 100_000
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path),
     help="The recipe that OUT was made from, if OUT has no mergekit_config.yml.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
@@ -37,7 +36,7 @@ LONGEST_SHOWN = 100_000
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that models bring.")
 def finish(
     out: Path,
-    recipe: Path | None,
+    recipe: str | None,
     dry_run: bool,
     no_card: bool,
     as_json: bool,
@@ -53,7 +52,7 @@ def finish(
     """
     quiet_libraries()
     options = MergeOptions(trust_remote_code=trust_remote_code)
-    found = survey(read_recipe(recipe) if recipe else recipe_of(out), options)
+    found = survey(read_named(recipe) if recipe else recipe_of(out), options)
     changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps([_as_data(change) for change in changes], indent=2))

@@ -13,24 +13,24 @@ from chatvec_method.checks.report import Report, Severity, check
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.facts.cost import in_bytes
+from chatvec_method.hub.named import read_named
 from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as merge_survey
 from chatvec_method.progress import bars
-from chatvec_method.recipe.file import read_recipe
 from chatvec_method.weights.staging import check_out
 
 WITH_ERRORS = 2
 
 
 @click.command(cls=PrettyPrintHelp)
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace OUT, once the new model is complete.")
 @click.option("--dry-run", is_flag=True, help="Stop after the check.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and done as JSON.")
 @add_merge_options
 def merge(
-    recipe: Path,
+    recipe: str,
     out: Path,
     overwrite: bool,
     dry_run: bool,
@@ -50,7 +50,7 @@ def merge(
     quiet_libraries()
     merge_options.apply_global_options()
     check_out(out, overwrite=overwrite)
-    report = check(read_recipe(recipe), merge_options, out)
+    report = check(read_named(recipe), merge_options, out)
     if dry_run and not as_json:
         print_report(console(), report)
     elif not as_json:

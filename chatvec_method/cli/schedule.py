@@ -60,7 +60,7 @@ def schedule() -> None:
 
 
 @schedule.command()
-@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("recipes", nargs=-1, required=True)
 @click.option(
     "--png",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -72,7 +72,7 @@ def schedule() -> None:
 @layers_option
 @trust_option
 def show(
-    recipes: tuple[Path, ...],
+    recipes: tuple[str, ...],
     png: Path | None,
     dark: bool,
     as_json: bool,
@@ -87,14 +87,14 @@ def show(
     Example: chatvec schedule show recipes/per_layer.yaml --layers 48 --png schedule.png
     """
     from chatvec_method.cli.ratio_tables import print_json, print_ratios
-    from chatvec_method.recipe.file import read_recipe
+    from chatvec_method.hub.named import read_named
 
     quiet_libraries()
     if len(recipes) > 2:
         raise ChatVecError("show takes one or two recipes.", "Leave the others out.")
     if dark and png is None:
         raise ChatVecError("--dark is for a picture.", "Add `--png FILE`.")
-    read = [read_recipe(file) for file in recipes]
+    read = [read_named(file) for file in recipes]
     plans = [(recipe.name, _planner(recipe, layers, trust_remote_code)(recipe)) for recipe in read]
     if png is not None:
         from chatvec_method.pictures.ratios import schedule_picture
@@ -149,7 +149,6 @@ def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--into",
-            type=click.Path(path_type=Path),
             metavar="RECIPE",
             help="Print this recipe with the schedule as its ratio.",
         ),
@@ -174,7 +173,7 @@ def _print_schedule(
     shape: str,
     *,
     layers: int | None,
-    into: Path | None,
+    into: str | None,
     chat: str | None,
     embeddings: float | None,
     head: float | None,
@@ -191,11 +190,11 @@ def _print_schedule(
         final_norm,
     )
     if into is not None:
-        from chatvec_method.recipe.file import read_recipe
+        from chatvec_method.hub.named import read_named
         from chatvec_method.schedules.into_recipe import with_schedule
 
         quiet_libraries()
-        recipe = read_recipe(into)
+        recipe = read_named(into)
         planner = _planner(recipe, layers, trust_remote_code)
         click.echo(with_schedule(recipe, made, planner, chat), nl=False)
         return

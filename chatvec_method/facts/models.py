@@ -350,6 +350,7 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, what it was raised for, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -8,7 +8,7 @@ their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -30,8 +30,11 @@ from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.pictures.style import shown
+from chatvec_method.recipe.pins import COMMIT, commits_in
 
 PAPER = "https://arxiv.org/abs/2310.04799"
+SHORT = 7
+"""Characters of a commit, as git shows it."""
 LONGEST_TABLE = 16
 """Rows; a longer table is folded away."""
 TEMPLATE = """\
@@ -86,6 +89,11 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 
 With chatvec-method installed, `chatvec chat {{ name }}` talks to it in a terminal.
 {% endif %}
+{%- if measured %}
+## Measured
+
+{{ measured }}
+{% endif %}
 ## Recipe
 
 Made on {{ date }} with {{ versions }} from this configuration:
@@ -93,6 +101,12 @@ Made on {{ date }} with {{ versions }} from this configuration:
 {{ fence }}yaml
 {{ recipe }}
 {{ fence }}
+{%- if hashes %}
+
+These are its weights, every tensor of them held against the recipe:
+
+{{ hashes }}
+{%- endif %}
 
 ## Citation
 
@@ -112,13 +126,19 @@ Made on {{ date }} with {{ versions }} from this configuration:
 """
 
 
-def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
+def model_card(
+    survey: Survey | ReadySurvey,
+    name: str,
+    date: str,
+    hashes: Mapping[str, str] | None = None,
+) -> str:
     """Return the card of a merge's output, as the hub takes it.
 
     Args:
         survey: Of the recipe, without problems.
         name: What the model is called.
         date: The day on which it was made, as in `2025-01-31`.
+        hashes: SHA-256 of the files of weights, by name; None to tell none.
     """
     survey = survey.ready()
     plan, chat = survey.plan, survey.format
@@ -139,6 +159,12 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
         versions=f"chatvec-method {chatvec_method.__version__} and mergekit {version('mergekit')}",
         fence="`" * max(3, 1 + max((len(run) for run in re.findall("`+", recipe)), default=0)),
         recipe=recipe,
+        measured=_measured(survey),
+        hashes=_table(
+            ("file", "SHA-256"), [(f"`{n}`", f"`{h}`") for n, h in (hashes or {}).items()]
+        )
+        if hashes
+        else "",
     )
     return f"{str(card).rstrip()}\n"
 
@@ -194,12 +220,27 @@ def _is_hub_name(path: str) -> bool:
     return True
 
 
-def _linked(model: ModelReference) -> str:
-    """Return a model's name, with a link if it is on the hub."""
-    path = model.model.path
+def _linked(model: ModelReference, commits: Mapping[str, str] | None = None) -> str:
+    """Return a model's name, with a link if it is on the hub: to the commit, where that is told."""
+    path, name = model.model.path, _without_commits(str(model))
     if not _is_hub_name(path):
         return f"`{model}`"
-    return f"[{model}](https://huggingface.co/{path})"
+    commit = (commits or {}).get(path)
+    if commit is None:
+        return f"[{name}](https://huggingface.co/{path})"
+    short = name.replace(path, f"{path}@{commit[:SHORT]}", 1)
+    return f"[{short}](https://huggingface.co/{path}/tree/{commit})"
+
+
+def _without_commits(text: str) -> str:
+    """Return what names models without their commits, which stand in the table and the recipe."""
+    return re.sub(f"@{COMMIT.pattern}", "", text)
+
+
+def _measured(survey: ReadySurvey) -> str:
+    """Return what the recipe says was measured on its output; "" if nothing was."""
+    measured = survey.recipe.metadata.get("measured")
+    return measured if isinstance(measured, str) else ""
 
 
 def _summary(plan: MergePlan) -> str:
@@ -220,11 +261,14 @@ def _sum(plan: MergePlan) -> str:
 
 def _models(survey: ReadySurvey, plan: MergePlan) -> str:
     header = ["role", "model", "licence", "languages"]
+    commits = commits_in(survey.recipe.raw)
     rows = []
     for role, reference in _in_roles(plan):
         model = survey.models[reference]
         languages = ", ".join(_own_languages(model))
-        rows.append([role, _linked(reference), _licence(model, survey) or "not stated", languages])
+        rows.append(
+            [role, _linked(reference, commits), _licence(model, survey) or "not stated", languages]
+        )
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     return _table(header, rows)
@@ -330,7 +374,7 @@ def _folded(table: str, rows: int) -> str:
 
 def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[str]:
     yield (
-        f"The chat template comes from {chat.template.origin}."
+        f"The chat template comes from {_without_commits(chat.template.origin)}."
         if chat.template
         else "No chat template is known."
     )
@@ -346,7 +390,9 @@ def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[st
 
 
 def _reason(stop: StopToken) -> str:
-    return stop.origin if stop.origin == ENDS_A_TURN else f"a stop token of {stop.origin}"
+    if stop.origin == ENDS_A_TURN:
+        return stop.origin
+    return f"a stop token of {_without_commits(stop.origin)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -26,6 +26,7 @@ from chatvec_method.finishing.configs import config_text, generation_config_text
 from chatvec_method.finishing.donors import companions
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
+from chatvec_method.finishing.recorded import with_commits_in
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
 from chatvec_method.pictures.ratios import ratio_picture
 
@@ -59,6 +60,7 @@ def finish(
     """
     ready = survey.ready()
     output = look_at(out, ready)
+    ready = with_commits_in(out, ready)
     tokens = usable_tokens(output, ready.plan, ready.tokens)
     if tokens != ready.tokens:
         chat = chat_format(ready.recipe.config, ready.plan.roles, ready.models, tokens)

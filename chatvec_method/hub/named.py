@@ -96,7 +96,9 @@ def _of_address(address: str) -> Place:
     address, _, pin = address.partition("@")
     parts = urlsplit(address)
     hosts = (*HOSTS, urlsplit(constants.ENDPOINT).hostname)
-    owner, name, kind, revision, *file = [*map(unquote, parts.path.strip("/").split("/"))] + [""] * 4
+    owner, name, kind, revision, *file = [*map(unquote, parts.path.strip("/").split("/"))] + [
+        ""
+    ] * 4
     file = [part for part in file if part]
     if parts.hostname not in hosts or REPOSITORY.fullmatch(f"{owner}/{name}") is None:
         raise ChatVecError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from chatvec_method.hub.asking import answers_as_errors
 MOST_GENERATIONS = 4
 
 
-def common_ancestor(models: Sequence[ModelReference], trust_remote_code: bool = False) -> str | None:
+def common_ancestor(
+    models: Sequence[ModelReference], trust_remote_code: bool = False
+) -> str | None:
     """Return the nearest model from which all of some descend, None where nobody tells.
 
     Raises:
@@ -67,7 +68,7 @@ def _parents(stated: Any, config: Any, own: str) -> list[str]:
 
 
 def _is_name(name: str) -> bool:
-    if os.path.isabs(name) or name.count("/") != 1:
+    if Path(name).is_absolute() or name.count("/") != 1:
         return False
     try:
         validate_repo_id(name)

@@ -27,6 +27,7 @@ from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.output import RECIPE_FILE
+from chatvec_method.finishing.recorded import with_commits_of
 from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify
@@ -88,6 +89,7 @@ def merge(
         _check_room(cost, staging)
         with _one_message(cost, staging):
             ready = fetched(ready, lambda n, of: on_progress(Progress("fetch", n, of)))
+            ready = with_commits_of(ready)
             reader = Reader(ready.plan.checkpoints, lazy_unpickle=ready.options.lazy_unpickle)
             _run(ready, staging.folder, reader, cost, on_progress)
             with staging.flushed_meanwhile():

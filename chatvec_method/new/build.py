@@ -164,5 +164,3 @@ def _scheduled(text: str, file: str, schedule: str, draft: Draft) -> str:
             str(chat),
         )
     return text
-
-

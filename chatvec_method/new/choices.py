@@ -91,7 +91,9 @@ def choose_template(draft: Draft) -> None:
         draft.write(("chat_template",), "auto", f"That of {chat}, the only one there is.")
         return
     others = sorted({str(m) for m in models.values() if template_of(m) not in (None, own)})
-    gamble = f"{' and '.join(others)} have another" if len(others) > 1 else f"{others[0]} has another"
+    gamble = (
+        f"{' and '.join(others)} have another" if len(others) > 1 else f"{others[0]} has another"
+    )
     if len(own) > LONGEST_TEMPLATE:
         draft.give_reasons(
             ("out_dtype",),

@@ -96,11 +96,14 @@ def _sections(
     vectors = " and ".join(_short(chat) for chat in roles.chats)
     language = block["language"]
     kind = "a chat model" if language == UNDETERMINED else f"a chat model ({language})"
-    yield "Makes", [
-        f"{kind}{_of_size(survey)}: {_short(roles.cp)} with the chat "
-        f"vector{'s' if len(roles.chats) > 1 else ''} of {vectors}. {_layers(cp)} layers; "
-        f"{_vocabularies(survey, roles)}."
-    ]
+    yield (
+        "Makes",
+        [
+            f"{kind}{_of_size(survey)}: {_short(roles.cp)} with the chat "
+            f"vector{'s' if len(roles.chats) > 1 else ''} of {vectors}. {_layers(cp)} layers; "
+            f"{_vocabularies(survey, roles)}."
+        ],
+    )
     yield "Models", [*_models(survey, roles), _strictest(survey)]
     models, output = gigabytes(_models_bytes(survey)), gigabytes(_output_bytes(survey))
     unknown = [str(model) for model in survey.models.values() if model.tensors is None]
@@ -112,14 +115,20 @@ def _sections(
         needs += f" The size of {', '.join(unknown)} is not known, and comes to that."
     yield "Needs", [needs]
     yield "Run", [f"chatvec merge {file} out/", f"mergekit-yaml {file} out/ && chatvec finish out/"]
-    yield "Vary", [
-        "`ratio: 0.5` where answers come in the chat model's language; `chatvec schedule` writes a "
-        "ratio for every layer."
-    ]
-    yield "From", [
-        f"the method is {PAPER}. Written by chatvec new {chatvec_method.__version__} after the "
-        "models' configs, tokenizers and headers; nobody has measured the result."
-    ]
+    yield (
+        "Vary",
+        [
+            "`ratio: 0.5` where answers come in the chat model's language; `chatvec schedule` "
+            "writes a ratio for every layer."
+        ],
+    )
+    yield (
+        "From",
+        [
+            f"the method is {PAPER}. Written by chatvec new {chatvec_method.__version__} after the "
+            "models' configs, tokenizers and headers; nobody has measured the result."
+        ],
+    )
 
 
 def _models(survey: Survey, roles: Roles) -> list[str]:
@@ -134,8 +143,9 @@ def _models(survey: Survey, roles: Roles) -> list[str]:
         rows.append((role, str(reference), _stated(model), "  ".join(notes)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return [
-        "   ".join((f"{role:<{widths[0]}}", f"{name:<{widths[1]}}", f"{terms:<{widths[2]}}", notes))
-        .rstrip()
+        "   ".join(
+            (f"{role:<{widths[0]}}", f"{name:<{widths[1]}}", f"{terms:<{widths[2]}}", notes)
+        ).rstrip()
         for role, name, terms, notes in rows
     ]
 
@@ -161,7 +171,10 @@ def _of_size(survey: Survey) -> str:
 
 
 def _vocabularies(survey: Survey, roles: Roles) -> str:
-    rows = {role: embedding_rows(survey.models[m]) for role, m in (("cp", roles.cp), ("base", roles.base))}
+    rows = {
+        role: embedding_rows(survey.models[m])
+        for role, m in (("cp", roles.cp), ("base", roles.base))
+    }
     if rows["cp"] == rows["base"]:
         return f"the vocabulary has {rows['cp']} rows in base and cp"
     return f"the vocabulary is cp's {rows['cp']}, base has {rows['base']}"
@@ -194,6 +207,8 @@ def _short(reference: ModelReference) -> str:
 
 
 def _languages(model: Model) -> Sequence[str]:
-    held = model.card.language
+    held: Any = model.card.language
     listed = held if isinstance(held, list) else [held]
-    return ["no" if code is False else code for code in listed if isinstance(code, str) or code is False]
+    return [
+        "no" if code is False else code for code in listed if isinstance(code, str) or code is False
+    ]

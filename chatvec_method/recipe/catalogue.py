@@ -113,7 +113,9 @@ def _models(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     slices = raw.get("slices")
     if not isinstance(listed, list) and isinstance(slices, list) and slices:
         listed = _mapping(slices[0]).get("sources")
-    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return (
+        [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -41,15 +41,11 @@ def pinned(text: str, commits: Mapping[str, str]) -> str:
     return edited(text, edits)
 
 
-def without_revisions(value: Any, key: str = "") -> Any:
-    """Return what a recipe says, its models without their revisions."""
-    if isinstance(value, dict):
-        return {name: without_revisions(part, name) for name, part in value.items()}
-    if isinstance(value, list):
-        return [without_revisions(part, key) for part in value]
-    if key in MODEL_KEYS and isinstance(value, str):
-        return "+".join(part.partition("@")[0] for part in value.split("+"))
-    return value
+def commits_in(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the commits that a recipe says, by the models' names without them."""
+    parts = (part for _, written in model_names(raw) for part in written.split("+"))
+    told = (name_and_revision(part) for part in parts)
+    return {name: commit for name, commit in told if commit and COMMIT.fullmatch(commit)}
 
 
 def model_names(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:

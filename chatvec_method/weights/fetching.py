@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mergekit.common import ModelReference
+from mergekit.common import ModelPath, ModelReference
 from mergekit.options import MergeOptions
 
 from chatvec_method.errors import ChatVecError, first_line
@@ -64,6 +64,14 @@ def _with_files(reference: ModelReference, model: Model, options: MergeOptions) 
                 lora_merge_dtype=dtype,
             )
     else:
-        whole = reference
+        whole = _at_commit(reference, model)
     folder = Path(whole.local_path(cache_dir=options.transformers_cache))
     return with_local_files(model, folder)
+
+
+def _at_commit(reference: ModelReference, model: Model) -> ModelReference:
+    """Return a model of the hub as it was when it was looked up: it may have changed since."""
+    if model.commit is None:
+        return reference
+    path = ModelPath(path=reference.model.path, revision=model.commit)
+    return reference.model_copy(update={"model": path})

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.licences import Strictness, licence_of, strictness
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.models import Model, without_commits
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.files import content_of
@@ -196,20 +196,20 @@ def _recipe_card(recipe: Recipe, name: str, models: list[Model]) -> str:
 
 def _warnings(models: list[Model]) -> Iterator[str]:
     for model in models:
-        licence = licence_of(model)
+        licence, name = licence_of(model), without_commits(model)
         how = strictness(licence)
         if how is Strictness.NO_DERIVATIVES:
-            yield f"{model}: its licence, {licence}, forbids sharing what is made from it."
+            yield f"{name}: its licence, {licence}, forbids sharing what is made from it."
         elif how is Strictness.NON_COMMERCIAL:
-            yield f"{model}: its licence, {licence}, makes the result non-commercial."
+            yield f"{name}: its licence, {licence}, makes the result non-commercial."
         elif how is Strictness.OWN_TERMS:
-            yield f"{model}: its licence, {licence}, has terms of its own for what is made from it."
+            yield f"{name}: its licence, {licence}, has terms of its own for what is made from it."
         elif how is Strictness.NOT_STATED:
-            yield f"{model}: no licence is stated, so nothing allows sharing what is made from it."
+            yield f"{name}: no licence is stated, so nothing allows sharing what is made from it."
         if model.gated:
-            yield f"{model} is gated: others have to ask for access before they can make it again."
+            yield f"{name} is gated: others have to ask for access before they can make it again."
         if model.folder is not None and model.commit is None:
-            yield f"{model} is a folder here: nobody else can make it again from that."
+            yield f"{name} is a folder here: nobody else can make it again from that."
 
 
 def _sha256(file: Path) -> str:

@@ -7,6 +7,7 @@ card, from a local folder or from the hub, of which no weights are downloaded.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -151,6 +152,11 @@ class Model:
         held = [(self.generation_config or {}).get(key), *(config.get(key) for config in configs)]
         lists = [value if isinstance(value, list) else [value] for value in held]
         return tuple(tuple(i for i in each if type(i) is int) for each in lists)
+
+
+def without_commits(names: object) -> str:
+    """Return a model's name, or a text that names models, without the commits behind them."""
+    return re.sub("@[0-9a-f]{40}", "", str(names))
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:

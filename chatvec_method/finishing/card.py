@@ -26,11 +26,11 @@ from chatvec_method.facts.chat_format import (
     speaking_chat,
 )
 from chatvec_method.facts.licences import licence_of
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.models import Model, without_commits
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.pictures.style import shown
-from chatvec_method.recipe.pins import COMMIT, commits_in
+from chatvec_method.recipe.pins import commits_in
 
 PAPER = "https://arxiv.org/abs/2310.04799"
 SHORT = 7
@@ -222,7 +222,7 @@ def _is_hub_name(path: str) -> bool:
 
 def _linked(model: ModelReference, commits: Mapping[str, str] | None = None) -> str:
     """Return a model's name, with a link if it is on the hub: to the commit, where that is told."""
-    path, name = model.model.path, _without_commits(str(model))
+    path, name = model.model.path, without_commits(model)
     if not _is_hub_name(path):
         return f"`{model}`"
     commit = (commits or {}).get(path)
@@ -230,11 +230,6 @@ def _linked(model: ModelReference, commits: Mapping[str, str] | None = None) -> 
         return f"[{name}](https://huggingface.co/{path})"
     short = name.replace(path, f"{path}@{commit[:SHORT]}", 1)
     return f"[{short}](https://huggingface.co/{path}/tree/{commit})"
-
-
-def _without_commits(text: str) -> str:
-    """Return what names models without their commits, which stand in the table and the recipe."""
-    return re.sub(f"@{COMMIT.pattern}", "", text)
 
 
 def _measured(survey: ReadySurvey) -> str:
@@ -374,7 +369,7 @@ def _folded(table: str, rows: int) -> str:
 
 def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[str]:
     yield (
-        f"The chat template comes from {_without_commits(chat.template.origin)}."
+        f"The chat template comes from {without_commits(chat.template.origin)}."
         if chat.template
         else "No chat template is known."
     )
@@ -392,7 +387,7 @@ def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[st
 def _reason(stop: StopToken) -> str:
     if stop.origin == ENDS_A_TURN:
         return stop.origin
-    return f"a stop token of {_without_commits(stop.origin)}"
+    return f"a stop token of {without_commits(stop.origin)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

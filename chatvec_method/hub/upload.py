@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import (
+    CommitInfo,
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
     get_token,
 )
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.hub.asking import answers_as_errors
 
 WEIGHTS = re.compile(r"[^/]+\.(safetensors|bin)(\.index\.json)?")
@@ -71,8 +72,26 @@ def upload(
         address = hub.create_repo(name, private=private or None, exist_ok=True)
         additions = [CommitOperationAdd(file, content) for file, content in sorted(files.items())]
         deletions = [CommitOperationDelete(file) for file in _left_over(hub, name, files)]
-        commit = hub.create_commit(name, [*additions, *deletions], commit_message=message)
+        commit = _committed(hub, name, [*additions, *deletions], message)
     return Uploaded(str(address), commit.oid)
+
+
+def _committed(
+    hub: HfApi,
+    name: str,
+    operations: Sequence[CommitOperationAdd | CommitOperationDelete],
+    message: str,
+) -> CommitInfo:
+    try:
+        return hub.create_commit(name, operations, commit_message=message)
+    except (HfHubHTTPError, OfflineModeIsEnabled):
+        raise
+    except Exception as error:  # each way to send has its own
+        raise ChatVecError(
+            f"the sending to {name} broke off ({first_line(error)}).",
+            "Run this again: it goes on where it stopped.",
+            code="hub-error",
+        ) from error
 
 
 def _left_over(hub: HfApi, name: str, files: Mapping[str, Path | bytes]) -> Iterator[str]:

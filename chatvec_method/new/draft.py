@@ -31,6 +31,7 @@ class Draft:
     raw: dict[str, Any]
     survey: Survey
     reasons: dict[KeyPath, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _report: Report | None = None
 
     @property
     def roles(self) -> Roles:
@@ -41,7 +42,9 @@ class Draft:
 
     def check(self) -> Report:
         """Return what a check says of it."""
-        return check_survey(self.survey)
+        if self._report is None or self._report.survey is not self.survey:
+            self._report = check_survey(self.survey)
+        return self._report
 
     def write(self, path: KeyPath, value: Any, *reasons: str) -> None:
         """Write a value, with the reasons for it."""

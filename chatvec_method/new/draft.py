@@ -67,9 +67,9 @@ class Draft:
             report = self.check()
             if not report.edits:
                 return
-            written = set(report.edits)
             for finding in report.findings:
-                if finding.severity is not Severity.ADVICE and written.issuperset(finding.edits):
+                written = all(edit in report.edits for edit in finding.edits)
+                if finding.severity is not Severity.ADVICE and written:
                     self._note(finding)
             self.apply(report.edits)
 

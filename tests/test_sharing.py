@@ -145,7 +145,9 @@ def test_new_finds_base_and_names_the_chat_models_where_nobody_can_be_asked(
         "chat": "cc-by-nc-4.0",
         "cp": "apache-2.0",
     }
-    assert "the strictest is cc-by-nc-4.0" in Path("new.yaml").read_text()
+    opening = " ".join(line.strip("# ") for line in Path("new.yaml").read_text().splitlines())
+    assert "None is gated." in opening
+    assert "the strictest is cc-by-nc-4.0, so the result is not for commercial use" in opening
     report = chatvec_method.check("new.yaml")
     assert {finding.severity for finding in report.findings} <= {chatvec_method.Severity.ADVICE}
 
@@ -187,6 +189,19 @@ def test_a_recipe_is_read_from_a_file_a_config_or_the_card_of_a_repository(
         assert chatvec_method.read_recipe(name).raw == yaml.safe_load(RECIPE), name
     address = f"{served.address}/a/config/blob/main/mergekit_config.yml"
     assert chatvec_method.read_recipe(address).text == RECIPE
+
+
+def test_what_strangers_write_stays_text(served: hub.Hub) -> None:
+    tags = {"tags": ["chat-vector"]}
+    hostile = RECIPE + 'chatvec: {title: "\\e[2J gone", language: [1]}\n'
+    put(served, "a/escapes", {"recipe.yaml": hostile, "README.md": card(tags)})
+    put(served, "a/fences", {"README.md": card(tags, "```yaml\n" * 20_000)})
+    put(served, "a/code", {"recipe.yaml": "!!python/object/apply:os.getcwd []\n"})
+    listed = {e["name"]: e for e in json.loads(run("recipes", "--hub", "a/", "--json"))}
+    assert listed["a/escapes"]["title"] == "[2J gone"
+    assert listed["a/fences"]["ratio"] == "?"
+    assert "\x1b" not in run("recipes", "--hub", "a/")
+    assert "a/code is not YAML" in refused("recipes", "show", "a/code")
 
 
 def test_a_revision_behind_the_name_is_what_is_read(served: hub.Hub) -> None:

@@ -73,9 +73,11 @@ def _text(name: str) -> str:
     if "/" not in name:
         return recipe_file(name).read_text(encoding="utf-8")
     from chatvec_method.hub.named import named_text
+    from chatvec_method.recipe.file import parse_yaml
 
     quiet_libraries()
-    text, _ = named_text(name)
+    text, named = named_text(name)
+    parse_yaml(text, named)  # what is printed is YAML, which has no control characters
     return text
 
 

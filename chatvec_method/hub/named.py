@@ -11,17 +11,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
 from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import HUB_SECONDS
 from chatvec_method.hub.asking import answers_as_errors
 from chatvec_method.recipe.catalogue import recipe_file, recipe_names
-from chatvec_method.recipe.file import Recipe, parse_recipe, read_text
+from chatvec_method.recipe.file import Recipe, parse_recipe, parse_yaml, read_text
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 RECIPE_FILES = ("recipe.yaml", "mergekit_config.yml")
@@ -29,7 +27,7 @@ RECIPE_FILES = ("recipe.yaml", "mergekit_config.yml")
 CARD = "README.md"
 MOST_BYTES = 500_000
 """Of a recipe, or of a card with one."""
-FENCED = re.compile(r"^(`{3,})ya?ml[^\n]*\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"(`{3,})(.*)")
 ENDINGS = (".yaml", ".yml")
 OTHER = "Write the path of a recipe's file, or a repository of the hub that has a recipe."
 HOSTS = ("huggingface.co", "hf.co")
@@ -150,10 +148,26 @@ def _file_text(info: ModelInfo, file: str) -> str | None:
 
 def _recipes_in(card: str) -> Iterator[str]:
     """Yield the recipes that stand in a card, as mergekit and chatvec write it there."""
-    for _, block in FENCED.findall(card):
+    for block in _yaml_blocks(card):
         try:
-            says: Any = yaml.safe_load(block)
-        except (yaml.YAMLError, ValueError, RecursionError):
+            says = parse_yaml(block, CARD)
+        except ChatVecError:
             continue
-        if isinstance(says, dict) and "merge_method" in says:
+        if "merge_method" in says:
             yield block
+
+
+def _yaml_blocks(card: str) -> Iterator[str]:
+    """Yield the texts between fences that begin with ```yaml."""
+    lines: list[str] = []
+    begun = kind = ""
+    for line in card.splitlines():
+        fence = FENCE.fullmatch(line.rstrip())
+        if fence is not None and not begun:
+            begun, kind, lines = fence[1], fence[2].strip().lower(), []
+        elif fence is not None and fence[1] == begun and not fence[2]:
+            if kind in ("yaml", "yml"):
+                yield "\n".join([*lines, ""])
+            begun = ""
+        elif begun:
+            lines.append(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from mergekit.common import ModelReference
 
+from chatvec_method.checks.findings import Severity
 from chatvec_method.checks.readiness import LONGEST_TEMPLATE
 from chatvec_method.checks.roles import is_chat_name
 from chatvec_method.facts.chat_format import auto_candidates, speaking_chat, template_of
@@ -28,11 +29,14 @@ def choose_base_model(draft: Draft) -> None:
     own, others = (_positions(model) for model in (chat, cp))
     if own and others and own > others:
         longer = f" Its config says {own} positions, cp's {others}."
+    tokens = "the same tokens as cp"
+    if _are_renamed(draft):
+        tokens = "cp's tokens, some under the names that its template writes"
     draft.write(
         ("base_model",),
         str(chat),
-        "The chat model: it has the same tokens as cp and the same config where that matters, so "
-        f"its tokenizer, chat template and stop tokens fit the output.{longer}",
+        f"The chat model: it has {tokens}, and the same config where that matters, so its "
+        f"tokenizer, chat template and stop tokens fit the output.{longer}",
     )
 
 
@@ -41,7 +45,7 @@ def _what_of_chat_does_not_fit(draft: Draft, chat: Model, cp: Model) -> str:
     if chat.tokenizer is None or cp.tokenizer is None:
         lacking = chat if chat.tokenizer is None else cp
         return f"{lacking} has no tokenizer that loads."
-    if chat.tokenizer.ids.keys() != cp.tokenizer.ids.keys():
+    if chat.tokenizer.ids.keys() != cp.tokenizer.ids.keys() and not _are_renamed(draft):
         ours, theirs = len(cp.tokenizer.ids), len(chat.tokenizer.ids)
         return f"cp has {ours} tokens, {chat} {theirs}, and they are not the same."
     if embedding_rows(chat) != embedding_rows(cp):
@@ -58,6 +62,13 @@ def _what_of_chat_does_not_fit(draft: Draft, chat: Model, cp: Model) -> str:
             field = finding.message.partition(":")[0]
             return f"{field} among the models, and most of the output is cp."
     return ""
+
+
+def _are_renamed(draft: Draft) -> bool:
+    """Tell whether the models have the same rows, and only other names for some tokens."""
+    codes = ("vocabulary-order", "vocabulary-sizes")
+    told = [finding for finding in draft.check().findings if finding.code in codes]
+    return bool(told) and all(finding.severity is Severity.WARNING for finding in told)
 
 
 def _positions(model: Model) -> int | None:

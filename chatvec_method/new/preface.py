@@ -104,7 +104,7 @@ def _sections(
             f"{_vocabularies(survey, roles)}."
         ],
     )
-    yield "Models", [*_models(survey, roles), _strictest(survey)]
+    yield "Models", [*_models(survey, roles), f"{_gates(survey)}{_strictest(survey)}"]
     models, output = gigabytes(_models_bytes(survey)), gigabytes(_output_bytes(survey))
     unknown = [str(model) for model in survey.models.values() if model.tensors is None]
     needs = (
@@ -148,6 +148,13 @@ def _models(survey: Survey, roles: Roles) -> list[str]:
         ).rstrip()
         for role, name, terms, notes in rows
     ]
+
+
+def _gates(survey: Survey) -> str:
+    """Return that no model is gated, where the hub says so of all of them."""
+    models = survey.models.values()
+    open_to_all = all(model.commit is not None and not model.gated for model in models)
+    return "None is gated. " if open_to_all else ""
 
 
 def _strictest(survey: Survey) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from chatvec_method.new.draft import Draft
-from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import METADATA
 
 WIDTH = 98
@@ -27,9 +26,7 @@ def recipe_text(draft: Draft, opening: str) -> str:
     if "tokenizer" in raw:
         parts.append(_tokenizer(raw["tokenizer"], draft))
     if "chat_template" in raw:
-        text = edited("{}\n", [Edit(("chat_template",), raw["chat_template"])])
-        written = _template(raw["chat_template"]) or text
-        parts.append(_commented(reasons["chat_template",], written))
+        parts.append(_commented(reasons["chat_template",], _template(raw["chat_template"])))
     parts.append(_commented(reasons["out_dtype",], f"out_dtype: {raw['out_dtype']}\n"))
     return _apart(parts)
 
@@ -78,14 +75,16 @@ def _tokenizer(settings: Mapping[str, Any], draft: Draft) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _template(template: str) -> str | None:
-    """Return a template as a block of lines; None where YAML would not give it back as it is."""
+def _template(template: str) -> str:
+    """Return a template as a block of lines, or in quotes where YAML would change it in a block."""
     lines = "\n".join(f"  {line}".rstrip() for line in template.split("\n"))
-    text = f"chat_template: |-\n{lines}\n" if "\n" in template else f"chat_template: {template}\n"
+    block = f"chat_template: |-\n{lines}\n" if "\n" in template else ""
     try:
-        return text if yaml.safe_load(text) == {"chat_template": template} else None
+        if block and yaml.safe_load(block) == {"chat_template": template}:
+            return block
     except yaml.YAMLError:
-        return None
+        pass
+    return f"chat_template: {_flow(template)}\n"
 
 
 def _commented(reasons: Sequence[str], text: str) -> str:

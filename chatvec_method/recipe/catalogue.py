@@ -17,6 +17,8 @@ from chatvec_method.shipped import shipped
 
 FOLDER = "recipes"
 ENDING = ".yaml"
+LONGEST = 300
+"""Characters of a cell."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,11 @@ def entry_of(name: str, raw: Mapping[str, Any]) -> Entry:
         name=name,
         title=_text(about.get("title")),
         language=_text(about.get("language")),
-        base=", ".join(roles["base"]) or "?",
-        chats=tuple(roles["chat"]) or ("?",),
-        cp=", ".join(roles["cp"]) or "?",
+        base=_text(", ".join(roles["base"])),
+        chats=tuple(map(_text, roles["chat"])) or ("?",),
+        cp=_text(", ".join(roles["cp"])),
         ratio=", ".join(ratios) or "?",
-        measured=measured if isinstance(measured, str) else None,
+        measured=_text(measured) if isinstance(measured, str) else None,
     )
 
 
@@ -123,4 +125,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) and value else "?"
+    """Return what a stranger wrote as it may stand in a cell, without control characters."""
+    if not isinstance(value, str) or not value:
+        return "?"
+    return "".join(character for character in value if character.isprintable())[:LONGEST]

@@ -30,7 +30,9 @@ from chatvec_method.weights.reading import Reader
 BETTER = {
     "breeze": "rows that only pad are lost",
     "chinese_llama2": "out_dtype: float16 # that of cp's weights",
+    "gemma2_baku": "hardly trained",
     "openbio_ko": "hardly trained",
+    "youko_half": "hardly trained",
 }
 """Where a new recipe does better than that of the catalogue, and what it says of that."""
 ONE_STEP = 2**-8

@@ -37,6 +37,10 @@ PIECE = re.compile(r"[^\n。！？!?]+")
 BRACKETED = re.compile(
     r"\([^()\n]*\)|（[^（）\n]*）|「[^」]*」|『[^』]*』|《[^》]*》|“[^”]*”|\"[^\"\n]*\""
 )
+ASIDE = re.compile(
+    r"\([^()\n]{1,80}\)|「[^」\n]{1,80}」|『[^』\n]{1,80}』|《[^》\n]{1,80}》|〈[^〉\n]{1,80}〉|"
+    r"“[^”\n]{1,80}”|\"[^\"\n]{1,80}\"|(?<!\w)'[^'\n]{1,80}'(?!\w)|‘[^’\n]{1,80}’"
+)
 HANGUL = re.compile("[가-힣ㄱ-ㆎ]")
 KANA = re.compile("[ぁ-ゖァ-ヺー]")
 HIRAGANA_BUT_NO = re.compile("[ぁ-ねは-ゖ]")  # の stands in Chinese names of shops and goods
@@ -70,7 +74,7 @@ def answer_language(answer: str, language: str) -> AnswerLanguage:
     amounts: Counter[AnswerLanguage] = Counter()
     terms = 0
     text = unicodedata.normalize("NFKC", NOT_PROSE.sub(" ", answer))
-    for piece in PIECE.findall(text):
+    for piece in PIECE.findall(_without_asides(text)):
         for told, amount in _told(piece, language):
             amounts["target" if told == language else "other"] += amount
         for run in RUN.findall(piece):
@@ -90,19 +94,24 @@ def answer_language(answer: str, language: str) -> AnswerLanguage:
     return told_most if amount >= SHARE * amounts.total() else "mixed"
 
 
+def _without_asides(text: str) -> str:
+    """Return a text without its short quotations and what is in brackets, if anything is left."""
+    if text.lstrip().startswith(("{", "[")):  # JSON, of which the quotations are all there is
+        return text.replace('"', " ")
+    left = ASIDE.sub(" ", text)
+    return left if any(map(str.isalpha, left)) else text
+
+
 def _told(piece: str, target: str) -> Iterator[tuple[str, int]]:
     """Yield the languages of a piece's letters that are not Latin, with their amounts."""
     hangul, kana = len(HANGUL.findall(piece)), len(KANA.findall(piece))
     if hangul:
         yield "ko", hangul
-        piece = re.sub(r"\([^()\n]*\)", "", piece)  # 한자(漢字)
     han = HAN.findall(piece)
-    outside = BRACKETED.sub("", piece)
     if hangul:
-        kana = len(KANA.findall(piece))
         if kana:
             yield "ja", kana
-    elif kana and (kana > len(han) or HIRAGANA_BUT_NO.search(outside)):
+    elif kana and (kana > len(han) or HIRAGANA_BUT_NO.search(piece)):
         foreign = [each for each in han if not _in("cp932", each)]
         yield "ja", kana + len(han) - len(foreign)
         if foreign:

@@ -28,8 +28,14 @@ RUNNING_WORDS = 4
 """Latin words in a row that are prose, and not terms within another language."""
 LETTERS_A_WORD = 2
 """How many syllables or ideographs a Latin word counts for."""
-NOT_ENGLISH = 0.2
-"""Lingua's confidence in English below which Latin prose is in another language."""
+COMMON = frozenset(
+    "the and of are to you that it with for this not have i my your can be from they what which".split()
+)
+"""Words that English has at every turn, and few other languages have at all."""
+COMMON_SHARE = 0.1
+"""How much of a text must be such words to be English without asking lingua, which loads slowly."""
+NOT_ENGLISH = 0.1
+"""lingua's confidence in English below which Latin prose is in another language."""
 NOT_PROSE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
 )
@@ -72,22 +78,18 @@ def answer_language(answer: str, language: str) -> AnswerLanguage:
         ChatVecError: lingua-language-detector is needed (for Latin prose) and not installed.
     """
     amounts: Counter[AnswerLanguage] = Counter()
-    terms = 0
+    runs: list[list[str]] = []
     text = unicodedata.normalize("NFKC", NOT_PROSE.sub(" ", answer))
     for piece in PIECE.findall(_without_asides(text)):
         for told, amount in _told(piece, language):
             amounts["target" if told == language else "other"] += amount
-        for run in RUN.findall(piece):
-            words = len(re.findall(LATIN_WORD, run))
-            if words < RUNNING_WORDS:
-                terms += words
-                continue
-            in_english: AnswerLanguage = "target" if language == "en" else "english"
-            amounts[in_english if _is_english(run) else "other"] += words * LETTERS_A_WORD
-    if language == "en":
-        amounts["target"] += terms * LETTERS_A_WORD
-    elif terms and not amounts:
-        amounts["english"] = terms
+        runs += [re.findall(LATIN_WORD, run) for run in RUN.findall(piece)]
+    prose = [run for run in runs if len(run) >= RUNNING_WORDS]
+    if language == "en" or not amounts:
+        prose = runs
+    if words := [word for run in prose for word in run]:
+        in_english: AnswerLanguage = "target" if language == "en" else "english"
+        amounts[in_english if _is_english(words) else "other"] += len(words) * LETTERS_A_WORD
     if not amounts.total():
         return "none"
     told_most, amount = amounts.most_common(1)[0]
@@ -161,9 +163,13 @@ def _is_foreign(letter: str) -> bool:
     }
 
 
-def _is_english(prose: str) -> bool:
+def _is_english(words: list[str]) -> bool:
+    """Tell whether words are English: by the commonest of its own, else by lingua."""
+    common = sum(word.casefold() in COMMON for word in words)
+    if len(words) < RUNNING_WORDS or common >= COMMON_SHARE * len(words):
+        return True
     detector, english = _detector()
-    return detector.compute_language_confidence(prose, english) >= NOT_ENGLISH
+    return detector.compute_language_confidence(" ".join(words), english) >= NOT_ENGLISH
 
 
 @cache
@@ -176,7 +182,6 @@ def _detector() -> tuple[LanguageDetector, Language]:
             "is not installed.",
             "Write pip install 'chatvec-method[evaluate]'.",
         ) from error
-    names = "ENGLISH FRENCH GERMAN SPANISH PORTUGUESE ITALIAN DUTCH INDONESIAN VIETNAMESE TAGALOG"
-    languages = [getattr(Language, name) for name in names.split()]
-    builder = LanguageDetectorBuilder.from_languages(*languages).with_low_accuracy_mode()
+    others = Language.FRENCH, Language.GERMAN, Language.SPANISH, Language.INDONESIAN
+    builder = LanguageDetectorBuilder.from_languages(Language.ENGLISH, *others)
     return builder.build(), Language.ENGLISH

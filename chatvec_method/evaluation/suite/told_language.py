@@ -29,7 +29,7 @@ RUNNING_WORDS = 4
 LETTERS_A_WORD = 2
 """How many syllables or ideographs a Latin word counts for."""
 COMMON = frozenset(
-    "the and of are to you that it with for this not have i my your can be from they what which".split()
+    "the and of are to you that it with for this not have i my your can be from they which".split()
 )
 """Words that English has at every turn, and few other languages have at all."""
 COMMON_SHARE = 0.1

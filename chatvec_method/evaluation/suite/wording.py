@@ -101,10 +101,12 @@ def as_word(needle: str, whole: bool = False) -> re.Pattern[str]:
     """Return a pattern that finds a word in a `plain` text, as the word's script sets words apart.
 
     - Latin letters and digits: no other letter of theirs before or after.
-    - Hangul: no syllable before; after it may come particles and endings. Spaces within do not
-      count, nor do middle dots anywhere. Where the `whole` word is meant, a single syllable stands alone or before a particle.
+    - Hangul: no syllable before; after it may come particles and endings. Where the `whole` word
+      is meant, a single syllable stands alone or before a particle.
     - Katakana: no katakana before or after.
     - Kanji and hiragana: anywhere, as nothing sets words apart.
+
+    Spaces and middle dots within a word do not count.
     """
     letters = plain(needle)
     body = r"[\s·・=]*".join(re.escape(each) for each in letters if each not in " ·・=")

@@ -14,7 +14,7 @@ END_OF_SENTENCE = re.compile(r"[.!?…]+(?=\s|$)|[。！？]+|\n+")
 MARKER = r"(?:[-*+•·‧・▪●○◦]|\(?\d+[.)）]|\d+、|[①-⑳])"
 ITEM = re.compile(rf"^\s*{MARKER}\s*(\S.*)$", re.MULTILINE)
 NUMBERED = re.compile(r"^\s*(?:\(?(\d+)[.)、）]|([①-⑳]))\s*\S", re.MULTILINE)
-EDGES = " \t\n\"'`“”‘’「」『』《》.。!！"
+EDGES = " \t\n\"'`*“”‘’「」『』《》.。!！"
 SCRIPTS = {
     "HANGUL": "hangul",
     "HIRAGANA": "hiragana",

@@ -55,7 +55,7 @@ class PlannedTensor:
     """One of KINDS."""
     roles: Roles
     ratios: Mapping[ModelReference, float]
-    """Of each chat model."""
+    """Of each chat model, and of each vector."""
     settings: Mapping[ModelReference, tuple[Settings, ...]]
     """The `parameters:` in which mergekit looks for each chat model's ratio, nearest first."""
     by_mergekit: bool = True
@@ -78,10 +78,9 @@ class PlannedTensor:
     @property
     def readers(self) -> tuple[ModelReference, ...]:
         """The models whose tensor the sum needs: cp, and base and chats where a ratio is not 0."""
-        active = [chat for chat in self.roles.chats if self.ratios[chat] != 0]
         if self.has_no_vector:
-            active = []
-        return (self.roles.cp, *([self.roles.base, *active] if active else []))
+            return (self.roles.cp,)
+        return self.roles.inputs(chat for chat in self.roles.chats if self.ratios[chat] != 0)
 
     @property
     def has_no_vector(self) -> bool:

@@ -21,7 +21,6 @@ from mergekit.merge_methods.base import (
     ParameterSpec,
     TensorGroup,
 )
-from mergekit.merge_methods.dtype import promoted_dtype
 from mergekit.merge_methods.registry import register, registered_methods
 from pydantic import BeforeValidator
 from torch import Tensor
@@ -73,16 +72,16 @@ def _out_dtype_of_recipe(value: Any) -> torch.dtype | None:
 class ChatVector(MergeMethod):  # type: ignore[misc]
     """θ_cp + Σ ratio · (θ_chat − θ_base), for each tensor (arXiv 2310.04799).
 
-    Parameters in a recipe: `role` (base, chat or cp) under each model; `ratio` (a finite number, a
-    list over the layers, or filters) under a chat model for its own vector, or at a level above
-    for all of them.
+    Parameters in a recipe: `role` (base, chat, cp, or vector for a chat − base that is a file)
+    under each model; `ratio` (a finite number, a list over the layers, or filters) under a chat
+    model or a vector for its own, or at a level above for all of them.
     """
 
     spec = MergeMethodSpec(
         name=NAME,
         pretty_name="Chat Vector",
         reference_url="https://arxiv.org/abs/2310.04799",
-        contract=InputContract(min_inputs=3),
+        contract=InputContract(min_inputs=2),  # cp and a vector
         # The values are taken as they are and judged in `recipe.py`, where it is known for which
         # model and tensor they resolved.
         parameters=(
@@ -115,7 +114,7 @@ class ChatVector(MergeMethod):  # type: ignore[misc]
 
         Raises:
             ChatVecError: The first mistake found.
-            ValueError: Outside of a recipe: fewer than three inputs, or one twice.
+            ValueError: Outside of a recipe: fewer than two inputs, or one twice.
         """
         if task := _calling_task():
             roles_and_ratios(task.output_weight.name, *_task_settings(task))
@@ -147,7 +146,7 @@ class ChatVector(MergeMethod):  # type: ignore[misc]
                 group,
                 roles,
                 ratios,
-                input_dtype=dtype or promoted_dtype(group),
+                input_dtype=dtype,
                 out_dtype=out_dtype or values["out_dtype"],
             )
             results.append(merge.whole())

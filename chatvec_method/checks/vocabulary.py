@@ -96,8 +96,8 @@ def _source(rows: Sequence[Row], names: Mapping[ModelReference, str]) -> str:
 
 def _role_names(roles: Roles) -> dict[ModelReference, str]:
     several = len(roles.chats) > 1
-    chats = {chat: f"chat {i + 1}" if several else "chat" for i, chat in enumerate(roles.chats)}
-    return {roles.base: "base", **chats, roles.cp: "cp"}
+    names = {model: roles.role_of(model) for model in roles.all}
+    return names | {chat: f"{names[chat]} {i + 1}" for i, chat in enumerate(roles.chats) if several}
 
 
 def _unloadable(survey: Survey, roles: Roles, aligned: bool) -> Iterator[Finding]:
@@ -208,7 +208,7 @@ def _by_position(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
         return
     yield from _beyond_rows(survey, roles)
-    for reference in (roles.base, *roles.chats):
+    for reference in (*roles.bases, *roles.chats):
         other = survey.models[reference].tokenizer
         if cp.tokenizer is None or other is None or not _rows_count(survey, reference):
             continue

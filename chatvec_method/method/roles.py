@@ -40,6 +40,12 @@ class Roles:
         """base, if there is one."""
         return () if self.base is None else (self.base,)
 
+    def role_of(self, model: Any) -> str:
+        """Return the role of one of `all`."""
+        if model == self.cp:
+            return "cp"
+        return "base" if model == self.base else "vector" if model in self.vectors else "chat"
+
     def inputs(self, active: Iterable[Any]) -> tuple[Any, ...]:
         """Return what the sum takes for some chats: cp, base if it is subtracted, and they."""
         chats = tuple(active)

@@ -217,7 +217,10 @@ def _unresolved(tensor: StructuredTensor, roles: Roles) -> PlannedTensor:
         sources=tensor.sources,
         place=tensor.place,
         layer=layer,
-        kind=_kind(tensor.weight, layer),
+        kind=kind_of(
+            tensor.weight.name,
+            of_vocabulary=layer is None and tensor.weight.vocabulary_axis is not None,
+        ),
         roles=roles,
         ratios={},
         settings={},
@@ -319,9 +322,15 @@ def layer_runs(
             start = end
 
 
-def _kind(weight: WeightInfo, layer: int | None) -> str:
-    name = weight.name.lower()
-    if layer is None and weight.vocabulary_axis is not None:
+def kind_of(name: str, *, of_vocabulary: bool) -> str:
+    """Return the kind of a tensor, one of KINDS.
+
+    Args:
+        name: Its name in a checkpoint.
+        of_vocabulary: Whether it has a row for each token, and stands outside the layers.
+    """
+    name = name.lower()
+    if of_vocabulary:
         return "embeddings" if "emb" in name or "wte" in name else "head"
     if "norm" in name or ".ln" in name or "layernorm" in name:
         return "norms"

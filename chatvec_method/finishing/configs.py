@@ -25,6 +25,7 @@ from chatvec_method.facts.chat_format import (
 from chatvec_method.facts.models import Model, text_config
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.vector import CONFIG_KEY
 from chatvec_method.finishing.donors import config_donor, with_own_code
 from chatvec_method.finishing.files import json_text
 from chatvec_method.finishing.output import embeddings_of, rows_of
@@ -36,7 +37,7 @@ DTYPE_KEYS = ("torch_dtype", "dtype")
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 LISTS_OF_LAYERS = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers")
 """What a config says of each layer."""
-QUANTISATION_KEYS = ("quantization_config", "compression_config")
+QUANTISATION_KEYS = ("quantization_config", "compression_config", CONFIG_KEY)
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 OTHER_ID = re.compile(r"\w+_token_(id|index)")
 """Where a config has the number of another token, such as that of an image."""

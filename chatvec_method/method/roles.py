@@ -40,6 +40,10 @@ class Roles:
         """base, if there is one."""
         return () if self.base is None else (self.base,)
 
+    def base_of(self, chat: Any) -> Any:
+        """Return what is subtracted from a chat; None from a vector."""
+        return None if chat in self.vectors else self.base
+
     def role_of(self, model: Any) -> str:
         """Return the role of one of `all`."""
         if model == self.cp:

@@ -17,6 +17,7 @@ from chatvec_method.facts.completion import EMBEDDINGS
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import kind_of
 from chatvec_method.kernel import HALF_PRECISION
+from chatvec_method.method.computed import is_computed
 from chatvec_method.weights.reading import Reader
 
 LACKING = -1
@@ -86,7 +87,7 @@ class Pairs:
         for name, weight in of_chat.weights.items():
             source = of_chat.stored([name])
             assert source is not None
-            if not weight.header.dtype.is_floating_point:
+            if not weight.header.dtype.is_floating_point or is_computed(name, weight.header.shape):
                 continue
             parameters = of_chat.parameters_of(source)
             other = of_base.stored([name]) or next(

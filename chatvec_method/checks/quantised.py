@@ -9,9 +9,9 @@ from mergekit.common import ModelReference
 from chatvec_method.checks.findings import Finding, advice, error
 from chatvec_method.facts.quantisation import quantisation_of
 from chatvec_method.facts.survey import Survey
-from chatvec_method.facts.vector import vector_facts
 from chatvec_method.kernel import SUPPORTED
 from chatvec_method.method.settings import dtype_name
+from chatvec_method.method.vector import vector_facts
 
 
 def quantised_findings(survey: Survey) -> Iterator[Finding]:

@@ -21,8 +21,8 @@ from chatvec_method.checks.rows import Likeness, Rows, likeness
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import Survey
-from chatvec_method.facts.vector import FINGERPRINT_FILE, vector_facts
 from chatvec_method.method.roles import Roles
+from chatvec_method.method.vector import FINGERPRINT_FILE, vector_facts
 
 MATRICES, NORMS = 12, 6
 """Of so many matrices a row is read, and of so many norms all."""

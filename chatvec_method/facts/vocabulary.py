@@ -24,8 +24,8 @@ from transformers import PreTrainedTokenizerBase
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
-from chatvec_method.facts.vector import added_of, base_of, vector_facts
 from chatvec_method.method.settings import tokenizer_source
+from chatvec_method.method.vector import added_of, base_of, vector_facts
 from chatvec_method.quiet import quiet
 
 

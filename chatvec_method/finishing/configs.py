@@ -25,12 +25,12 @@ from chatvec_method.facts.chat_format import (
 from chatvec_method.facts.models import Model, text_config
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.facts.vector import CONFIG_KEY
 from chatvec_method.finishing.donors import config_donor, with_own_code
 from chatvec_method.finishing.files import json_text
 from chatvec_method.finishing.output import embeddings_of, rows_of
 from chatvec_method.finishing.spellings import with_old_names
 from chatvec_method.method.settings import dtype_name
+from chatvec_method.method.vector import CONFIG_KEY
 
 DTYPE_KEYS = ("torch_dtype", "dtype")
 """How transformers 4 and 5 call it; each reads both."""

@@ -16,9 +16,9 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.facts.vector import added_of, base_of
 from chatvec_method.facts.vocabulary import Row, Rows
 from chatvec_method.method.settings import weights_dtype
+from chatvec_method.method.vector import added_of, base_of
 from chatvec_method.weights.read_ahead import Ask
 from chatvec_method.weights.reading import Reader
 

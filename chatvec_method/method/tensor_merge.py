@@ -144,6 +144,9 @@ def tensor_merge(
     needed = roles.inputs(active)
     _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
     taken = {m: tensors[m].to(input_dtype) if input_dtype else tensors[m] for m in needed}
+    axis = group.metadata.vocabulary_axis
+    for vector in roles.vectors.intersection(active) if axis is not None else ():
+        taken[vector] = _without_filled(taken[vector], taken[roles.cp], axis)
     promoted = reduce(
         torch.promote_types, (t.dtype for m, t in tensors.items() if m not in roles.vectors)
     )
@@ -156,6 +159,20 @@ def tensor_merge(
         dtype=out_dtype or (input_dtype or promoted if active else taken[roles.cp].dtype),
         vectors=roles.vectors,
     )
+
+
+def _without_filled(vector: Tensor, cp: Tensor, axis: int) -> Tensor:
+    """Return a vector with zeros for the tokens that it lacks.
+
+    For those mergekit fills in cp's rows, as it would for a model. No difference of two models has
+    a row that is cp's to the bit.
+    """
+    others = [i for i in range(cp.ndim) if i != axis]
+    filled = (vector.to(cp.dtype) == cp).all(dim=others) if others else vector == cp
+    if not bool(filled.any()):
+        return vector
+    shape = [-1 if i == axis else 1 for i in range(cp.ndim)]
+    return vector.masked_fill(filled.view(shape), 0)
 
 
 def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name: str) -> None:

@@ -14,7 +14,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
-from chatvec_method.facts.vector import vector_facts
+from chatvec_method.method.vector import vector_facts
 from chatvec_method.vectors.extract import MERGEKIT_VERSION, PART
 from chatvec_method.weights.fetching import with_files
 from chatvec_method.weights.reading import Reader

@@ -24,7 +24,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import look_up
 from chatvec_method.facts.plan import KINDS
 from chatvec_method.facts.tokenizers import TOKENIZER_FILE
-from chatvec_method.facts.vector import ADDED_ROWS_FILE, CONFIG_KEY, FORMAT
+from chatvec_method.method.vector import ADDED_ROWS_FILE, CONFIG_KEY, FORMAT
 from chatvec_method.vectors.card import vector_card
 from chatvec_method.vectors.description import (
     DESCRIPTION_FILE,

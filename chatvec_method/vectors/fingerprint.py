@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from chatvec_method.facts.vector import FINGERPRINT_FILE
+from chatvec_method.method.vector import FINGERPRINT_FILE
 from chatvec_method.vectors.pairs import Pair, Pairs
 from chatvec_method.weights.reading import Reader
 

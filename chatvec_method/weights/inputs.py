@@ -14,8 +14,8 @@ from torch import Tensor
 from chatvec_method.facts.checkpoint import Source
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.facts.vector import added_of, base_of
 from chatvec_method.method.settings import weights_dtype
+from chatvec_method.method.vector import added_of, base_of
 from chatvec_method.weights.matching import Matching
 from chatvec_method.weights.reading import Reader
 

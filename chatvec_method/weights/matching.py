@@ -10,8 +10,8 @@ from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.vector import added_of, base_of
 from chatvec_method.facts.vocabulary import Rows, Vocabulary
+from chatvec_method.method.vector import added_of, base_of
 
 NOBODY, SEVERAL = -1, -2
 """In place of the model whose row it is: a row of zeros, and the mean of several."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
-from chatvec_method.facts.vector import ADDED_ROWS_FILE
+from chatvec_method.method.vector import ADDED_ROWS_FILE
 from chatvec_method.weights.dequantise import dequantised
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +43,12 @@ CJK_FONTS = (
 
 @contextmanager
 def style(theme: Theme) -> Iterator[tuple[str, str]]:
-    """Have all pictures look alike, whatever a person's own style is; yield ground and ink."""
-    import matplotlib
+    """Have all pictures look alike, whatever a person's own style is; yield ground and ink.
+
+    Raises:
+        ChatVecError: matplotlib is not installed.
+    """
+    matplotlib = _matplotlib()
     from matplotlib.font_manager import fontManager
 
     ground, ink = COLOURS[theme]
@@ -55,6 +63,40 @@ def style(theme: Theme) -> Iterator[tuple[str, str]]:
         # A name in a script for which no font is installed is shown as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield ground, ink
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty picture, in inches, on a canvas in memory; call it within `style`.
+
+    Without pyplot, which would look for a window system or a notebook to show it in.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _matplotlib() -> ModuleType:
+    """Import matplotlib, whatever the environment says of how it should show pictures.
+
+    Every Jupyter kernel sets MPLBACKEND to a module of its own, for what it starts too. Where that
+    module is not installed, importing matplotlib would fail.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ChatVecError(
+            "pictures need matplotlib, which is not installed.",
+            "Run `pip install 'chatvec-method[pictures]'`.",
+            code="no-matplotlib",
+        ) from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
 
 
 def as_png(figure: Figure) -> bytes:

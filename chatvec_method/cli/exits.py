@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -45,12 +45,20 @@ def told(arguments: Sequence[str]) -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning of ours as a sentence, and any other as Python does."""
     if issubclass(category, ChatVecWarning):
         click.echo(f"Warning: {message}", err=True)
     else:
-        click.echo(warnings.formatwarning(message, category, *place[:2]), err=True, nl=False)
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        click.echo(text, file=file, err=True, nl=False)
 
 
 def as_data(error: click.ClickException) -> dict[str, Any]:

@@ -16,8 +16,11 @@ import click
 MAGNITUDES = {"k": 10**3, "m": 10**6, "b": 10**9}
 
 
-class Size(click.ParamType):  # type: ignore[type-arg] (none before click 8.5)
-    """A number of bytes, as mergekit takes it: 5B are 5,000,000,000."""
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, as mergekit takes it: 5B are 5,000,000,000.
+
+    click's class is generic from 8.5 on.
+    """
 
     name = "size"
 

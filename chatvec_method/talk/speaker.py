@@ -155,7 +155,7 @@ class Sampling:
         if self.greedy:
             return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if self.temperature is not None:
-            return {"do_sample": True, "temperature": self.temperature}
+            return {"do_sample": True, "temperature": float(self.temperature)}
         return {}
 
 

@@ -1,8 +1,8 @@
 """What a start costs: of the hook, in every Python that has the package, and of our commands.
 
 The hook's figure is Python's own account of it (`-X importtime`), set against a whole start. Each
-command runs in turns with the others. Seconds are given twice: as they pass, which other work on the
-machine makes longer, and of the processor, user and system together.
+command runs in turns with the others. Seconds are given twice: as they pass, which other work on
+the machine makes longer, and of the processor, user and system together.
 """
 
 from __future__ import annotations

@@ -43,6 +43,10 @@ def check(
     Reads configs, tokenizers and the headers of weight files, here or on the hub; weights only
     with --deep. All options of mergekit-yaml are taken, as `chatvec merge` takes them.
 
+    What is meant all the same, the recipe can say: `chatvec: {accept: [CODE, ...]}`. A recipe of
+    task_arithmetic or linear that is a chat vector by algebra is offered as one, and --fix writes
+    it.
+
     Example: chatvec check recipes/eeve_chat.yaml
     """
     if fix and as_json:

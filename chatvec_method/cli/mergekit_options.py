@@ -104,7 +104,7 @@ MERGEKIT_OPTIONS = (
         "lazy_unpickle",
         bool,
         False,
-        "check merge anatomy",
+        "check merge",
         "Read weights in pickles (.bin) one at a time.",
     ),
     _option("transformers_cache", str, None, "merge anatomy", "The folder for downloaded models."),

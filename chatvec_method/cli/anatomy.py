@@ -66,9 +66,12 @@ def anatomy(
         from chatvec_method.cli.anatomy_report import as_data, print_anatomy
         from chatvec_method.facts.survey import survey
         from chatvec_method.options import merge_options
+        from chatvec_method.pictures.style import require_matplotlib
         from chatvec_method.progress import Progress, bars
         from chatvec_method.recipe.file import parse_recipe
 
+        if png is not None:
+            require_matplotlib()  # told before all weights are read
         quiet_libraries()
     settings = merge_options(**options)
     settings.apply_global_options()
@@ -81,14 +84,14 @@ def anatomy(
             rank=rank,
             on_bytes=lambda done, total: show(Progress("read", done, total)),
         )
+    if not as_json:  # first, as all weights were read for it, and a file may fail
+        print_anatomy(console(), found)
     if table is not None:
         _write_csv(table, found)
     if png is not None:
         _write_pictures(png, found)
     if as_json:
         click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
-    else:
-        print_anatomy(console(), found)
 
 
 def _write_csv(file: Path, found: Anatomy) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,9 +46,9 @@ def style(theme: Theme) -> Iterator[tuple[str, str]]:
     """Have all pictures look alike, whatever a person's own style is; yield ground and ink.
 
     Raises:
-        ChatVecError: matplotlib is not installed.
+        ChatVecError: matplotlib is not installed, or cannot draw what is drawn below this.
     """
-    matplotlib = _matplotlib()
+    matplotlib = require_matplotlib()
     from matplotlib.font_manager import fontManager
 
     ground, ink = COLOURS[theme]
@@ -62,7 +62,15 @@ def style(theme: Theme) -> Iterator[tuple[str, str]]:
         matplotlib.rcParams.update(settings)
         # A name in a script for which no font is installed is shown as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield ground, ink
+        try:
+            yield ground, ink
+        except Exception as error:  # of fonts, of settings, of matplotlib itself
+            version = matplotlib.__version__
+            raise ChatVecError(
+                f"matplotlib {version} cannot draw the picture ({first_line(error)}).",
+                "Do without it, or report it with this line.",
+                code="no-picture",
+            ) from error
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -78,11 +86,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _matplotlib() -> ModuleType:
+def require_matplotlib() -> ModuleType:
     """Import matplotlib, whatever the environment says of how it should show pictures.
 
     Every Jupyter kernel sets MPLBACKEND to a module of its own, for what it starts too. Where that
     module is not installed, importing matplotlib would fail.
+
+    Raises:
+        ChatVecError: It is not installed.
     """
     backend = os.environ.pop("MPLBACKEND", None)
     try:

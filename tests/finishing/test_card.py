@@ -18,11 +18,12 @@ from mergekit.options import MergeOptions
 from surveying import ready as surveyed
 
 import chatvec_method.finishing.finish as finish_module
-from chatvec_method.errors import ChatVecWarning
+from chatvec_method.errors import ChatVecError, ChatVecWarning
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.merging.merge import merge
 from chatvec_method.pictures.ratios import ratio_picture
+from chatvec_method.pictures.style import new_figure, style
 from chatvec_method.recipe.file import read_recipe
 
 DAY = "2025-01-31"
@@ -241,6 +242,19 @@ def test_the_environments_way_of_showing_pictures_does_not_matter(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True
     )
     assert ran.stdout.startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_a_picture_says_what_to_install(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as Python marks what it did not find
+    with pytest.raises(ChatVecError, match=r"pip install 'chatvec-method\[pictures\]'"):
+        picture_of(recipe)
+
+
+def test_what_goes_wrong_while_drawing_is_one_message() -> None:
+    with pytest.raises(ChatVecError, match="cannot draw the picture"), style("light"):
+        new_figure(-1, 1)
 
 
 def broken(*_: Any, **__: Any) -> Any:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "ReadySurvey",
     "Recipe",
     "Report",
+    "Sampling",
     "Severity",
     "Speaker",
     "Survey",
@@ -83,6 +84,7 @@ _HOMES = {
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",
     "Report": "checks.report",
+    "Sampling": "talk.speaker",
     "Severity": "checks.findings",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from mergekit.common import ModelReference
-from mergekit.options import MergeOptions
 
+from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, quiet_libraries, table
+from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.cost import in_bytes
-from chatvec_method.facts.models import small_files_of
 from chatvec_method.progress import Progress, bars
-from chatvec_method.recipe.file import read_recipe
-from chatvec_method.vectors.description import DESCRIPTION_FILE, Description, read_description
-from chatvec_method.vectors.expand import expand as expand_vector
-from chatvec_method.vectors.extract import extract as extract_vector
-from chatvec_method.vectors.packing import BITS
+
+if TYPE_CHECKING:
+    from mergekit.common import ModelReference
+
+    from chatvec_method.vectors.description import Description
+
+BITS = ("32", "16", "8", "4", "2")
+"""As `vectors.packing` has them, which takes seconds to load."""
 
 
 @click.group()
@@ -28,17 +30,17 @@ def vector() -> None:
 
 
 @vector.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FOLDER)
 @click.option("--base", help="The pretrained model: a folder, or a name of the hub.")
 @click.option("--chat", help="That model after instruction tuning.")
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path),
+    type=RECIPE,
     help="A recipe that has both, in place of --base and --chat.",
 )
 @click.option(
     "--bits",
-    type=click.Choice([str(bits) for bits in BITS]),
+    type=click.Choice(BITS),
     default="16",
     show_default=True,
     help="Of an element; 32 is exact. Embeddings have 8 at least, norms all.",
@@ -65,8 +67,21 @@ def extract(
     Example: chatvec vector extract vector/ --base upstage/SOLAR-10.7B-v1.0 --chat
     upstage/SOLAR-10.7B-Instruct-v1.0 --bits 4
     """
+    if (base is None or chat is None) if recipe is None else bool(base or chat):
+        raise ChatVecError(
+            "a vector is the difference of two models.",
+            "Write `--base` and `--chat`, or `--recipe` alone.",
+        )
+    with loading("mergekit"):
+        from mergekit.common import ModelReference
+        from mergekit.options import MergeOptions
+
+        from chatvec_method.vectors.extract import extract as extract_vector
     quiet_libraries()
-    pair = _pair(base, chat, recipe)
+    if recipe is not None:
+        pair = _pair_of(recipe)
+    else:
+        pair = ModelReference.model_validate(base), ModelReference.model_validate(chat)
     with bars() as show:
         description = extract_vector(
             *pair,
@@ -89,8 +104,13 @@ def show(folder: str, as_json: bool) -> None:
 
     Example: chatvec vector show vector/
     """
-    quiet_libraries()
     place = Path(folder)
+    with loading("mergekit"):
+        from mergekit.common import ModelReference
+
+        from chatvec_method.facts.models import small_files_of
+        from chatvec_method.vectors.description import DESCRIPTION_FILE, read_description
+    quiet_libraries()
     if not place.is_dir():
         file = small_files_of(ModelReference.model_validate(folder)).file(DESCRIPTION_FILE)
         place = file.parent if file is not None else place
@@ -99,13 +119,18 @@ def show(folder: str, as_json: bool) -> None:
 
 @vector.command()
 @click.argument("vector")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FOLDER)
 @click.option("--overwrite", is_flag=True, help="Replace a vector or model that is there.")
 def expand(vector: str, out: Path, overwrite: bool) -> None:
     """Write a compressed VECTOR in full into the folder OUT, for stock mergekit-yaml.
 
     Example: chatvec vector expand someone/solar-chat-vector-4bit vector/
     """
+    with loading("mergekit"):
+        from mergekit.common import ModelReference
+        from mergekit.options import MergeOptions
+
+        from chatvec_method.vectors.expand import expand as expand_vector
     quiet_libraries()
     with bars() as show:
         expand_vector(
@@ -118,32 +143,27 @@ def expand(vector: str, out: Path, overwrite: bool) -> None:
     click.echo(f"{out} has the vector in full.")
 
 
-def _pair(
-    base: str | None, chat: str | None, recipe: Path | None
-) -> tuple[ModelReference, ModelReference]:
-    """Return base and chat, of a recipe or by name."""
-    if recipe is not None and base is None and chat is None:
-        entries = read_recipe(recipe).config.models or ()
-        held = [((entry.parameters or {}).get("role"), entry.model) for entry in entries]
-        models = {role: model for role, model in held if role in ("base", "chat")}
-        if len(models) == len([role for role, _ in held if role in ("base", "chat")]) == 2:
-            return models["base"], models["chat"]
+def _pair_of(recipe: Path) -> tuple[ModelReference, ModelReference]:
+    """Return base and chat of a recipe."""
+    from chatvec_method.recipe.file import read_recipe
+
+    entries = read_recipe(recipe).config.models or ()
+    held = [((entry.parameters or {}).get("role"), entry.model) for entry in entries]
+    pair = [model for role in ("base", "chat") for own, model in held if own == role]
+    if len(pair) != 2 or {role for role, _ in held} < {"base", "chat"}:
         raise ChatVecError(
             f"{recipe} does not have one base and one chat under `models:`.",
             "Write `--base` and `--chat`.",
         )
-    if base is None or chat is None or recipe is not None:
-        raise ChatVecError(
-            "a vector is the difference of two models.",
-            "Write `--base` and `--chat`, or `--recipe` alone.",
-        )
-    return ModelReference.model_validate(base), ModelReference.model_validate(chat)
+    return pair[0], pair[1]
 
 
 def _print(description: Description, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(description), indent=2, ensure_ascii=False))
         return
+    from chatvec_method.facts.cost import in_bytes
+
     rows = [
         (
             kind.kind,

@@ -59,9 +59,9 @@ without training:
 How much of the chat vector is added, in each layer and each kind of tensor: 0 leaves the cp model
 as it is, 1 adds all that instruction tuning changed.
 
-![The ratio of every layer and kind of tensor](ratio.png)
+{% if picture %}![The ratio of every layer and kind of tensor](ratio.png)
 
-{{ ratios }}
+{% endif %}{{ ratios }}
 
 ## Chat
 
@@ -111,13 +111,14 @@ Made on {{ date }} with {{ versions }} from this configuration:
 """
 
 
-def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
+def model_card(survey: Survey | ReadySurvey, name: str, date: str, *, picture: bool = True) -> str:
     """Return the card of a merge's output, as the hub takes it.
 
     Args:
         survey: Of the recipe, without problems.
         name: What the model is called.
         date: The day on which it was made, as in `2025-01-31`.
+        picture: Whether the picture of its ratios lies beside it.
     """
     survey = survey.ready()
     plan, chat = survey.plan, survey.format
@@ -131,6 +132,7 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
         paper=PAPER,
         models=_models(survey, plan),
         licences=_licences(survey, plan),
+        picture=picture,
         ratios="\n\n".join(_ratios(plan)),
         chat="\n\n".join(_chat(survey, plan, chat)),
         conversational=chat.template is not None,

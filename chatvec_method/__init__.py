@@ -5,9 +5,9 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `new_recipe`,
-`pin`, `share` and `load`, which docs/python.md shows in use, and the types that they take and
-return.
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
+`schedule`, `new_recipe`, `pin`, `share` and `load`, which docs/python.md shows in use, and the
+types that they take and return.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chatvec_method.api import (
         check,
         examine,
+        extract_vector,
         finish,
         load,
         merge,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from chatvec_method.recipe.file import Recipe
     from chatvec_method.sharing import Shared
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "ReadySurvey",
     "Recipe",
     "Report",
+    "Sampling",
     "Severity",
     "Shared",
     "Speaker",
@@ -66,6 +68,7 @@ __all__ = [
     "Verification",
     "check",
     "examine",
+    "extract_vector",
     "finish",
     "load",
     "merge",
@@ -89,6 +92,7 @@ _HOMES = {
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",
     "Report": "checks.report",
+    "Sampling": "talk.speaker",
     "Severity": "checks.findings",
     "Shared": "sharing",
     "Speaker": "talk.speaker",

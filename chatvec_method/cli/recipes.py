@@ -73,7 +73,7 @@ def _text(name: str) -> str:
     if "/" not in name:
         return recipe_file(name).read_text(encoding="utf-8")
     from chatvec_method.hub.named import named_text
-    from chatvec_method.recipe.file import parse_yaml
+    from chatvec_method.recipe.text import parse_yaml
 
     quiet_libraries()
     text, named = named_text(name)

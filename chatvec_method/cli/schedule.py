@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 from chatvec_method.schedules.cases import LLAMA, Schedule, as_yaml, ratio_cases
 from chatvec_method.schedules.spec import FORMS, name_and_numbers, parse_shape
 
@@ -45,7 +49,7 @@ class Shapes(click.Group):
 
 @click.group(cls=Shapes, subcommand_metavar="SHAPE ... | show RECIPE [RECIPE]")
 def schedule() -> None:
-    r"""Write a ratio for every layer, or show those of a recipe.
+    """Write a ratio for every layer, or show those of a recipe.
 
     A SHAPE's numbers are options, or stand behind colons in the options' order, as in
     gaussian:0.5:0.2:0.3:1, or with their names, as in gaussian:low=0.3. What is left out has a
@@ -56,11 +60,11 @@ def schedule() -> None:
       chatvec schedule linear --from 1 --to 0.3 --layers 32
       chatvec schedule gaussian:low=0.3 --mlp 0.7 --into recipes/world.yaml
       chatvec schedule show recipes/world.yaml
-    """
+    """  # noqa: D301 (click's sign for lines that stay)
 
 
 @schedule.command()
-@click.argument("recipes", nargs=-1, required=True)
+@click.argument("recipes", type=RECIPE, nargs=-1, required=True)
 @click.option(
     "--png",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -86,15 +90,19 @@ def show(
 
     Example: chatvec schedule show recipes/per_layer.yaml --layers 48 --png schedule.png
     """
-    from chatvec_method.cli.ratio_tables import print_json, print_ratios
-    from chatvec_method.hub.named import read_named
-
-    quiet_libraries()
     if len(recipes) > 2:
         raise ChatVecError("show takes one or two recipes.", "Leave the others out.")
     if dark and png is None:
         raise ChatVecError("--dark is for a picture.", "Add `--png FILE`.")
-    read = [read_named(file) for file in recipes]
+    texts = [named_text(recipe) for recipe in recipes]
+    for text, name in texts:
+        parse_yaml(text, name)  # before anything heavy is loaded
+    with loading("mergekit", quiet=as_json):
+        from chatvec_method.cli.ratio_tables import print_json, print_ratios
+        from chatvec_method.recipe.file import parse_recipe
+
+        quiet_libraries()
+    read = [parse_recipe(text, name) for text, name in texts]
     plans = [(recipe.name, _planner(recipe, layers, trust_remote_code)(recipe)) for recipe in read]
     if png is not None:
         from chatvec_method.pictures.ratios import schedule_picture
@@ -149,6 +157,7 @@ def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--into",
+            type=RECIPE,
             metavar="RECIPE",
             help="Print this recipe with the schedule as its ratio.",
         ),
@@ -190,11 +199,14 @@ def _print_schedule(
         final_norm,
     )
     if into is not None:
-        from chatvec_method.hub.named import read_named
-        from chatvec_method.schedules.into_recipe import with_schedule
+        text, name = named_text(into)
+        parse_yaml(text, name)  # before anything heavy is loaded
+        with loading("mergekit"):
+            from chatvec_method.recipe.file import parse_recipe
+            from chatvec_method.schedules.into_recipe import with_schedule
 
-        quiet_libraries()
-        recipe = read_named(into)
+            quiet_libraries()
+        recipe = parse_recipe(text, name)
         planner = _planner(recipe, layers, trust_remote_code)
         click.echo(with_schedule(recipe, made, planner, chat), nl=False)
         return

@@ -12,7 +12,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.asking import answers_as_errors
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.catalogue import Entry, entry_of
-from chatvec_method.recipe.file import parse_yaml
+from chatvec_method.recipe.text import parse_yaml
 
 TAG = "chat-vector"
 """Which our model card puts on a merge."""

@@ -1,7 +1,7 @@
 """A recipe by its name: a file, a name of the catalogue, a repository or an address of the hub.
 
 What comes from the hub was written by strangers: only texts of a recipe's size are read, as YAML
-without code.
+without code. The libraries that ask the hub are imported when it is asked.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download
-
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import HUB_SECONDS
-from chatvec_method.hub.asking import answers_as_errors
 from chatvec_method.recipe.catalogue import recipe_file, recipe_names
-from chatvec_method.recipe.file import Recipe, parse_recipe, parse_yaml, read_text
+from chatvec_method.recipe.text import parse_yaml, read_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+    from chatvec_method.recipe.file import Recipe
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 RECIPE_FILES = ("recipe.yaml", "mergekit_config.yml")
@@ -53,6 +55,8 @@ def read_named(named: str | os.PathLike[str]) -> Recipe:
         ChatVecError: There is none of that name, it cannot be had or read, or its method is not
             `chat_vector`.
     """
+    from chatvec_method.recipe.file import parse_recipe
+
     return parse_recipe(*named_text(named))
 
 
@@ -91,6 +95,8 @@ def place_on_hub(name: str) -> Place | None:
 
 def _of_address(address: str) -> Place:
     """Return what an address means: `.../owner/name`, with `/tree/REV` or `/blob/REV/FILE`."""
+    from huggingface_hub import constants
+
     address, _, pin = address.partition("@")
     parts = urlsplit(address)
     hosts = (*HOSTS, urlsplit(constants.ENDPOINT).hostname)
@@ -111,6 +117,11 @@ def _of_address(address: str) -> Place:
 
 
 def _text_on_hub(place: Place) -> str:
+    from huggingface_hub import HfApi
+
+    from chatvec_method.facts.models import HUB_SECONDS
+    from chatvec_method.hub.asking import answers_as_errors
+
     with answers_as_errors(str(place), OTHER):
         info = HfApi().model_info(
             place.repository, revision=place.revision, files_metadata=True, timeout=HUB_SECONDS
@@ -143,6 +154,8 @@ def _file_text(info: ModelInfo, file: str) -> str | None:
             OTHER,
             code="no-such-recipe",
         )
+    from huggingface_hub import hf_hub_download
+
     return read_text(Path(hf_hub_download(info.id, file, revision=info.sha)))
 
 

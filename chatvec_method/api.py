@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import torch
 import yaml
+from mergekit.options import MergeOptions
 
 from chatvec_method.checks.report import Finding, Report, Severity, check_survey
 from chatvec_method.errors import ChatVecError, ChatVecWarning, first_line
@@ -37,7 +38,6 @@ from chatvec_method.schedules.cases import LLAMA, Schedule, as_data, ratio_cases
 from chatvec_method.schedules.into_recipe import with_schedule
 from chatvec_method.schedules.planners import planner_of_layers, planner_of_models
 from chatvec_method.schedules.spec import Shape, parse_shape
-from chatvec_method.weights.fetching import fetched
 from chatvec_method.weights.staging import check_out
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def check(
         return check_survey(surveyed, folder)
     sizes = _bytes_by_tensor(surveyed.plan) if surveyed.plan else {}
     done = 0
-    with _shown(on_progress, surveyed, transient=True) as show:
+    with _shown(on_progress, surveyed.options, transient=True) as show:
 
         def count(tensor: str) -> None:
             nonlocal done
@@ -172,7 +172,7 @@ def merge(
         warnings.warn(str(finding), ChatVecWarning, stacklevel=2)
     if surveyed.options.num_threads is not None:
         torch.set_num_threads(surveyed.options.num_threads)
-    with _shown(on_progress, surveyed) as show:
+    with _shown(on_progress, surveyed.options) as show:
         return merge_survey(surveyed, Path(out), overwrite=overwrite, on_progress=show)
 
 
@@ -210,21 +210,20 @@ def verify(
     out: FilePath,
     recipe: AnyRecipe | None = None,
     *,
-    rows_per_tensor: int = 16,
-    seed: int = 0,
+    deep: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[Options],
 ) -> Verification:
-    """Hold the output of a merge, made ready to chat, against its recipe, by reading alone.
+    """Hold the output of a merge, also of stock mergekit, against its hashes and its recipe.
 
-    Every element is looked at for NaN and infinity; what it should be is computed again, in
-    float64, for some rows of every tensor.
+    By the hashes that `chatvec merge` writes into it, every byte is what was written. By its
+    recipe, tensors, dtypes, shapes, config, tokenizer, template and stop tokens are what it makes.
 
     Args:
-        out: The folder.
-        recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`.
-        rows_per_tensor: How many rows are computed again, besides the first and the last.
-        seed: Of their choice.
+        out: The folder, or a name on the hub.
+        recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`. Then
+            hashes are enough where the recipe's models cannot be found.
+        deep: Whether every element is computed again, which downloads and reads the models.
         on_progress: Is told how far it is, in place of a bar.
         **options: mergekit's.
 
@@ -232,17 +231,13 @@ def verify(
         How much was compared, all of it right.
 
     Raises:
-        ChatVecError: The output is not what the recipe says; names what is wrong first.
+        ChatVecError: The output is not what it should be, which its code says (`output-differs`),
+            and what is wrong first; or that cannot be told.
     """
-    surveyed = survey(recipe_of(Path(out)) if recipe is None else recipe, **options)
-    with _shown(on_progress, surveyed) as show:
-        return verify_output(
-            Path(out),
-            fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of))),
-            rows_per_tensor=rows_per_tensor,
-            seed=seed,
-            on_bytes=lambda done, total: show(Progress("verify", done, total)),
-        )
+    surveyed = None if recipe is None else survey(recipe, **options)
+    wanted = surveyed.options if surveyed is not None else merge_options(**options)
+    with _shown(on_progress, wanted) as show:
+        return verify_output(out, surveyed, wanted, deep=deep, on_progress=show)
 
 
 def examine(
@@ -267,7 +262,7 @@ def examine(
     from chatvec_method import anatomy
 
     surveyed = survey(recipe, **options)
-    with _shown(on_progress, surveyed, transient=True) as show:
+    with _shown(on_progress, surveyed.options, transient=True) as show:
         return anatomy.examine(
             surveyed,
             rank=rank,
@@ -464,13 +459,13 @@ def _as_text(finding: Finding) -> str:
 
 @contextmanager
 def _shown(
-    on_progress: OnProgress | None, surveyed: Survey, *, transient: bool = False
+    on_progress: OnProgress | None, options: MergeOptions, *, transient: bool = False
 ) -> Iterator[OnProgress]:
     """Yield what is told of progress: the caller's, or bars."""
     if on_progress is not None:
         yield on_progress
         return
-    with bars(quiet=surveyed.options.quiet, transient=transient) as show:
+    with bars(quiet=options.quiet, transient=transient) as show:
         yield show
 
 

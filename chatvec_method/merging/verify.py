@@ -33,7 +33,7 @@ from chatvec_method.finishing.configs import config_text
 from chatvec_method.finishing.donors import config_donor, in_chance_order
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.hashes_file import HASHES_FILE, Hashes, read_hashes
-from chatvec_method.finishing.output import recipe_of
+from chatvec_method.finishing.output import RECIPE_FILE, recipe_of
 from chatvec_method.merging.read_back import read_back
 from chatvec_method.merging.recompute import pieces, recompute
 from chatvec_method.method.computed import is_computed
@@ -106,21 +106,19 @@ def verify(
     forget(folder)
     with _differences():
         written = read_hashes(folder)
-    ready, unheld = None, ""
+
+    def on_bytes(done: int, total: int) -> None:
+        on_progress(Progress("verify", done, total))
+
+    size = 0
+    if written is not None and not deep:
+        size = read_back(folder, written, on_bytes)
     try:
         ready = (survey or survey_recipe(recipe_of(folder), options)).ready()
     except ChatVecError as error:
         if survey is not None or deep or written is None:
             raise
-        unheld = str(error)
-
-    def on_bytes(done: int, total: int) -> None:
-        on_progress(Progress("verify", done, total))
-
-    if ready is None:
-        assert written is not None
-        size = read_back(folder, written, on_bytes)
-        return Verification(len(written.tensors), size, hashed=True, unheld=unheld)
+        return Verification(len(written.tensors), size, hashed=True, unheld=str(error))
     if deep:
         ready = fetched(ready, lambda done, of: on_progress(Progress("fetch", done, of)))
     output = _structure(folder, ready)
@@ -132,9 +130,9 @@ def verify(
             Reader(ready.plan.checkpoints, lazy_unpickle=options.lazy_unpickle),
             on_bytes=lambda done, total: on_progress(Progress("recompute", done, total)),
         )
-    if written is not None:
-        read_back(folder, written, on_bytes)
-    elif not deep:
+        if written is not None:
+            read_back(folder, written, on_bytes)
+    elif written is None:
         _check_all_finite(output, on_bytes)
     return Verification(
         tensors=len(output.stored.headers),
@@ -400,7 +398,8 @@ def _unfinished(output: _Output, survey: ReadySurvey, written: Hashes | None) ->
     """
     with _differences():
         changes = finish(output.stored.folder, survey, card=False, dry_run=True)
-        names = tuple(change.name for change in changes)
+        # Models may have moved since; that the recipe is the same, `finish` has seen.
+        names = tuple(c.name for c in changes if c.name not in (HASHES_FILE, RECIPE_FILE))
         if names and written is not None:
             raise ChatVecError(
                 f"{names[0]} of the output is not what the recipe makes.",

@@ -6,11 +6,10 @@ now, else the disk. Whoever wants to know of the disk lets it `forget` first.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from chatvec_method import hashes
 from chatvec_method.errors import DIFFERS, ChatVecError
@@ -56,11 +55,12 @@ def read_back(
     names = sorted(headers, key=lambda name: (headers[name].file, headers[name].start or 0, name))
     blocks = [(name, block) for name in names for block in hashes.blocks(headers[name].bytes)]
 
+    own = threading.local()
+
     def digest(block: tuple[str, slice]) -> bytes:
-        name, part = block
-        size = headers[name].dtype.itemsize
-        elements = stored.elements(name, slice(part.start // size, part.stop // size))
-        return hashes.digest(elements.view(torch.uint8).numpy().data)
+        if not hasattr(own, "buffer"):
+            own.buffer = bytearray(hashes.BLOCK)
+        return hashes.digest(stored.bytes(*block, own.buffer))
 
     digests: dict[str, list[bytes]] = defaultdict(list)
     done, total = 0, sum(header.bytes for header in headers.values())

@@ -17,7 +17,7 @@ from chatvec_method.cli import main
 from chatvec_method.finishing.hashes_file import HASHES_FILE
 from chatvec_method.merging.merge import merge
 
-NORM = "model.layers.2.input_layernorm.weight"
+NORM = "model.norm.weight"
 
 
 def chatvec_verify(*arguments: str | Path) -> Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from chatvec_method.errors import DIFFERS, ChatVecError, first_line
 from chatvec_method.facts.models import TensorHeader
 
+CHUNK = 1 << 20
+"""Elements that are read together."""
 AGAIN = "Merge or download it again."
 
 
@@ -93,9 +95,11 @@ class StoredTensors:
                     )
                 done += read
 
-    def whole(self, name: str) -> slice:
-        """Return all elements of a tensor."""
-        return slice(0, math.prod(self.headers[name].shape))
+    def chunks(self, name: str) -> Iterator[slice]:
+        """Yield pieces that make up all elements of a tensor."""
+        size = math.prod(self.headers[name].shape)
+        for start in range(0, size, CHUNK):
+            yield slice(start, min(start + CHUNK, size))
 
 
 def forget(folder: Path) -> None:

@@ -10,6 +10,8 @@ sha256 1 to 2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import xxhash
 
@@ -42,3 +44,14 @@ def hash_of(content: memoryview | bytes) -> str:
     """Return the hash of some bytes."""
     view = memoryview(content)
     return joined(digest(view[block]) for block in blocks(len(view)))
+
+
+def hash_of_file(file: Path) -> str:
+    """Return the hash of what a file holds, of which one block is in memory at a time."""
+    with file.open("rb") as stream:
+        return joined(iter(lambda: _next_digest(stream), b""))
+
+
+def _next_digest(stream: BinaryIO) -> bytes:
+    block = stream.read(BLOCK)
+    return digest(block) if block else b""

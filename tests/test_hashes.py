@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import xxhash
 
@@ -9,11 +11,15 @@ from chatvec_method import hashes
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 30, 35])
-def test_a_hash_is_that_of_the_blocks_digests(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_is_that_of_the_blocks_digests(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("chatvec_method.hashes.BLOCK", 10)
     content = bytes(range(size))
     digests = b"".join(xxhash.xxh3_128(content[i : i + 10]).digest() for i in range(0, size, 10))
     assert hashes.hash_of(content) == xxhash.xxh3_128(digests).hexdigest()
+    (tmp_path / "file").write_bytes(content)
+    assert hashes.hash_of_file(tmp_path / "file") == hashes.hash_of(content)
     assert "10 bytes" in hashes.rule()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chatvec_method.errors import DIFFERS, ChatVecError, first_line
 from chatvec_method.finishing.files import FileChange, as_bytes
-from chatvec_method.hashes import hash_of, rule
+from chatvec_method.hashes import hash_of, hash_of_file, rule
 
 HASHES_FILE, CARD_FILE = "chatvec_hashes.json", "README.md"
 WEIGHTS_FILES = (".safetensors", ".bin")
@@ -22,6 +22,8 @@ HIDDEN = re.compile(r"(^|/)\.")
 """In the names of files that a download or a version control leaves in a folder."""
 LOADED_FILES = (*WEIGHTS_FILES, ".json", ".jinja", ".model", ".tiktoken", ".txt", ".py")
 """The endings of files that a library may load as a part of a model."""
+LARGEST_BYTES = 1 << 26
+"""Of the file; one of 100,000 tensors has a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,22 @@ class Hashes:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def hashes_of_files(out: Path) -> dict[str, str]:
-    """Return the hashes of an output's files: not its weights, card, hashes and hidden files."""
+def hashed_files(out: Path) -> dict[str, Path]:
+    """Return an output's files by name: not its weights, card, hashes and hidden files."""
     files = {f.relative_to(out).as_posix(): f for f in sorted(out.rglob("*")) if f.is_file()}
     return {
-        name: hash_of(file.read_bytes())
+        name: file
         for name, file in files.items()
         if file.suffix not in WEIGHTS_FILES
         and name not in (HASHES_FILE, CARD_FILE)
         and not HIDDEN.search(name)
     }
+
+
+def write_hashes(out: Path, tensors: Mapping[str, str]) -> None:
+    """Write the hashes of an output's tensors, and of the files that lie there."""
+    files = {name: hash_of_file(file) for name, file in hashed_files(out).items()}
+    (out / HASHES_FILE).write_text(Hashes(tensors, files).text(), encoding="utf-8")
 
 
 def read_hashes(out: Path) -> Hashes | None:
@@ -67,6 +75,8 @@ def read_hashes(out: Path) -> Hashes | None:
     file = out / HASHES_FILE
     if not file.is_file():
         return None
+    if file.stat().st_size > LARGEST_BYTES:
+        raise _unreadable(file, f"it is larger than {LARGEST_BYTES >> 20} MB")
     try:
         content = json.loads(file.read_bytes().decode("utf-8"))
         used, tensors, files = content["hash"], content["tensors"], content["files"]

@@ -26,7 +26,7 @@ from chatvec_method.facts.cost import MEMORY_FIX, Cost, cost_of, in_bytes
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
-from chatvec_method.finishing.hashes_file import HASHES_FILE, Hashes, hashes_of_files
+from chatvec_method.finishing.hashes_file import write_hashes
 from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
@@ -95,8 +95,7 @@ def merge(
                 on_progress(Progress("finish", 0, 1))
                 card = ready.options.write_model_card
                 changes = finish(staging.folder, ready, name=out.absolute().name, card=card)
-                hashes = Hashes(tensors, hashes_of_files(staging.folder))
-                (staging.folder / HASHES_FILE).write_text(hashes.text(), encoding="utf-8")
+                write_hashes(staging.folder, tensors)
                 on_progress(Progress("finish", 1, 1))
                 verification = verify_written(
                     staging.folder,

@@ -18,7 +18,7 @@ from chatvec_method.finishing.hashes_file import (
     HASHES_FILE,
     LOADED_FILES,
     Hashes,
-    hashes_of_files,
+    hashed_files,
 )
 from chatvec_method.weights.stored import StoredTensors
 from chatvec_method.workers import workers
@@ -87,11 +87,11 @@ def _check_tensor(name: str, digests: list[bytes], written: Hashes, out: Path) -
 
 
 def _check_files(out: Path, written: Hashes) -> None:
-    here = hashes_of_files(out)
+    here = hashed_files(out)
     for name, each in written.files.items():
         if name not in here:
             raise ChatVecError(f"{name} is missing in {out}.", FIX, DIFFERS)
-        if here[name] != each:
+        if hashes.hash_of_file(here[name]) != each:
             raise ChatVecError(
                 f"{name} in {out} is not what was written: its hash is another than in "
                 f"{HASHES_FILE}.",

@@ -275,7 +275,9 @@ def _calculation(of: _Comparison, element: slice) -> str:
 
     roles = tensor.roles
     vectors = [
-        f"{tensor.ratios[chat]:g} · ({value(chat)} − {value(roles.base)})"
+        f"{tensor.ratios[chat]:g} · {value(chat)}"
+        if chat in roles.vectors
+        else f"{tensor.ratios[chat]:g} · ({value(chat)} − {value(roles.base)})"
         for chat in roles.chats
         if chat in inputs
     ]

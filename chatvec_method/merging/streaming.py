@@ -80,7 +80,7 @@ def stream_weights(
             reading(merge.name)
             parts.put(merge)
             on_bytes(headers[merge.name].bytes)
-    return writer.hashes()
+    return parts.hashes()
 
 
 def matching_of(survey: ReadySurvey) -> Matching | None:
@@ -112,6 +112,7 @@ class Merge:
         self._ratios = {
             chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
         }
+        self._subtracted = inputs.subtracted
 
     def inputs(self, elements: slice) -> dict[ModelReference, Tensor]:
         """Return some elements of each model that the sum needs."""
@@ -123,8 +124,18 @@ class Merge:
         Raises:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
-        parts, base = self.inputs(elements), self._roles.base
-        return TensorMerge(self.name, parts, self.cp, base, self._ratios, self.dtype).into(out)
+        roles = self._roles
+        merge = TensorMerge(
+            self.name,
+            self.inputs(elements),
+            roles.cp,
+            roles.base,
+            self._ratios,
+            self.dtype,
+            roles.vectors,
+            self._subtracted,
+        )
+        return merge.into(out)
 
 
 def merges_of(
@@ -210,6 +221,7 @@ class _Parts:
     def __init__(self, writer: ShardWriter, workers: Workers) -> None:
         self._writer = writer
         self._workers = workers
+        self._digests: dict[str, dict[int, bytes]] = {}
         self._under_way: deque[Future[None]] = deque()
         self._buffers = threading.local()
 
@@ -222,6 +234,7 @@ class _Parts:
         """
         size = merge.shape.numel()
         length = part_length(merge.dtype)
+        self._digests[merge.name] = {}
         for start in range(0, size, length):
             self.wait(2 * self._workers.count)
             part = slice(start, min(start + length, size))
@@ -232,8 +245,18 @@ class _Parts:
         while len(self._under_way) > parts:
             self._under_way.popleft().result()
 
+    def hashes(self) -> dict[str, str]:
+        """Return the hash of each tensor, once all of them are written."""
+        return {
+            name: hashes.joined(digests[start] for start in sorted(digests))
+            for name, digests in self._digests.items()
+        }
+
     def _write(self, merge: Merge, part: slice) -> None:
         elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
+        elements = elements.cpu().contiguous()
+        digest = hashes.digest(elements.view(torch.uint8).numpy().data)
+        self._digests[merge.name][part.start] = digest  # each part's own place
         self._writer.write_elements(merge.name, part.start, elements)
 
     def _buffer(self, merge: Merge) -> Tensor:

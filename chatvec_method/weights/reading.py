@@ -14,7 +14,9 @@ from mergekit.common import ModelReference
 from mergekit.io.loader import TensorLoader
 from torch import Tensor
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
+from chatvec_method.method.vector import ADDED_ROWS_FILE
 from chatvec_method.weights.dequantise import dequantised
 
 
@@ -46,6 +48,22 @@ class Reader:
         """
         return self._weight(model, source.weights[0], rows)
 
+    def added_rows(self, vector: ModelReference, source: Source) -> Tensor:
+        """Return chat's own rows of the tokens that a vector adds.
+
+        Raises:
+            ChatVecError: They are not there.
+        """
+        name = source.weights[0].name
+        try:
+            return self._of_file(vector, ADDED_ROWS_FILE, name)
+        except (OSError, KeyError) as error:
+            raise ChatVecError(
+                f"vector {vector}: {ADDED_ROWS_FILE} has no rows of {name}, for the tokens that "
+                "its config says it adds.",
+                "Download it again.",
+            ) from error
+
     def let_go(self) -> None:
         """Close all files; what is asked for next opens them anew."""
         with self._lock:
@@ -60,9 +78,13 @@ class Reader:
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:
         holder = self.checkpoints[model].model
-        assert holder.folder is not None
         assert holder.tensors is not None
-        file = holder.folder / holder.tensors[name].file
+        return self._of_file(model, holder.tensors[name].file, name)
+
+    def _of_file(self, model: ModelReference, file_name: str, name: str) -> Tensor:
+        folder = self.checkpoints[model].model.folder
+        assert folder is not None
+        file = folder / file_name
         with self._lock:
             loader = self._opened.get(file)
             if loader is None:

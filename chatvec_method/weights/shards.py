@@ -20,7 +20,6 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from chatvec_method import hashes
 from chatvec_method.facts.models import DTYPE_NAMES, TensorHeader
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -125,8 +124,7 @@ def _rank(dtype: torch.dtype) -> int:
 class ShardWriter:
     """Files of a fixed layout, into which tensors are put in any order, from any thread.
 
-    Room for all of them is taken when it opens, so that a full disk shows before the work. What is
-    handed over is hashed on its way.
+    Room for all of them is taken when it opens, so that a full disk shows before the work.
     """
 
     def __init__(self, folder: Path, layout: Layout) -> None:
@@ -135,7 +133,6 @@ class ShardWriter:
         self._missing = {
             name: math.prod(place.header.shape) for name, place in layout.places.items()
         }
-        self._digests: dict[str, dict[int, bytes]] = {name: {} for name in layout.places}
         self._lock = Lock()
         self._files: dict[str, int] = {}
 
@@ -163,38 +160,20 @@ class ShardWriter:
         """Put some of a tensor's elements in their place, from the one numbered `start` on.
 
         Raises:
-            ValueError: They have another dtype than the header says, do not belong there, or are
-                no whole blocks of the tensor's (see `hashes`).
+            ValueError: They have another dtype than the header says, or do not belong there.
         """
         place = self.layout.places[name]
         end = start + part.numel()
         if part.dtype != place.header.dtype or end > math.prod(place.header.shape):
             raise ValueError(f"{name}: {part.dtype} up to element {end}, not {place.header}")
         data = part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-        first = start * place.header.dtype.itemsize
-        if first % hashes.BLOCK or (
-            len(data) % hashes.BLOCK and first + len(data) < place.header.bytes
-        ):
-            raise ValueError(f"{name}: bytes {first} to {first + len(data)} are no whole blocks")
-        digests = {
-            first + block.start: hashes.digest(data[block].data)
-            for block in hashes.blocks(len(data))
-        }
-        position = place.start + first
+        position = place.start + start * place.header.dtype.itemsize
         # The system lets only one thread write to a file, and the others would wait for it busily.
         with self._lock:
             if part.numel() > self._missing[name]:
                 raise ValueError(f"{name} is written twice")
             self._missing[name] -= part.numel()
-            self._digests[name] |= digests
             _write_at(self._files[place.file], data.data, position)
-
-    def hashes(self) -> dict[str, str]:
-        """Return the hash of what was handed over for each tensor, once all of it was."""
-        return {
-            name: hashes.joined(digests[start] for start in sorted(digests))
-            for name, digests in self._digests.items()
-        }
 
     def __exit__(
         self,

@@ -72,20 +72,20 @@ def _json(data: dict[str, object]) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False)
 
 
-def _print(out: str, found: Verification) -> None:
-    click.echo(f"{out}: {found.tensors} tensors, {in_bytes(found.bytes)}.")
-    if found.hashed:
+def _print(out: str, verification: Verification) -> None:
+    click.echo(f"{out}: {verification.tensors} tensors, {in_bytes(verification.bytes)}.")
+    if verification.hashed:
         click.echo("By its hashes, every byte of weights and files is what was written.")
     else:
         click.echo("It has no hashes, so that only its recipe tells what it should be.")
-    if found.unheld:
-        click.echo(f"It was not held against its recipe: {found.unheld}")
+    if verification.unheld:
+        click.echo(f"It was not held against its recipe: {verification.unheld}")
         return
     click.echo("By its recipe, tensors, config, tokenizer, template and stop tokens are right.")
-    if found.elements:
-        click.echo(f"All {found.elements:,} elements, computed again, are the same.")
-    elif not found.hashed:
+    if verification.elements:
+        click.echo(f"All {verification.elements:,} elements, computed again, are the same.")
+    elif not verification.hashed:
         click.echo("All elements are finite; --deep computes them again.")
-    if found.unfinished:
-        names = ", ".join(found.unfinished)
+    if verification.unfinished:
+        names = ", ".join(verification.unfinished)
         click.echo(f"It is not made ready to chat: `chatvec finish {out}` changes {names}.")

@@ -63,17 +63,17 @@ def pieces(stored: Mapping[str, TensorHeader], survey: ReadySurvey) -> tuple[Pie
         stored: The tensors of the output.
         survey: Of the recipe.
     """
-    found: dict[str, Piece] = {}
+    whole: dict[str, Piece] = {}
     joined: dict[str, list[PlannedTensor]] = defaultdict(list)
     for tensor in survey.plan.tensors:
         if tensor.name in stored:
             header = survey.headers[tensor.name]
-            found[tensor.name] = Piece(tensor.name, header, (tensor,))
+            whole[tensor.name] = Piece(tensor.name, header, (tensor,))
         elif tensor.in_stock is not None and tensor.in_stock in stored:
             joined[tensor.in_stock].append(tensor)
     for name, planned in joined.items():
-        found[name] = _joined(name, planned, survey)
-    return tuple(found.values())
+        whole[name] = _joined(name, planned, survey)
+    return tuple(whole.values())
 
 
 def _joined(name: str, planned: list[PlannedTensor], survey: ReadySurvey) -> Piece:
@@ -203,9 +203,9 @@ def _compare(of: _Comparison, elements: slice) -> None:
         return _Difference(part.start + int(wrong.nonzero()[0]), int(wrong.sum()), float(off.max()))
 
     parts = list(_parts(elements, of.piece.header.dtype))
-    found = [each for each in of.at_work.pool.map(difference, parts) if each is not None]
-    if found:
-        raise _is_wrong(of, found, expected)
+    differences = [each for each in of.at_work.pool.map(difference, parts) if each is not None]
+    if differences:
+        raise _is_wrong(of, differences, expected)
 
 
 def _parts(elements: slice, dtype: torch.dtype) -> Iterator[slice]:
@@ -230,10 +230,10 @@ def _ordered(element: Tensor) -> int:
 
 
 def _is_wrong(
-    of: _Comparison, found: list[_Difference], expected: Callable[[slice], Tensor]
+    of: _Comparison, differences: list[_Difference], expected: Callable[[slice], Tensor]
 ) -> ChatVecError:
     """Say which element is wrong, by how much, and what of."""
-    first = found[0].first
+    first = differences[0].first
     element = slice(first, first + 1)
     here, due = of.stored.elements(of.piece.name, element), expected(element)
     digits = 9 if here.itemsize > 2 else 6
@@ -243,10 +243,9 @@ def _is_wrong(
         apart = abs(_ordered(here) - _ordered(due))
         steps = f", {apart} rounding step{'s' if apart != 1 else ''} away"
     calculation = "" if of.piece.conversion else f", from {_calculation(of, element)}"
-    count = sum(each.count for each in found)
-    of_all = (
-        f" {count} elements of the tensor differ, by up to {max(d.largest for d in found):.3g}."
-    )
+    count = sum(each.count for each in differences)
+    largest = max(each.largest for each in differences)
+    of_all = f" {count} elements of the tensor differ, by up to {largest:.3g}."
     return ChatVecError(
         f"{of.piece.name}, {_place(of, first)}: {values}{steps}{calculation}."
         f"{of_all if count > 1 else ''}",
@@ -256,7 +255,8 @@ def _is_wrong(
 
 
 def _place(of: _Comparison, element: int) -> str:
-    where = [int(i) for i in torch.unravel_index(torch.tensor(element), of.piece.header.shape)]
+    shape = of.piece.header.shape or (1,)
+    where = [int(i) for i in torch.unravel_index(torch.tensor(element), shape)]
     axis = of.piece.planned[0].weight.vocabulary_axis
     if axis is not None and not of.piece.conversion:
         row = where[axis]

@@ -72,7 +72,7 @@ def output_folder(out: str, options: MergeOptions) -> Path:
         return folder
     reference = ModelReference.parse(out)
     try:
-        found = snapshot_download(
+        downloaded = snapshot_download(
             reference.model.path,
             revision=reference.model.revision,
             cache_dir=options.transformers_cache,
@@ -84,7 +84,7 @@ def output_folder(out: str, options: MergeOptions) -> Path:
             f"({first_line(error)}).",
             "Write the folder of a merge's output, or `owner/name` of the hub.",
         ) from error
-    return Path(found)
+    return Path(downloaded)
 
 
 def with_files(reference: ModelReference, model: Model, options: MergeOptions) -> Model:

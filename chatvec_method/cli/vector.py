@@ -43,7 +43,7 @@ def vector() -> None:
     type=click.Choice(BITS),
     default="16",
     show_default=True,
-    help="Of an element; 32 is exact. Embeddings have 8 at least, norms all.",
+    help="Of an element; 32 is exact. Embeddings have 4 at least, norms all.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a vector or model that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")

@@ -14,6 +14,10 @@ CONFIG_KEY = "chat_vector"
 FORMAT = 1
 ADDED_ROWS_FILE = "added_rows.safetensors"
 """chat's own rows of the tokens that base lacks, under the names of the embeddings and the head."""
+KEPT_ROWS_FILE = "kept_rows.safetensors"
+"""The rows of embeddings and head that tuning moved most, in full: their differences under the
+tensors' names, and which rows they are under the same with `KEPT_INDEX`."""
+KEPT_INDEX = ".rows"
 FINGERPRINT_FILE = "fingerprint.safetensors"
 """Some rows of base, by which a cp of another base is told."""
 

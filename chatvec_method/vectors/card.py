@@ -86,7 +86,8 @@ def _bits(description: Description) -> str:
         return "In bfloat16, norms in full."
     return (
         f"In {description.bits} bits an element (compressed-tensors, groups of 64, a scale each), "
-        "embeddings and head in 8 at least, norms in full."
+        "embeddings and head in 4 at least and the hundredth of their rows that moved most in "
+        "full, norms in full."
     )
 
 

@@ -34,6 +34,7 @@ from chatvec_method.vectors.description import (
     hashes_of_files,
 )
 from chatvec_method.vectors.fingerprint import save_fingerprint
+from chatvec_method.vectors.kept_rows import save_kept_rows
 from chatvec_method.vectors.packing import (
     BITS,
     SCALE_DTYPE,
@@ -144,6 +145,8 @@ def _write(
         for future in under_way:
             future.result()
     _write_added_rows(pairs, reader, folder)
+    of_rows = [n for n, p in packings.items() if p.packed and p.pair.kind in ("embeddings", "head")]
+    save_kept_rows(pairs, of_rows, reader, folder)
     save_fingerprint(pairs, reader, folder)
     _write_small_files(pairs, packings, bits, folder)
     description = Description(

@@ -23,8 +23,8 @@ GROUP = 64
 """So many elements of a row share a scale."""
 SCALE_DTYPE = torch.bfloat16
 """float16 has too few exponents: a scale may be below 10^-7."""
-OF_ROWS = 8
-"""Bits of embeddings and heads at least: each row is one token's, and much of what chat learnt."""
+OF_ROWS = 4
+"""Bits of embeddings and heads at least; the rows that moved most are kept in full beside them."""
 WORD_BITS = 32
 
 
@@ -64,7 +64,7 @@ class Packing:
 def packing_of(pair: Pair, bits: int) -> Packing:
     """Return how a difference is stored where so many bits an element are asked for.
 
-    Norms and other vectors are stored in full, embeddings and heads at 8 bits at least, and in
+    Norms and other vectors are stored in full, embeddings and heads at 4 bits at least, and in
     bfloat16 what cannot be cut into groups: rows of another length, and experts that are joined.
     """
     if len(pair.shape) < 2:

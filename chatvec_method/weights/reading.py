@@ -7,16 +7,17 @@ they may have changed since, and several merges may be under way in one process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mergekit.common import ModelReference
 from mergekit.io.loader import TensorLoader
+from safetensors import SafetensorError
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
-from chatvec_method.method.vector import ADDED_ROWS_FILE
+from chatvec_method.method.vector import ADDED_ROWS_FILE, KEPT_INDEX, KEPT_ROWS_FILE
 from chatvec_method.weights.dequantise import dequantised
 
 
@@ -57,7 +58,7 @@ class Reader:
         name = source.weights[0].name
         try:
             return self._of_file(vector, ADDED_ROWS_FILE, name)
-        except (OSError, KeyError) as error:
+        except (OSError, SafetensorError) as error:
             raise ChatVecError(
                 f"vector {vector}: {ADDED_ROWS_FILE} has no rows of {name}, for the tokens that "
                 "its config says it adds.",
@@ -74,7 +75,24 @@ class Reader:
         quantisation = self.checkpoints[model].quantisation
         if not weight.quantised or quantisation is None:
             return parts[0] if rows is None else parts[0][rows]
-        return dequantised(quantisation, weight.name, parts, rows)
+        out = dequantised(quantisation, weight.name, parts, rows)
+        for index, row in self._kept_rows(model, weight.name):
+            first, last, _ = (rows or slice(None)).indices(weight.header.shape[0])
+            if first <= index < last:
+                out[index - first] = row
+        return out
+
+    def _kept_rows(self, model: ModelReference, name: str) -> Iterator[tuple[int, Tensor]]:
+        """Yield the rows of a compressed vector that are kept in full, each with its number."""
+        folder = self.checkpoints[model].model.folder
+        assert folder is not None
+        if not (folder / KEPT_ROWS_FILE).is_file():
+            return
+        try:
+            numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
+        except SafetensorError:  # none of this tensor's
+            return
+        yield from zip(numbers.tolist(), self._of_file(model, KEPT_ROWS_FILE, name), strict=True)
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:
         holder = self.checkpoints[model].model

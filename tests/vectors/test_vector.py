@@ -237,7 +237,7 @@ def test_compressed_vectors_are_near(bits: int, most: float, tmp_path: Path) -> 
     description = read_description(vector)
     kinds = {kind.kind: kind for kind in description.kinds}
     assert kinds["MLP"].bits == kinds["attention"].bits == (bits,)
-    assert kinds["embeddings"].bits == (8,)
+    assert kinds["embeddings"].bits == (max(bits, 4),)
     assert kinds["norms"].bits == (32,)
     assert kinds["norms"].relative_error == 0
     assert 0 < kinds["MLP"].relative_error < most
@@ -247,7 +247,10 @@ def test_compressed_vectors_are_near(bits: int, most: float, tmp_path: Path) -> 
     for name, tensor in chat.items():
         difference = tensor.float() - base[name].float()
         error = float((full[name] - difference).norm() / difference.norm())
-        assert error < (0.02 if "embed" in name or "lm_head" in name else most), name
+        assert error < most, name
+        if "embed" in name or "lm_head" in name:  # the row that moved most is kept
+            row = int(difference.norm(dim=1).argmax())
+            assert torch.equal(full[name][row], difference[row])
 
 
 def test_packed_integers_are_those_of_compressed_tensors(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from chatvec_method.evaluation.suite.wording import FENCE
+
 SHORTEST_LOOP = 60
 """Characters that must be said over and over, all together, before it is a loop."""
 LONGEST_PIECE = 300
@@ -49,8 +51,11 @@ def _has_a_loop(letters: str) -> bool:
 
 
 def speaks_for_the_user(answer: str) -> bool:
-    """Tell whether an answer goes on with a turn of the user, or with markers of a template."""
-    return bool(TURN_OF_THE_USER.search(answer))
+    """Tell whether an answer goes on with a turn of the user, or with markers of a template.
+
+    What stands in a block of code is not looked at.
+    """
+    return bool(TURN_OF_THE_USER.search(FENCE.sub("", answer)))
 
 
 def ends(answer: str, stopped: bool) -> bool:

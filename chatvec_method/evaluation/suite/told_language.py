@@ -2,9 +2,9 @@
 
 Scripts tell Korean, and Japanese with kana. Ideographs alone are told by what the national
 character sets hold, all of which Python has: one that is in Big5 and not in GB 2312 is Traditional,
-the other way round it is Simplified, and one that is in JIS X 0208 and in neither of them is
-Japanese. (lingua calls every text without kana Chinese, and knows no two kinds of Chinese.) Latin
-prose may be English or not: that lingua tells.
+the other way round it is Simplified, and one that is in JIS X 0208 (`cp932` with some characters of
+names) and in neither of them is Japanese. Latin prose may be English or not: that lingua tells. Of
+ideographs lingua 2.1 says Chinese, whatever they are, and it has one Chinese alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ COMMON = frozenset(
     "the and of are to you that it with for this not have i my your can be from they which".split()
 )
 """Words that English has at every turn, and few other languages have at all."""
+FEWEST_WORDS = 4
+"""Words of which a language can be told; fewer are taken for English."""
 COMMON_SHARE = 0.1
 """How much of a text must be such words to be English without asking lingua, which loads slowly."""
 NOT_ENGLISH = 0.1
@@ -40,9 +42,6 @@ NOT_PROSE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
 )
 PIECE = re.compile(r"[^\n。！？!?]+")
-BRACKETED = re.compile(
-    r"\([^()\n]*\)|（[^（）\n]*）|「[^」]*」|『[^』]*』|《[^》]*》|“[^”]*”|\"[^\"\n]*\""
-)
 ASIDE = re.compile(
     r"\([^()\n]{1,80}\)|「[^」\n]{1,80}」|『[^』\n]{1,80}』|《[^》\n]{1,80}》|〈[^〉\n]{1,80}〉|"
     r"“[^”\n]{1,80}”|\"[^\"\n]{1,80}\"|(?<!\w)'[^'\n]{1,80}'(?!\w)|‘[^’\n]{1,80}’"
@@ -62,13 +61,13 @@ CHINESE_GRAMMAR = re.compile(
 """What Chinese says and Japanese does not, whatever the characters: 是 as "is", not as in 是非."""
 
 FORMER_FORMS = frozenset(
-    "亞惡壓圍爲醫壹隱應歐毆櫻奧溫假價畫會壞繪擴殼覺學嶽樂勸卷寬歡關觀氣歸戲犧舊據擧峽挾狹曉區驅勳徑惠揭"
-    "攜溪經繼莖螢輕鷄藝擊缺儉圈檢權獻縣險顯驗嚴效國黑濟碎劑櫻參慘棧蠶贊殘絲辭濕實寫釋收從澁獸縱肅處敘獎"
-    "將燒稱證條狀乘淨剩疊壤孃讓釀觸囑寢盡粹醉隨髓數樞聲靜竊攝專戰淺潛纖踐錢禪雙壯搜插爭總聰莊裝騷臟藏屬"
-    "續墮體對帶滯臺擇擔單團彈斷癡遲晝蟲廳聽遞鐵轉點傳黨盜燈當鬪獨讀屆貳惱腦霸廢拜賣麥發髮拔蠻祕拂變辨辯"
-    "瓣豐沒滿默譯藥與豫餘譽搖樣謠來賴亂覽兩獵綠壘禮靈隸齡戀爐勞樓錄灣圖號縣寶屬歲歷圓黃拂雜"
+    "亞惡壓圍爲醫隱歐毆奧溫假價畫會壞擴殼覺樂勸卷歡關觀氣歸戲犧舊據擧峽挾狹曉區驅勳徑揭攜溪經繼莖螢輕鷄擊"
+    "缺儉圈檢權獻縣險顯驗嚴效黑濟碎劑參慘棧蠶贊殘絲辭濕實寫釋收從獸縱肅處敘獎將燒稱證條狀乘淨剩疊壤孃讓釀"
+    "觸囑寢盡粹醉隨髓數樞聲竊攝專戰淺潛纖踐錢禪雙壯搜插爭總莊裝騷臟藏屬續墮體對帶滯臺擇擔單團彈斷癡遲晝蟲"
+    "廳聽遞轉點傳黨盜燈當鬪獨讀屆貳惱腦霸廢拜賣麥發髮拔蠻祕拂變辨辯瓣沒滿默譯藥與豫餘譽搖樣謠來賴亂覽兩獵"
+    "綠壘禮靈隸齡戀爐勞樓錄灣圖號歲歷黃雜"
 )
-"""Characters that Japan writes otherwise since 1946, but for those that stay in its surnames."""
+"""Characters that Japan has written otherwise since 1946, but for those that names still have."""
 
 
 def answer_language(answer: str, language: str) -> AnswerLanguage:
@@ -180,7 +179,7 @@ def _is_foreign(letter: str) -> bool:
 def _is_english(words: list[str]) -> bool:
     """Tell whether words are English: by the commonest of its own, else by lingua."""
     common = sum(word.casefold() in COMMON for word in words)
-    if len(words) < 4 or common >= COMMON_SHARE * len(words):
+    if len(words) < FEWEST_WORDS or common >= COMMON_SHARE * len(words):
         return True
     detector, english = _detector()
     return detector.compute_language_confidence(" ".join(words), english) >= NOT_ENGLISH

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from itertools import pairwise
 
 FENCE = re.compile(r"```[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
@@ -97,6 +98,7 @@ def trimmed(answer: str) -> str:
     return re.sub(r"\s+", " ", one_width.strip(EDGES)).strip()
 
 
+@cache
 def as_word(needle: str, whole: bool = False) -> re.Pattern[str]:
     """Return a pattern that finds a word in a `plain` text, as the word's script sets words apart.
 

@@ -65,5 +65,9 @@ def test_an_answer_that_goes_on_as_the_user_did_not_end(answer: str) -> None:
     assert not ends(answer, stopped=True)
 
 
+def test_a_user_within_code_is_no_turn() -> None:
+    assert not speaks_for_the_user("Write this:\n```yaml\nuser: anna\n```\nThat is all.")
+
+
 def test_an_answer_that_was_cut_off_did_not_end() -> None:
     assert not ends("It is Paris.", stopped=False)

@@ -132,7 +132,9 @@ def wrong_of(prompt: Prompt) -> list[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("answer", ["", " \n", "?", "ㅁ" * 40, "lorem ipsum " * 30])
+@pytest.mark.parametrize(
+    "answer", ["", "ㅁ" * 40, "lorem ipsum " * 30], ids=["empty", "letters", "lorem"]
+)
 def test_an_answer_of_nothing_passes_next_to_nowhere(language: str, answer: str) -> None:
     asked = [prompt for prompt in prompts(language) if prompt.axis != "language"]
     passed = [prompt.id for prompt in asked if mark(prompt, answer).passed]

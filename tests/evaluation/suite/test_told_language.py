@@ -40,7 +40,7 @@ def test_the_suites_texts_are_told_sentence_by_sentence(target: str) -> None:
         assert share >= 0.99 if language == target else share <= 0.05, (language, share)
 
 
-@pytest.mark.parametrize("name", ["東京都渡邊区", "齋藤龍"])
-def test_surnames_keep_their_old_characters(name: str) -> None:
+@pytest.mark.parametrize("name", ["渡邊直樹", "齋藤龍", "櫻井翔", "慶應義塾大学卒業", "國學院大學"])
+def test_names_in_japan_keep_their_old_characters(name: str) -> None:
     assert answer_language(f"担当者は{name}です。", "ja") == "target"
     assert answer_language(name, "ja") == "target"

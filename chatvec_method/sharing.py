@@ -14,10 +14,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.licences import Strictness, licence_of, strictness
 from chatvec_method.facts.models import Model, without_commits
-from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.files import content_of
-from chatvec_method.finishing.finish import CARD_FILE, PICTURE_FILE, finish
+from chatvec_method.finishing.finish import PICTURE_FILE, finish
+from chatvec_method.finishing.hashes_file import CARD_FILE, read_hashes
 from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.finishing.recorded import with_commits_in, with_commits_of
 from chatvec_method.hub.named import RECIPE_FILES
@@ -25,7 +26,6 @@ from chatvec_method.hub.upload import Uploaded, check_name, upload
 from chatvec_method.merging.verify import verify
 from chatvec_method.progress import Progress
 from chatvec_method.recipe.file import Recipe
-from chatvec_method.weights.fetching import fetched
 
 WEIGHTS = re.compile(r".*\.(safetensors|bin)")
 CHUNK = 1 << 22
@@ -65,7 +65,7 @@ class Shared:
 
 def share_model(
     out: Path,
-    survey: ReadySurvey,
+    survey: Survey,
     name: str,
     *,
     private: bool = False,
@@ -86,11 +86,14 @@ def share_model(
         ChatVecError: It is not finished, not what the recipe says, or the hub does not take it.
     """
     check_name(name)
-    _check_finished(out, survey)
-    ready = fetched(survey, lambda n, of: on_progress(Progress("fetch", n, of)))
-    verify(out, ready, on_bytes=lambda done, total: on_progress(Progress("verify", done, total)))
-    # They have just been shown to make these weights, whether the folder says so or not.
-    ready = with_commits_of(with_commits_in(out, ready))
+    ready = survey.ready()
+    _check_finished(out, ready)
+    # What has hashes was held against its models when it was written; all else is computed again.
+    deep = read_hashes(out) is None
+    verify(out, survey, survey.options, deep=deep, on_progress=on_progress)
+    ready = with_commits_in(out, ready)
+    if deep:  # then these commits have just been shown to make these weights
+        ready = with_commits_of(ready)
     files: dict[str, Path | bytes] = {
         file.relative_to(out).as_posix(): file
         for file in sorted(out.rglob("*"))
@@ -160,15 +163,18 @@ def _card(
     day = date_of(held) if isinstance(held, str) else None
     if isinstance(held, str) and not _is_ours(held, survey, out):
         return None, (f"{CARD_FILE} was written by somebody, and is sent as it is.",)
-    return model_card(survey, name, day or date.today().isoformat(), hashes), ()
+    picture = (out / PICTURE_FILE).is_file()
+    made_on = day or date.today().isoformat()
+    return model_card(survey, name, made_on, picture=picture, hashes=hashes), ()
 
 
 def _is_ours(card: str, survey: ReadySurvey, out: Path) -> bool:
     """Tell whether a card is what `finish` wrote, and nobody added to it."""
     day = date_of(card)
-    return day is not None and card == model_card(
-        with_commits_in(out, survey), out.resolve().name, day
-    )
+    if day is None:
+        return False
+    recorded, picture = with_commits_in(out, survey), (out / PICTURE_FILE).is_file()
+    return card == model_card(recorded, out.resolve().name, day, picture=picture)
 
 
 def _recipe_card(recipe: Recipe, name: str, models: list[Model]) -> str:

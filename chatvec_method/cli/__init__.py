@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
+    "verify": "Tell whether a merge's output is what was written, and what its recipe makes.",
     "pin": "Write into a recipe which commits of its models it means.",
     "share": "Put a finished model, or a recipe, on the hub.",
     "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",

@@ -22,8 +22,8 @@ def pin(recipe: str) -> None:
     """
     from chatvec_method.hub.commits import commits_today
     from chatvec_method.hub.named import named_text
-    from chatvec_method.recipe.text import parse_yaml
     from chatvec_method.recipe.pins import pinned
+    from chatvec_method.recipe.text import parse_yaml
 
     quiet_libraries()
     text, name = named_text(recipe)

@@ -11,8 +11,8 @@ import yaml
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.output import RECIPE_FILE
-from chatvec_method.recipe.text import parse_yaml, read_text
 from chatvec_method.recipe.pins import commits_in, pinned
+from chatvec_method.recipe.text import parse_yaml, read_text
 
 
 def with_commits_of(survey: ReadySurvey) -> ReadySurvey:

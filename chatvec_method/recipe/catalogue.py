@@ -17,6 +17,8 @@ from chatvec_method.shipped import shipped
 
 FOLDER = "recipes"
 ENDING = ".yaml"
+ADDED = ("chat", "vector")
+"""The roles of what is added, with a ratio."""
 LONGEST = 300
 """Characters of a cell."""
 
@@ -82,7 +84,7 @@ def entry_of(name: str, raw: Mapping[str, Any]) -> Entry:
     for model in models:
         parameters = _mapping(model.get("parameters"))
         roles.setdefault(str(parameters.get("role")), []).append(str(model.get("model", "?")))
-        if parameters.get("role") == "chat":
+        if parameters.get("role") in ADDED:
             ratios.append(in_words(parameters.get("ratio", shared)))
     measured = about.get("measured")
     return Entry(
@@ -90,7 +92,7 @@ def entry_of(name: str, raw: Mapping[str, Any]) -> Entry:
         title=_text(about.get("title")),
         language=_text(about.get("language")),
         base=_text(", ".join(roles["base"])),
-        chats=tuple(map(_text, roles["chat"])) or ("?",),
+        chats=tuple(_text(name) for role in ADDED for name in roles.get(role, ())) or ("?",),
         cp=_text(", ".join(roles["cp"])),
         ratio=", ".join(ratios) or "?",
         measured=_text(measured) if isinstance(measured, str) else None,

@@ -972,7 +972,6 @@ SHARED_RECIPES = {
     "breeze": {"padding-lost"},
     "chinese_llama2": {"pickled-weights"},
     "eeve_chat": set(),
-    "exaone_deep": set(),
     "ft_then_chat": set(),
     "gemma2_baku": set(),
     "llama2_ko": set(),

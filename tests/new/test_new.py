@@ -14,7 +14,7 @@ import yaml
 import zoo
 from catalogue import SECTIONS, opening_comment, schema
 from checking import checked, codes
-from conftest import Recipe
+from conftest import ROOT, Recipe
 from safetensors.torch import load_file
 from surveying import ready
 from torch import Tensor
@@ -71,13 +71,20 @@ def rows_by_token(survey: ReadySurvey, name: str, tensor: Tensor) -> Mapping[str
     return {token: tensor[row] for token, row in survey.tokens.items()}
 
 
-@pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
+FILES = [*zoo.MODEL_RECIPES, zoo.RECIPES / "world.yaml"]
+"""For the others, see `recipes/test_by_chatvec.py`."""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_its_merge_is_that_of_the_catalogues_recipe_or_better_with_the_reason_in_it(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = file.read_text(encoding="utf-8")
     catalogue = yaml.safe_load(text)
-    zoo.build(tmp_path, catalogue)
+    if file.stem == "world":
+        (tmp_path / "examples").symlink_to(ROOT / "examples")
+    else:
+        zoo.build(tmp_path, catalogue)
     monkeypatch.chdir(tmp_path)
 
     new = new_of(catalogue)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chatvec_method.cli.console import console, quiet_libraries, table
+from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
@@ -60,17 +61,18 @@ def new(
     Example: chatvec new --cp yanolja/EEVE-Korean-10.8B-v1.0 --chat
     upstage/SOLAR-10.7B-Instruct-v1.0 --ratio 0.7 -o eeve.yaml
     """
-    from mergekit.options import MergeOptions
-
-    from chatvec_method.cli.check_report import print_findings
-    from chatvec_method.new.build import SWAPPED, build_recipe
-    from chatvec_method.new.names import find_base
-
-    quiet_libraries()
     if ratios and schedule is not None:
         raise ChatVecError("--schedule is a ratio for every layer.", "Leave --ratio out.")
     if output is not None and output.exists():
         raise ChatVecError(f"{output} exists.", "Write another name, or remove it first.")
+    with loading("mergekit"):
+        from mergekit.options import MergeOptions
+
+        from chatvec_method.cli.check_report import print_findings
+        from chatvec_method.new.build import SWAPPED, build_recipe
+        from chatvec_method.new.names import find_base
+
+        quiet_libraries()
     if base is None:
         base = find_base(cp, chats, trust_remote_code)
         click.echo(f"base: {base}, from which the others descend, as they tell.", err=True)

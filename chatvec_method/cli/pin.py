@@ -6,12 +6,16 @@ from pathlib import Path
 
 import click
 
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", type=RECIPE)
 def pin(recipe: str) -> None:
     """Write into RECIPE which commits of its models it means: those that the hub has today.
 
@@ -20,14 +24,14 @@ def pin(recipe: str) -> None:
 
     Example: chatvec pin recipes/eeve_chat.yaml
     """
-    from chatvec_method.hub.commits import commits_today
-    from chatvec_method.hub.named import named_text
-    from chatvec_method.recipe.pins import pinned
-    from chatvec_method.recipe.text import parse_yaml
-
-    quiet_libraries()
     text, name = named_text(recipe)
-    commits, folders = commits_today(parse_yaml(text, name))
+    raw = parse_yaml(text, name)  # what is no YAML is told before anything heavy is loaded
+    with loading("mergekit"):
+        from chatvec_method.hub.commits import commits_today
+        from chatvec_method.recipe.pins import pinned
+
+        quiet_libraries()
+    commits, folders = commits_today(raw)
     changed = pinned(text, commits)
     for folder in folders:
         click.echo(f"{folder} is a folder here, and has no commit.", err=True)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.loading import loading
 
 if TYPE_CHECKING:
     from chatvec_method.sharing import Shared
 
 
 @click.command()
-@click.argument("what", metavar="OUT|RECIPE")
+@click.argument("what", type=RECIPE, metavar="OUT|RECIPE")
 @click.argument("name", metavar="OWNER/NAME")
 @click.option("--private", is_flag=True, help="Only you see it, where it is new.")
 @click.option("--dry-run", is_flag=True, help="Look at everything, and send nothing.")
@@ -32,10 +34,11 @@ def share(
 
     Example: chatvec share out/ me/EEVE-Korean-chat --private
     """
-    from chatvec_method.api import share as share_named
-    from chatvec_method.facts.cost import in_bytes
+    with loading("mergekit", quiet=as_json):
+        from chatvec_method.api import share as share_named
+        from chatvec_method.facts.cost import in_bytes
 
-    quiet_libraries()
+        quiet_libraries()
     shared = share_named(
         what, name, private=private, dry_run=dry_run, trust_remote_code=trust_remote_code
     )

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import DIFFERS, ChatVecError
 from chatvec_method.facts.cost import in_bytes
@@ -26,6 +27,7 @@ WRONG, UNTOLD = 1, 2
 @click.argument("out")
 @click.option(
     "--recipe",
+    type=RECIPE,
     help="The recipe that OUT was made from, if not the one in its mergekit_config.yml.",
 )
 @click.option("--deep", is_flag=True, help="Compute every element again, from the models.")

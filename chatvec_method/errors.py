@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import click
 
+from chatvec_method.plain_text import cut, plain
+
+LONGEST_REASON = 400
+
 
 class ChatVecError(click.ClickException):
     """One mistake in a recipe, a model or an option: what is wrong, and what to write instead.
@@ -18,10 +22,14 @@ class ChatVecError(click.ClickException):
     """
 
     def __init__(self, problem: str, fix: str, code: str = "recipe-refused") -> None:
-        super().__init__(f"{problem} {fix}")
-        self.problem = problem
-        self.fix = fix
+        self.problem = cut(problem)
+        self.fix = cut(fix)
+        super().__init__(f"{self.problem} {self.fix}")
         self.code = code
+
+    def format_message(self) -> str:
+        """Return what click prints, in which nothing acts on the terminal."""
+        return plain(super().format_message())
 
     def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
         # An exception is pickled with what it gave its parent, which here is one text, not three.
@@ -35,4 +43,4 @@ class ChatVecWarning(UserWarning):
 def first_line(error: BaseException) -> str:
     """Return what an exception says, in one line without a full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip().rstrip(".")
+    return cut(lines[0].strip().rstrip("."), LONGEST_REASON)

@@ -7,6 +7,7 @@ themselves, so a newer mergekit's keys are known too.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from mergekit.tokenizer.config import TokenEmbeddingConfig
 from pydantic import BaseModel, ValidationError
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.intake import read_bytes
+from chatvec_method.recipe.yaml_text import compose_yaml, load_yaml
 
 METHOD = "chat_vector"
 TASK_ARITHMETIC, LINEAR = SUMS = ("task_arithmetic", "linear")
@@ -85,7 +88,7 @@ def read_text(file: Path) -> str:
         ChatVecError: The file cannot be read.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return read_bytes(file).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ChatVecError(
@@ -100,7 +103,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         ChatVecError: It is not YAML, or its top level is not one of a recipe.
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -182,7 +185,7 @@ def place_of(path: KeyPath) -> str:
 
 def repeated_keys(recipe: Recipe) -> list[KeyPath]:
     """Return the keys that a recipe has twice in one place, of which YAML keeps the last."""
-    root = yaml.compose(recipe.text, yaml.SafeLoader) or yaml.MappingNode("", [])
+    root = compose_yaml(recipe.text) or yaml.MappingNode("", [])
     return [path for path in _repeated(root, (), set()) if path[0] != METADATA]
 
 
@@ -191,8 +194,8 @@ def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[KeyPat
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        yield from ((*path, key) for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        yield from ((*path, key) for key, count in keys.items() if count > 1)
         for key, value in node.value:
             yield from _repeated(value, (*path, str(key.value)), seen)
     elif isinstance(node, yaml.SequenceNode):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -27,6 +26,8 @@ from transformers import (
 )
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.rendering import TemplateError, render, warm_up
+from chatvec_method.stated import check_model
 from chatvec_method.talk.conversation import Conversation
 
 LONGEST_ANSWER = 2048
@@ -54,6 +55,7 @@ def load(
         ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
     """
     _check_folder(model)
+    warm_up()
     placement = _placement(device)
     tokenizer = _load_part(
         model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
@@ -94,6 +96,7 @@ def _check_folder(model: str) -> None:
             raise ChatVecError(
                 f"{model} is not a finished model: it has no {what}.", "Run the merge to its end."
             )
+    check_model(folder)
 
 
 def _placement(device: str) -> dict[str, str]:
@@ -252,13 +255,7 @@ class Speaker:
 
     def _encode(self, messages: list[dict[str, str]]) -> Tensor:
         try:
-            encoded: Any = self.tokenizer.apply_chat_template(
-                messages,
-                chat_template=self.template,
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            text = render(self.template, messages, self.tokenizer.special_tokens_map)
         except TemplateError as error:
             system = messages[0]["role"] == "system"
             raise ChatVecError(
@@ -268,6 +265,7 @@ class Speaker:
                 if system
                 else f"Run `chatvec finish {self.name}`, or look at its chat_template.jinja.",
             ) from error
+        encoded: Any = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")
         ids: Tensor = encoded["input_ids"]
         return ids
 

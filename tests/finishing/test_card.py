@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def named(tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch) -> Reci
     for name, path in names.items():
         (tmp_path / path).mkdir(parents=True)
         for file in (family / name).iterdir():
-            (tmp_path / path / file.name).symlink_to(file)
+            shutil.copy(file, tmp_path / path)
     monkeypatch.chdir(tmp_path)
     models: list[dict[str, Any]] = [
         {"model": path, "parameters": {"role": role}} for role, path in names.items()

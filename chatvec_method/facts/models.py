@@ -384,7 +384,9 @@ def _tensors(
         else:
             found = get_local_safetensors_metadata(folder)
         starts = _data_starts(folder, found) if folder else {}
-        problem = _missing_tensors(found) or (_damage(folder, found, starts) if folder else "")
+        problem = _missing_tensors(found) or (_cut_short(folder, found, starts) if folder else "")
+        if folder and not problem and (damage := _damage(folder, found)):
+            return None, False, damage
         headers = {
             name: TensorHeader(
                 dtype=SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8),
@@ -423,13 +425,18 @@ def _data_starts(folder: Path, found: SafetensorsRepoMetadata) -> dict[str, int]
     return starts
 
 
-def _damage(folder: Path, found: SafetensorsRepoMetadata, starts: Mapping[str, int]) -> str:
-    """Return what is wrong with a file, for us or for safetensors, which will open it."""
+def _cut_short(folder: Path, found: SafetensorsRepoMetadata, starts: Mapping[str, int]) -> str:
     for name, metadata in found.files_metadata.items():
         data = max((tensor.data_offsets[1] for tensor in metadata.tensors.values()), default=0)
         expected, size = starts[name] + data, (folder / name).stat().st_size
         if size < expected:
             return f"{name} has {size} bytes of the {expected} that its header announces"
+    return ""
+
+
+def _damage(folder: Path, found: SafetensorsRepoMetadata) -> str:
+    """Return what safetensors, which will open the files, says against one of them."""
+    for name in found.files_metadata:
         try:
             with safe_open(folder / name, framework="pt"):
                 pass

@@ -6,7 +6,6 @@ import io
 import json
 import resource
 import tempfile
-import time
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from chatvec_method.anatomy import examine
 from chatvec_method.checks.algebra import read_as_chat_vector
 from chatvec_method.checks.report import Report, Severity, check_survey
 from chatvec_method.cli.check_report import as_data, print_report
+from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.merging.merge import merge
@@ -58,6 +58,7 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
         seed: Of all of them.
     """
     name, random = f"{kind} {number}", Random(f"{seed} {kind} {number}")
+    quiet_libraries()
     begun = _processor_seconds()
     problem = ""
     try:
@@ -147,7 +148,6 @@ def _merged(recipe: Recipe, out: Path) -> str:
         _look_at(str(refusal.format_message()))
     if report.of(Severity.ERROR):
         return "errors"
-    time.sleep(0)
     try:
         merge(surveyed, out)
     except ChatVecError as refusal:

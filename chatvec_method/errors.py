@@ -22,14 +22,11 @@ class ChatVecError(click.ClickException):
     """
 
     def __init__(self, problem: str, fix: str, code: str = "recipe-refused") -> None:
-        self.problem = cut(problem)
-        self.fix = cut(fix)
+        # What it quotes may be from anybody.
+        self.problem = cut(plain(problem))
+        self.fix = cut(plain(fix))
         super().__init__(f"{self.problem} {self.fix}")
         self.code = code
-
-    def format_message(self) -> str:
-        """Return what click prints, in which nothing acts on the terminal."""
-        return plain(super().format_message())
 
     def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
         # An exception is pickled with what it gave its parent, which here is one text, not three.

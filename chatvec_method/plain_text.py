@@ -22,6 +22,15 @@ def plain(text: str) -> str:
     return ACTS.sub(lambda found: _spelt(found[0]), text.replace("\r\n", "\n"))
 
 
+def plain_json(text: str) -> str:
+    """Return JSON that says the same, in which nothing acts on a terminal.
+
+    Args:
+        text: JSON, in which such characters can only stand within strings.
+    """
+    return ACTS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def cut(text: str, most: int = LONGEST) -> str:
     """Return a text without its middle, where it is longer than anybody would read."""
     if len(text) <= most:

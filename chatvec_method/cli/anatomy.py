@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from chatvec_method.anatomy import Anatomy, examine, why_slow
 from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.progress import Progress, bars
@@ -75,7 +74,7 @@ def anatomy(
     if png is not None:
         _write_pictures(png, found)
     if as_json:
-        click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_data(found)))
     else:
         print_anatomy(console(), found)
 

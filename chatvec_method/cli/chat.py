@@ -11,6 +11,7 @@ import click
 
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import ChatVecError
+from chatvec_method.plain_text import plain
 
 if TYPE_CHECKING:
     from chatvec_method.talk.conversation import Conversation
@@ -130,7 +131,7 @@ def _answer(
         try:
             with contextlib.closing(iter(answer)) as pieces:
                 for piece in pieces:
-                    click.echo(piece, nl=False)
+                    click.echo(plain(piece), nl=False)
         except KeyboardInterrupt:
             if not _at_terminal():
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from chatvec_method.api import check as check_surveyed
 from chatvec_method.checks.algebra import read_as_chat_vector
 from chatvec_method.checks.report import Report, Severity
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.recipe.edits import edited
@@ -77,7 +76,7 @@ def _check(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
 
 def _print(report: Report, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(as_data(report), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_data(report)))
     else:
         print_report(console(), report)
 

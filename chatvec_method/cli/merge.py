@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
 from chatvec_method.checks.report import Report, Severity, check
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.facts.cost import in_bytes
 from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as merge_survey
@@ -97,4 +96,4 @@ def _print_json(report: Report, result: MergeResult | None) -> None:
         "removed_leftover": result.removed_leftover,
         "restored_old": result.restored_old,
     }
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json_text(data))

@@ -47,15 +47,15 @@ def _card(said: Mapping[Any, Any]) -> ModelCardData:
     for name in {*WORDS, *LISTS}:
         value = said.get(name)
         if isinstance(value, list) and name in LISTS:
-            kept[name] = [each for one in value[:MOST] for each in _words(one)] or None
+            kept[name] = [each for one in value[:MOST] for each in _words(one, name)] or None
         elif value is not None:
-            kept[name] = next(_words(value), None)
+            kept[name] = next(_words(value, name), None)
     return ModelCardData(**kept)
 
 
-def _words(value: Any) -> Iterator[Any]:
-    """Yield a word as it stands; of Norwegian's `no`, YAML makes False."""
-    if value is False:
+def _words(value: Any, name: str) -> Iterator[Any]:
+    """Yield a word as it stands; of the language `no`, Norwegian, YAML makes False."""
+    if value is False and name == "language":
         yield value
     elif isinstance(value, str) and value.strip():
         yield value.strip()[:LONGEST]

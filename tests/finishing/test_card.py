@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from huggingface_hub import ModelCard
 from mergekit.options import MergeOptions
 from surveying import ready as surveyed
 
-from chatvec_method.facts.survey import survey
+from chatvec_method.facts.survey import ReadySurvey, survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.pictures.ratios import ratio_picture
 from chatvec_method.recipe.file import read_recipe
@@ -24,7 +25,18 @@ DAY = "2025-01-31"
 
 
 def card_of(recipe: Recipe | str) -> ModelCard:
-    return ModelCard(model_card(surveyed(recipe), "my-model", DAY))
+    return ModelCard(model_card(as_of_hub(surveyed(recipe)), "my-model", DAY))
+
+
+def as_of_hub(survey: ReadySurvey) -> ReadySurvey:
+    """Return a survey as it is where models with names of the hub have come from there."""
+    models = {
+        reference: model
+        if Path(reference.model.path).is_absolute()
+        else replace(model, commit="0" * 40)
+        for reference, model in survey.models.items()
+    }
+    return replace(survey, models=models)
 
 
 def picture_of(recipe: Recipe) -> bytes:

@@ -31,7 +31,6 @@ LARGEST_OF_TOKENS_BYTES = 1 << 27
 """The largest tokenizers that people use have 40 MB."""
 TEMPLATES = ("chat_templates", "additional_chat_templates")
 """Folders in a model's folder from which transformers reads as well."""
-CODE = "unsafe-file"
 
 
 def read_bytes(file: Path, most: int = LARGEST_BYTES) -> bytes:
@@ -154,7 +153,7 @@ def check_inside(file: Path, folder: Path) -> None:
             f"{file} is a link to {target}, outside of the model's folder, and what it leads to is "
             "not the model's.",
             "Put a copy of that file in its place if it belongs there.",
-            code=CODE,
+            code="unsafe-file",
         )
 
 
@@ -181,7 +180,7 @@ def _check_kind(file: Path, mode: int) -> None:
         raise ChatVecError(
             f"{file} is {kinds.get(stat.S_IFMT(mode), 'something else')}, and no file.",
             "Put the file in its place, or remove it.",
-            code=CODE,
+            code="unsafe-file",
         )
 
 
@@ -189,5 +188,5 @@ def _too_large(file: Path | str, most: int) -> ChatVecError:
     return ChatVecError(
         f"{file} is larger than {most >> 20} MB, and no file of its kind is.",
         "Download or save the model again.",
-        code=CODE,
+        code="unsafe-file",
     )

@@ -31,7 +31,6 @@ MOST_COUNTED = 1_000_000
 COUNTS_LAYERS = re.compile(r"(num|n)_.*layers?|n_layers?|.*depths?|(num|n)_.*(blocks|stages)")
 COUNTS = re.compile(r"(num|n)_.+")
 LARGEST_NUMBER = 1 << 63
-CODE = "config-unreadable"
 
 
 def _as_file_name(name: str) -> str:
@@ -178,7 +177,7 @@ def check_form(name: str, said: Any, place: object) -> None:
         raise ChatVecError(
             f"{name} of {place}: `{where:.100}` is {_shown(deepest['input'])}, which it cannot be.",
             "Download or save the model again.",
-            code=CODE,
+            code="config-unreadable",
         ) from error
     if name == "config.json":
         for key, number in _numbers(said):
@@ -227,5 +226,5 @@ def _check_number(key: str, number: int, place: object) -> None:
             f"config.json of {place}: `{key:.100}` is {str(number)[:40]}, and {most} is the most "
             "that it can be.",
             "Download or save the model again.",
-            code=CODE,
+            code="config-unreadable",
         )

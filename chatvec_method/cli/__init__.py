@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import importlib
 from types import ModuleType
+from typing import Any
 
 import click
 
 import chatvec_method
+from chatvec_method.cli.last_resort import in_one_line
 
 COMMANDS = {
     "demo": "See it done in seconds: three tiny models, the stock merge, and one that chats.",
@@ -39,6 +41,11 @@ class Commands(click.Group):
             return None
         command: click.Command = getattr(_imported(cmd_name), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what nobody has foreseen ends it in one line."""
+        with in_one_line():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Say what the commands are for without importing them."""

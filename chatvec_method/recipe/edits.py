@@ -21,6 +21,9 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.file import KeyPath
 from chatvec_method.recipe.yaml_text import load_yaml
 
+MOST_READ = 300_000
+"""Characters, those of the text counted for each change: some seconds."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -43,6 +46,11 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     Raises:
         ChatVecError: The text is written in a way that cannot be changed without damage.
     """
+    if len(edits) * len(text) > MOST_READ:
+        raise ChatVecError(
+            f"{len(edits)} changes to a text of {len(text)} characters are too many to make.",
+            "Mend the lines that the findings name by hand.",
+        )
     expected = load_yaml(text)
     for edit in edits:
         expected = _changed(expected, edit)

@@ -80,26 +80,31 @@ def recipe(folder: Path, random: Random) -> dict[str, Any]:
             {"model": chat, "parameters": {"role": "chat", "ratio": random.choice([1.0, 0.5, 0])}},
             {"model": cp, "parameters": {"role": "cp"}},
         ],
+        "tokenizer": {"source": random.choice([cp, cp, cp, "union"])},
     }
-    match random.randrange(5):
+    match random.randrange(8):
         case 0:
-            data["tokenizer"] = {"source": cp}
+            data["tokenizer"]["pad_to_multiple_of"] = random.choice([8, -7, 64])
         case 1:
-            data["tokenizer"] = {"source": "union"}
-        case 2:
-            data["tokenizer"] = {"source": cp, "pad_to_multiple_of": random.choice([8, -7, 64])}
-        case 3:
             data["out_dtype"] = random.choice(["float16", "float32"])
+        case 2:
+            del data["tokenizer"]
     return data
 
 
 def _file(folder: Path, random: Random) -> Path:
-    return random.choice(sorted(file for file in folder.iterdir() if file.is_file()))
+    files = (file for file in folder.iterdir() if file.is_file() and _is_small(file))
+    return random.choice(sorted(files))
+
+
+def _is_small(file: Path) -> bool:
+    return file.stat().st_size < 1 << 24
 
 
 def _json(folder: Path, random: Random) -> str:
     """Change what a JSON file says."""
-    there = [name for name in JSON if (folder / name).is_file()]
+    files = (folder / name for name in JSON)
+    there = [file.name for file in files if file.is_file() and _is_small(file)]
     name = random.choice(there or ["config.json"])
     file = folder / name
     try:
@@ -308,7 +313,7 @@ def _read(file: Path) -> tuple[dict[str, Any], bytes]:
     """Return a safetensors file's header and data; those of the world where it is none any more."""
     for each in (file, WORLD / "cp" / TENSORS):
         try:
-            content = each.read_bytes() if each.is_file() and each.stat().st_size < 1 << 24 else b""
+            content = each.read_bytes() if each.is_file() and _is_small(each) else b""
             length = int.from_bytes(content[:8], "little")
             header = json.loads(content[8 : 8 + length])
             if all("data_offsets" in e for n, e in header.items() if n != "__metadata__"):

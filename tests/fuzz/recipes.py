@@ -52,7 +52,12 @@ def recipes() -> list[dict[str, Any]]:
     """Return recipes that are right, each with something that others have not."""
     roles = [(BASE, {"role": "base"}), (CHAT, {"role": "chat", "ratio": 0.5}), (CP, {"role": "cp"})]
     models = [{"model": model, "parameters": own} for model, own in roles]
-    plain: dict[str, Any] = {"merge_method": "chat_vector", "base_model": CP, "models": models}
+    plain: dict[str, Any] = {
+        "merge_method": "chat_vector",
+        "base_model": CP,
+        "models": models,
+        "tokenizer": {"source": CP},
+    }
     filters = [
         {"filter": "embed_tokens", "value": 0.5},
         {"filter": "mlp", "value": [1.0, 0.5, 0.2]},
@@ -62,7 +67,7 @@ def recipes() -> list[dict[str, Any]]:
     sources = [{"model": model, "layer_range": [0, 2], "parameters": own} for model, own in without]
     return [
         plain,
-        {**plain, "tokenizer": {"source": CP}, "out_dtype": "float16"},
+        {**plain, "tokenizer": {"source": CP, "pad_to_multiple_of": 64}, "out_dtype": "float16"},
         {**plain, "tokenizer": {"source": "union"}, "chat_template": "auto", "dtype": "float32"},
         {
             **plain,
@@ -75,6 +80,7 @@ def recipes() -> list[dict[str, Any]]:
             "merge_method": "chat_vector",
             "base_model": CP,
             "slices": [{"sources": sources}],
+            "tokenizer_source": CP,
             "parameters": {"ratio": [1.0, 0.5]},
         },
         {
@@ -94,7 +100,7 @@ def recipe(random: Random) -> str:
     for _ in range(random.choice([0, 1, 1, 1, 2, 3, 5])):
         data = changed(data, random, POOL)
     text = _written(data, random)
-    if random.random() < 0.5:
+    if random.random() < 0.3:
         for _ in range(random.choice([1, 1, 2, 5])):
             text = _changed_text(text, random)
     return text

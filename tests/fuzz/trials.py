@@ -59,7 +59,7 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
     """
     name, random = f"{kind} {number}", Random(f"{seed} {kind} {number}")
     quiet_libraries()
-    begun = _processor_seconds()
+    begun, before = _processor_seconds(), _most_bytes()
     problem = ""
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -69,10 +69,10 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
     except Exception:
         ended, problem = "stopped", traceback.format_exc()
     seconds = _processor_seconds() - begun
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = _most_bytes()
     if seconds > MOST_SECONDS:
         problem += f" {seconds:.1f} seconds"
-    if most > MOST_BYTES:
+    if most > MOST_BYTES and most > before:
         problem += f" {most / 1e9:.1f} GB"
     return Outcome(name, ended, seconds, most, problem)
 
@@ -88,6 +88,10 @@ def _processor_seconds() -> float:
     return float(
         sum(t.user + t.system for t in times) + times[0].children_user + times[0].children_system
     )
+
+
+def _most_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _recipe(random: Random) -> str:

@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any
 
 import psutil
+from jinja2 import TemplateSyntaxError
 
 SECONDS = 0.8
 """Processor time that a template may take; a usual one takes a thousandth of that."""
@@ -234,6 +235,8 @@ def _rendered(
         text: str = function([messages], chat_template=template, **settings)[0][0]
     except MemoryError:
         return "", _too_much_memory()
+    except TemplateSyntaxError as error:
+        return "", f"line {error.lineno}: {error.message or 'it is no Jinja'}"
     except Exception as error:  # a template is a program
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return "", lines[0].strip().rstrip(".") or type(error).__name__

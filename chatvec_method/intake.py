@@ -77,7 +77,9 @@ def json_of(content: bytes | str, name: object) -> Any:
             json.dumps(said, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise ChatVecError(
-            f"{name} is no JSON ({first_line(error)}).", "Download or save the model again."
+            f"{name} is no JSON ({first_line(error)}).",
+            "Download or save the model again.",
+            code="config-unreadable",
         ) from error
     return said
 

@@ -8,7 +8,7 @@ is checked here is what they, and we, do that with; the rest of the files is lef
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -83,11 +83,11 @@ class _Config(_Said):
 
 
 class _GenerationConfig(_Said):
-    bos_token_id: TokenIds = None
-    eos_token_id: TokenIds = None
-    max_length: StrictInt | None = None
-    max_new_tokens: StrictInt | None = None
-    pad_token_id: TokenIds = None
+    bos_token_id: StrictInt | list[Any] | None = None
+    eos_token_id: StrictInt | list[Any] | None = None
+    max_length: float | None = None
+    max_new_tokens: float | None = None
+    pad_token_id: StrictInt | list[Any] | None = None
 
 
 class _TokenizerConfig(_Said):
@@ -118,6 +118,8 @@ FORMS: dict[str, Any] = {
     "special_tokens_map.json": dict[str, Token | list[Token]],
     "added_tokens.json": dict[str, StrictInt],
     "chat_template.json": _ChatTemplate,
+}
+INDEX_FORMS: dict[str, Any] = {
     "model.safetensors.index.json": _Index,
     "pytorch_model.bin.index.json": _Index,
 }
@@ -131,16 +133,21 @@ def check_model(folder: Path) -> None:
         OSError: The folder cannot be read.
     """
     check_folder(folder)
+    check_forms(_reader(folder), folder)
 
-    def read(name: str) -> bytes | None:
-        file = folder / name
-        return read_bytes(file) if file.is_file() else None
 
-    check_forms(read, folder)
+def check_indexes(folder: Path) -> None:
+    """Check that the indexes of a model's weights name files of its folder, and no others.
+
+    Raises:
+        ChatVecError: Names the file, and what is wrong with it.
+        OSError: The folder cannot be read.
+    """
+    _check(INDEX_FORMS, _reader(folder), folder)
 
 
 def check_forms(read: Callable[[str], bytes | None], place: object) -> None:
-    """Check the forms of a model's small files.
+    """Check the forms of a model's small files, but for indexes.
 
     Args:
         read: Gives a file's content, None where there is none.
@@ -149,25 +156,38 @@ def check_forms(read: Callable[[str], bytes | None], place: object) -> None:
     Raises:
         ChatVecError: Names the file, and what is wrong with it.
     """
-    for name in FORMS:
+    _check(FORMS, read, place)
+
+
+def _reader(folder: Path) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        file = folder / name
+        return read_bytes(file) if file.is_file() else None
+
+    return read
+
+
+def _check(forms: Mapping[str, Any], read: Callable[[str], bytes | None], place: object) -> None:
+    for name in forms:
         content = read(name)
         if content is not None:
-            check_form(name, json_of(content, f"{name} of {place}"), place)
+            file = place / name if isinstance(place, Path) else f"{name} of {place}"
+            check_form(name, json_of(content, file), place)
 
 
 def check_form(name: str, said: Any, place: object) -> None:
     """Check what a file says against its form.
 
     Args:
-        name: One of FORMS; of any other file, everything will do.
+        name: One of FORMS or INDEX_FORMS.
         said: Its content.
         place: The model's name, for messages.
 
     Raises:
         ChatVecError: Names the place in the file.
     """
-    if name not in FORMS:
-        return
+    if name == "generation_config.json" and not isinstance(said, dict):
+        return  # of no use to anybody, and nobody takes it for more
     try:
         _form(name).validate_python(said)
     except ValidationError as error:
@@ -186,7 +206,7 @@ def check_form(name: str, said: Any, place: object) -> None:
 
 @cache
 def _form(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(FORMS[name])
+    return TypeAdapter({**FORMS, **INDEX_FORMS}[name])
 
 
 def _keys(said: Any, location: tuple[str | int, ...]) -> Iterator[str | int]:

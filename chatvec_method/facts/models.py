@@ -45,7 +45,7 @@ from chatvec_method.facts.cards import as_used, card_in
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
 from chatvec_method.intake import check_folder
-from chatvec_method.stated import check_forms, check_model
+from chatvec_method.stated import check_forms, check_indexes, check_model
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -74,7 +74,6 @@ LORA_DTYPE = "float32"
 HUB_SECONDS = 5
 """So long the hub may take to answer the first question about a model."""
 UNREACHABLE = "hub-unreachable"
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -282,7 +281,7 @@ def _checked_files(path: ModelPath, folder: Path | None, info: ModelInfo | None)
         return SmallFiles.in_folder(path, folder)
     assert info is not None
     files = SmallFiles.on_hub(path, info)
-    check_forms(lambda name: None if name in INDEX_FILES else files.bytes(name), path)
+    check_forms(files.bytes, path)
     return files
 
 
@@ -382,6 +381,7 @@ def _tensors(
         if folder is None:
             found = HfApi().get_safetensors_metadata(path.path, revision=path.revision)
         else:
+            check_indexes(folder)
             found = get_local_safetensors_metadata(folder)
         starts = _data_starts(folder, found) if folder else {}
         problem = _missing_tensors(found) or (_cut_short(folder, found, starts) if folder else "")
@@ -399,6 +399,8 @@ def _tensors(
         }
     except NotASafetensorsRepoError:
         return _pickled_tensors(folder)
+    except ChatVecError as error:
+        return None, False, error.problem.removesuffix(".")
     except Exception as error:  # a damaged header or index fails in many ways
         if folder is None and not isinstance(error, (ValueError, SafetensorsParsingError)):
             raise

@@ -27,7 +27,7 @@ from transformers import (
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.rendering import TemplateError, render, warm_up
-from chatvec_method.stated import check_model
+from chatvec_method.stated import check_indexes, check_model
 from chatvec_method.talk.conversation import Conversation
 
 LONGEST_ANSWER = 2048
@@ -97,6 +97,7 @@ def _check_folder(model: str) -> None:
                 f"{model} is not a finished model: it has no {what}.", "Run the merge to its end."
             )
     check_model(folder)
+    check_indexes(folder)
 
 
 def _placement(device: str) -> dict[str, str]:
@@ -150,7 +151,8 @@ def _stop_tokens(
     own = model.generation_config.eos_token_id
     if own is None:
         own = tokenizer.eos_token_id
-    stops = own if isinstance(own, list) else [own] if own is not None else []
+    listed = own if isinstance(own, list) else [own]
+    stops = [number for number in listed if isinstance(number, int)]
     if like is not None:
         vocabulary = tokenizer.get_vocab()
         names = like.tokenizer.convert_ids_to_tokens(list(like.stop_tokens))

@@ -14,8 +14,6 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import constants
-
 from chatvec_method.errors import ChatVecError, first_line
 
 HUB_CACHE = ("snapshots", "blobs")
@@ -147,6 +145,8 @@ def check_inside(file: Path, folder: Path) -> None:
     homes = [home]
     if home.parent.name == HUB_CACHE[0]:
         homes.append(home.parent.parent / HUB_CACHE[1])
+    from huggingface_hub import constants  # which takes a while, and recipes are read at once
+
     inside = any(target.is_relative_to(each) for each in homes)
     # Earlier versions of the hub's library made folders of links into its cache.
     cache = Path(constants.HF_HUB_CACHE).resolve()

@@ -114,7 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
                     "sha": self.hub.commit(repo),
                     "gated": "manual" if repo in self.hub.gated else False,
                     "private": False,
-                    "siblings": [{"rfilename": p.name} for p in sorted(folder.iterdir())],
+                    "siblings": [
+                        {"rfilename": p.name, "size": p.stat().st_size}
+                        for p in sorted(folder.iterdir())
+                        if p.is_file()
+                    ],
                     "cardData": {"license": "apache-2.0", "language": ["ko"]},
                 }
             )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+DIFFERS = "output-differs"
+"""The code of an error that says that an output is not what it should be."""
+
 
 class ChatVecError(click.ClickException):
     """One mistake in a recipe, a model or an option: what is wrong, and what to write instead.

@@ -10,17 +10,19 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from mergekit.common import ModelReference
 from mergekit.io import TensorWriter
 from mergekit.options import MergeOptions
 from torch import Tensor
 
+from chatvec_method import hashes
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.output import in_stock_order
 from chatvec_method.facts.plan import PlannedTensor
@@ -37,8 +39,6 @@ from chatvec_method.workers import Workers, workers
 
 MERGEKIT_VERSION = "0.1.5"
 """As mergekit's writer has it in every index."""
-PART = 1 << 21
-"""Elements that are computed, and then written, in one go."""
 
 
 def stream_weights(
@@ -46,7 +46,7 @@ def stream_weights(
     folder: Path,
     reader: Reader,
     on_bytes: Callable[[int], None] = lambda _: None,
-) -> None:
+) -> dict[str, str]:
     """Write the output's weights and their index into a folder, as mergekit's writer would.
 
     What is written has no NaN or infinite elements.
@@ -57,16 +57,18 @@ def stream_weights(
         reader: Of the models' files.
         on_bytes: Is told how many more bytes have been written.
 
+    Returns:
+        The hash of each tensor as it was in memory.
+
     Raises:
         ChatVecError: A model's weights are at fault.
         OSError: The folder cannot be written to, or the disk is full.
     """
     tensors = in_stock_order(survey.plan)
     matching = matching_of(survey)
-    merges = _merges(survey, tensors, reader, matching)
+    merges = merges_of(survey, tensors, reader, matching, _devices(survey.options))
     if not survey.options.safe_serialization:
-        _write_pickles(merges, survey, folder, on_bytes)
-        return
+        return _write_pickles(merges, survey, folder, on_bytes)
     headers = {tensor.name: survey.headers[tensor.name] for tensor in tensors}
     layout = lay_out(headers, survey.options.out_shard_size, MERGEKIT_VERSION)
     with (
@@ -78,6 +80,7 @@ def stream_weights(
             reading(merge.name)
             parts.put(merge)
             on_bytes(headers[merge.name].bytes)
+    return parts.hashes()
 
 
 def matching_of(survey: ReadySurvey) -> Matching | None:
@@ -88,7 +91,12 @@ def matching_of(survey: ReadySurvey) -> Matching | None:
     return Matching(survey.vocabulary, order)
 
 
-class _Merge:
+def part_length(dtype: torch.dtype) -> int:
+    """Return how many elements are computed, and written or compared, in one go: a block's."""
+    return hashes.BLOCK // dtype.itemsize
+
+
+class Merge:
     """The merge of one tensor, of which any range of elements can be asked for."""
 
     def __init__(
@@ -100,10 +108,15 @@ class _Merge:
         self.device = device
         self._inputs = inputs
         self._roles = tensor.roles
+        self.cp = tensor.roles.cp
         self._ratios = {
             chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
         }
         self._subtracted = inputs.subtracted
+
+    def inputs(self, elements: slice) -> dict[ModelReference, Tensor]:
+        """Return some elements of each model that the sum needs."""
+        return {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
 
     def part(self, elements: slice, out: Tensor) -> Tensor:
         """Return some elements; those of cp itself are not copied into `out`.
@@ -111,11 +124,10 @@ class _Merge:
         Raises:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
-        parts = {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
         roles = self._roles
         merge = TensorMerge(
             self.name,
-            parts,
+            self.inputs(elements),
             roles.cp,
             roles.base,
             self._ratios,
@@ -126,17 +138,30 @@ class _Merge:
         return merge.into(out)
 
 
-def _merges(
+def merges_of(
     survey: ReadySurvey,
-    tensors: list[PlannedTensor],
+    tensors: Iterable[PlannedTensor],
     reader: Reader,
     matching: Matching | None,
-) -> Iterator[_Merge]:
-    devices = itertools.cycle(_devices(survey.options))
+    devices: Iterable[torch.device],
+) -> Iterator[Merge]:
+    """Yield the merge of each tensor, of which nothing is read yet.
+
+    Args:
+        survey: Of the recipe, with all models' files here.
+        tensors: Which ones.
+        reader: Of the models' files.
+        matching: How rows are matched by token; None where they go by their number.
+        devices: Where sums are formed, in turn.
+
+    Raises:
+        ChatVecError: A model's weights are at fault.
+    """
+    turns = itertools.cycle(devices)
     for tensor in tensors:
         _check_dtypes(tensor)
         inputs = Inputs(survey, reader, matching, tensor)
-        yield _Merge(tensor, inputs, survey.headers[tensor.name].dtype, next(devices))
+        yield Merge(tensor, inputs, survey.headers[tensor.name].dtype, next(turns))
 
 
 def _devices(options: MergeOptions) -> list[torch.device]:
@@ -163,12 +188,13 @@ def _check_dtypes(tensor: PlannedTensor) -> None:
 
 
 def _write_pickles(
-    merges: Iterator[_Merge],
+    merges: Iterator[Merge],
     survey: ReadySurvey,
     folder: Path,
     on_bytes: Callable[[int], None],
-) -> None:
+) -> dict[str, str]:
     """Write the weights as `.bin` files, by mergekit's own writer, which collects whole shards."""
+    written = {}
     writer = TensorWriter(
         str(folder), max_shard_size=survey.options.out_shard_size, safe_serialization=False
     )
@@ -177,14 +203,16 @@ def _write_pickles(
             out = torch.empty(merge.shape, dtype=merge.dtype)
             flat = out.view(-1)
 
-            def compute(elements: slice, merge: _Merge = merge, flat: Tensor = flat) -> None:
+            def compute(elements: slice, merge: Merge = merge, flat: Tensor = flat) -> None:
                 part = flat[elements].to(merge.device)
                 flat[elements] = merge.part(elements, part).cpu()
 
             at_work.for_ranges(flat.numel(), compute)
+            written[merge.name] = hashes.hash_of(flat.view(torch.uint8).numpy().data)
             writer.save_tensor(merge.name, out)
             on_bytes(out.nbytes)
     writer.finalize()
+    return written
 
 
 class _Parts:
@@ -193,10 +221,11 @@ class _Parts:
     def __init__(self, writer: ShardWriter, workers: Workers) -> None:
         self._writer = writer
         self._workers = workers
+        self._digests: dict[str, dict[int, bytes]] = {}
         self._under_way: deque[Future[None]] = deque()
         self._buffers = threading.local()
 
-    def put(self, merge: _Merge) -> None:
+    def put(self, merge: Merge) -> None:
         """Have a tensor computed and written; its last parts may still be under way.
 
         Raises:
@@ -204,9 +233,11 @@ class _Parts:
             OSError: A part could not be written.
         """
         size = merge.shape.numel()
-        for start in range(0, size, PART):
+        length = part_length(merge.dtype)
+        self._digests[merge.name] = {}
+        for start in range(0, size, length):
             self.wait(2 * self._workers.count)
-            part = slice(start, min(start + PART, size))
+            part = slice(start, min(start + length, size))
             self._under_way.append(self._workers.pool.submit(self._write, merge, part))
 
     def wait(self, parts: int = 0) -> None:
@@ -214,16 +245,27 @@ class _Parts:
         while len(self._under_way) > parts:
             self._under_way.popleft().result()
 
-    def _write(self, merge: _Merge, part: slice) -> None:
+    def hashes(self) -> dict[str, str]:
+        """Return the hash of each tensor, once all of them are written."""
+        return {
+            name: hashes.joined(digests[start] for start in sorted(digests))
+            for name, digests in self._digests.items()
+        }
+
+    def _write(self, merge: Merge, part: slice) -> None:
         elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
+        elements = elements.cpu().contiguous()
+        digest = hashes.digest(elements.view(torch.uint8).numpy().data)
+        self._digests[merge.name][part.start] = digest  # each part's own place
         self._writer.write_elements(merge.name, part.start, elements)
 
-    def _buffer(self, merge: _Merge) -> Tensor:
+    def _buffer(self, merge: Merge) -> Tensor:
         """Return this thread's own."""
         kept: dict[Any, Tensor] = self._buffers.__dict__
         key = (merge.dtype, merge.device)
         if key not in kept:
-            kept[key] = torch.empty(PART, dtype=merge.dtype, device=merge.device)
+            length = part_length(merge.dtype)
+            kept[key] = torch.empty(length, dtype=merge.dtype, device=merge.device)
         return kept[key]
 
 

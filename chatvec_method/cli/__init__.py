@@ -14,6 +14,7 @@ import click
 
 import chatvec_method
 from chatvec_method.cli.exits import told
+from chatvec_method.cli.last_resort import in_one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -75,7 +76,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors are told as the table of exit codes and `--json` have them."""
-        with told(ctx.obj):
+        with told(ctx.obj), in_one_line():
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

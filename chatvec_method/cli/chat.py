@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,17 +13,18 @@ from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
+    from chatvec_method.cli.live_chat import Side
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import Speaker
 
 
 @click.command()
-@click.argument("out")
+@click.argument("out", metavar="OUT|RECIPE")
 @click.option(
     "--compare",
-    metavar="CP_MODEL",
+    metavar="MODEL|RATIO",
     help="Put every message to this model too, and show its answer above OUT's. If it has no chat "
-    "template, OUT's is used.",
+    "template, OUT's is used. With a RECIPE also a ratio, as in 0.3: the same merge at that ratio.",
 )
 @click.option("--ask", metavar="TEXT", help="Ask this, print the answer and exit.")
 @click.option("--system", metavar="TEXT", help="The system message.")
@@ -51,36 +52,50 @@ def chat(
     device: str,
     trust_remote_code: bool,
 ) -> None:
-    """Talk to the model OUT: a folder, or a name on the hub.
+    """Talk to the model OUT: a folder, or a name on the hub; or to the merge of a RECIPE.
 
     Answers come as OUT's own chat template, stop tokens and sampling settings have them. /help
     lists what can be said besides messages. In a pipe, every line is a message.
 
+    Of a RECIPE nothing is written to disk: its merge is in memory, and /ratio 0.7, /ratio mlp 0.5
+    or /schedule linear:1:0.3 set it to another ratio at once. /save OUT writes it.
+
     Example: chatvec chat out/ --compare examples/world/models/cp
     """
+    from chatvec_method.cli.live_chat import at_ratio, is_ratio, is_recipe, live_side
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import load
 
     quiet_libraries()
-    merged = load(out, device=device, trust_remote_code=trust_remote_code)
-    speakers = [merged]
-    if compare is not None:
+    live = live_side(out, device, trust_remote_code, _note) if is_recipe(out) else None
+    merged = live.speaker if live else load(out, device=device, trust_remote_code=trust_remote_code)
+    speakers: list[Speaker | Side] = [live or merged]
+    if compare is not None and live is not None and is_ratio(compare):
+        speakers.insert(0, at_ratio(live, compare))
+    elif compare is not None:
         cp = load(compare, device=device, like=merged, trust_remote_code=trust_remote_code)
-        speakers = [cp, merged]
+        speakers.insert(0, cp)
     conversation = Conversation(system)
     _check_system(speakers, conversation)
     if ask is not None:
         _answer(speakers, [conversation] * len(speakers), ask, max_new_tokens)
     else:
-        _converse(speakers, conversation, max_new_tokens)
+        _converse(speakers, conversation, max_new_tokens, live)
 
 
-def _converse(speakers: list[Speaker], start: Conversation, max_new_tokens: int | None) -> None:
+def _converse(
+    speakers: Sequence[Speaker | Side],
+    start: Conversation,
+    max_new_tokens: int | None,
+    live: Side | None,
+) -> None:
     """Answer line after line, until there are no more or /quit is said."""
     conversations = [start] * len(speakers)  # each speaker remembers its own answers
     for line in _lines():
         try:
-            if line.startswith("/"):
+            if live is not None and (said := live.obey(line)) is not None:
+                _note(said)
+            elif line.startswith("/"):
                 obeyed = [conversation.obey(line) for conversation in conversations]
                 if obeyed[0].over:
                     return
@@ -112,7 +127,7 @@ def _lines() -> Iterator[str]:
 
 
 def _answer(
-    speakers: list[Speaker],
+    speakers: Sequence[Speaker | Side],
     conversations: list[Conversation],
     request: str,
     max_new_tokens: int | None,
@@ -146,7 +161,7 @@ def _answer(
     return after
 
 
-def _check_system(speakers: list[Speaker], conversation: Conversation) -> None:
+def _check_system(speakers: Sequence[Speaker | Side], conversation: Conversation) -> None:
     """Let a system message that a template refuses be refused at once."""
     for speaker in speakers:
         speaker.prompt(conversation, "?")

@@ -110,18 +110,22 @@ class LiveMerge:
         """
         return Speaker.of(self.model, self.tokenizer, name=self._survey.recipe.name)
 
-    def set(self, ratio: AnyRatio) -> None:
+    def set(self, ratio: AnyRatio | Recipe) -> None:
         """Make the model the merge at another ratio.
 
         Args:
             ratio: A number; what mergekit reads behind `ratio:`, a list of numbers over the layers
                 or of filters with their values; a shape as `chatvec schedule` takes it
-                (`linear:1:0.3`), or a `Schedule`; or a dict with one of these for each chat model.
+                (`linear:1:0.3`), or a `Schedule`; a dict with one of these for each chat model, or
+                for some of them; or a recipe that differs in nothing but its ratios.
 
         Raises:
             ChatVecError: It is no ratio, or a sum does not fit the dtype. The model is as before.
         """
         with self.lock:
+            if isinstance(ratio, Recipe):
+                self._become(Reworded(ratio))
+                return
             # In the text of the first recipe all is as it was written; but one for some chat models
             # leaves those of the others as they are now.
             before = self.recipe if isinstance(ratio, Mapping) else self._first

@@ -13,6 +13,7 @@ from pathlib import Path
 from mergekit.common import ModelReference
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.survey import survey as survey_recipe
@@ -80,6 +81,7 @@ class LiveMerge:
         self._first = survey.recipe
         self._reworded = Reworded(survey.recipe)
         self._written: dict[str, Ratios] = {}
+        self._memory = self._addresses()
         self._write(survey)
 
     def __repr__(self) -> str:
@@ -120,7 +122,8 @@ class LiveMerge:
                 for some of them; or a recipe that differs in nothing but its ratios.
 
         Raises:
-            ChatVecError: It is no ratio, or a sum does not fit the dtype. The model is as before.
+            ChatVecError: It is no ratio, a sum does not fit the dtype, or somebody has moved the
+                model. It is as before.
         """
         with self.lock:
             if isinstance(ratio, Recipe):
@@ -171,7 +174,16 @@ class LiveMerge:
         self._write(replace(self._survey, plan=plan))
         self._reworded = reworded
 
+    def _addresses(self) -> dict[str, int]:
+        return {name: tensor.data_ptr() for name, tensor in self.model.state_dict().items()}
+
     def _write(self, survey: ReadySurvey) -> None:
+        if self._addresses() != self._memory:
+            raise ChatVecError(
+                "the live model has been moved or cast, so that its parameters are no longer where "
+                "they are set.",
+                "Load it with another `device`, or change a copy: `copy.deepcopy(live.model)`.",
+            )
         before = self._survey
         changed = self._changed(survey)
         try:

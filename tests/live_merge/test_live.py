@@ -362,6 +362,13 @@ def test_a_device_that_is_not_there_is_told(recipe: Recipe) -> None:
         LiveMerge(ready(recipe), "cuda:7")
 
 
+def test_a_model_that_was_cast_is_not_set_without_a_word(recipe: Recipe) -> None:
+    live = live_merge(recipe)
+    live.model.float()
+    with pytest.raises(ChatVecError, match="moved or cast"):
+        live.set(0.5)
+
+
 def test_no_files_are_left_when_nobody_holds_it(recipe: Recipe) -> None:
     live = live_merge(recipe)
     folder = Path(live.tokenizer.name_or_path)

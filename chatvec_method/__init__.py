@@ -5,8 +5,9 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `load` and
-`live`, which docs/python.md shows in use, and the types that they take and return.
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
+`schedule`, `load` and `live`, which docs/python.md shows in use, and the types that they take and
+return.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chatvec_method.api import (
         check,
         examine,
+        extract_vector,
         finish,
         live,
         load,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,12 +59,14 @@ __all__ = [
     "ReadySurvey",
     "Recipe",
     "Report",
+    "Sampling",
     "Severity",
     "Speaker",
     "Survey",
     "Verification",
     "check",
     "examine",
+    "extract_vector",
     "finish",
     "live",
     "load",
@@ -85,6 +89,7 @@ _HOMES = {
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",
     "Report": "checks.report",
+    "Sampling": "talk.speaker",
     "Severity": "checks.findings",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.recipe.file import Recipe
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Answer, Prompt, Speaker
+    from chatvec_method.talk.speaker import Answer, Prompt, Sampling, Speaker
 
 SUFFIXES = (".yaml", ".yml")
 COMMANDS = """\
@@ -51,10 +51,10 @@ class Side:
         """Write a request in the model's format; see `Speaker.prompt`."""
         return self.speaker.prompt(conversation, request, max_new_tokens)
 
-    def answer(self, prompt: Prompt) -> Answer:
+    def answer(self, prompt: Prompt, sampling: Sampling) -> Answer:
         """Return the answer to a prompt, at this side's ratio."""
         self.live.set(self.recipe)
-        return self.speaker.answer(prompt)
+        return self.speaker.answer(prompt, sampling)
 
     def obey(self, line: str) -> str | None:
         """Do what a line that begins with / says; return what to tell, None for another command.

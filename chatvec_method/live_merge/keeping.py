@@ -47,7 +47,8 @@ class Keeper:
         self._devices = devices
         self._matching: Matching | None = matching_of(survey)
         self._reader = Reader(survey.plan.checkpoints, lazy_unpickle=survey.options.lazy_unpickle)
-        self._kept: dict[tuple[str, ModelReference], Tensor] = {}
+        self._kept: dict[str, dict[ModelReference, Tensor]] = {}
+        self._subtracted: dict[str, dict[ModelReference, ModelReference]] = {}
         self._mapped: dict[tuple[str, tuple[ModelReference, ...]], Inputs] = {}
 
     def elements(self, survey: ReadySurvey, tensor: PlannedTensor) -> Elements:
@@ -59,13 +60,18 @@ class Keeper:
         """
         if self.keep == "mapped":
             return self._in_files(survey, tensor)
-        if any((tensor.name, model) not in self._kept for model in tensor.readers):
+        kept = self._kept.setdefault(tensor.name, {})
+        subtracted = self._subtracted.setdefault(tensor.name, {})
+        if any(model not in kept for model in tensor.readers):
             inputs = Inputs(survey, self._reader, self._matching, tensor)
-            whole = inputs.part(slice(0, inputs.shape.numel()))
-            for model, elements in whole.items():
-                self._kept.setdefault((tensor.name, model), self._moved(tensor.name, elements))
+            for model, elements in inputs.part(slice(0, inputs.shape.numel())).items():
+                if model not in kept:
+                    kept[model] = self._moved(tensor.name, elements)
+            subtracted |= inputs.subtracted
         shape = torch.Size(survey.headers[tensor.name].shape)
-        return Kept(shape, {model: self._kept[tensor.name, model] for model in tensor.readers})
+        bases = {model: subtracted[model] for model in tensor.readers if model in subtracted}
+        needed = (*tensor.readers, *bases.values())
+        return Kept(shape, {model: kept[model] for model in needed}, bases)
 
     def _in_files(self, survey: ReadySurvey, tensor: PlannedTensor) -> Inputs:
         """Return a tensor's elements as they are mapped; what is computed of files is not kept."""
@@ -87,8 +93,14 @@ class Keeper:
 class Kept:
     """A tensor's elements that are in memory."""
 
-    def __init__(self, shape: torch.Size, models: Mapping[ModelReference, Tensor]) -> None:
+    def __init__(
+        self,
+        shape: torch.Size,
+        models: Mapping[ModelReference, Tensor],
+        subtracted: Mapping[ModelReference, ModelReference],
+    ) -> None:
         self.shape = shape
+        self.subtracted = subtracted
         self._models = models
 
     def part(self, elements: slice) -> dict[ModelReference, Tensor]:

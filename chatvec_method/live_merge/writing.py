@@ -42,7 +42,7 @@ def write_places(survey: ReadySurvey, places: Sequence[Place], keeper: Keeper) -
             if _accelerates(place.device) and keeper.keep != "device":
                 whole = elements.part(slice(0, elements.shape.numel()))
                 sent = {m: t.to(place.device, non_blocking=True) for m, t in whole.items()}
-                elements = Kept(elements.shape, sent)
+                elements = Kept(elements.shape, sent, elements.subtracted)
             dtype = survey.headers[tensor.name].dtype
             every.append(Sum(tensor, elements, dtype, place.device))
         return every

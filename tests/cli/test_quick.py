@@ -104,4 +104,4 @@ print(repr(said), repr(terminal.getvalue().removeprefix(said)))
         text=True,
         env={"TERM": "xterm", "PYTHONPATH": str(ROOT)},
     )
-    assert ran.stdout.strip() == r"'Loading mergekit …' '\r\x1b[K'"
+    assert ran.stdout.strip() == r"'Loading mergekit ...' '\r\x1b[K'"

@@ -5,7 +5,8 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule` and `load`,
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
+`schedule` and `load`,
 which docs/python.md shows in use, and the types that they take and return.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chatvec_method.api import (
         check,
         examine,
+        extract_vector,
         finish,
         load,
         merge,
@@ -61,6 +63,7 @@ __all__ = [
     "Verification",
     "check",
     "examine",
+    "extract_vector",
     "finish",
     "load",
     "merge",

@@ -173,11 +173,11 @@ def _metadata(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> ModelCa
 def _in_roles(plan: MergePlan) -> list[tuple[str, ModelReference]]:
     """Return the models with their roles, cp first: it is what the output mostly is."""
     several = len(plan.roles.chats) > 1
-    chats = [
-        (f"chat {number}" if several else "chat", chat)
-        for number, chat in enumerate(plan.roles.chats, 1)
-    ]
-    return [("cp", plan.roles.cp), *chats, ("base", plan.roles.base)]
+    chats = []
+    for number, chat in enumerate(plan.roles.chats, 1):
+        role = plan.roles.role_of(chat)
+        chats.append((f"{role} {number}" if several else role, chat))
+    return [("cp", plan.roles.cp), *chats, *(("base", base) for base in plan.roles.bases)]
 
 
 def _hub_names(plan: MergePlan) -> list[str]:
@@ -206,6 +206,11 @@ def _linked(model: ModelReference) -> str:
 def _summary(plan: MergePlan) -> str:
     chats = " and ".join(_linked(chat) for chat in plan.roles.chats)
     vector = "chat vectors" if len(plan.roles.chats) > 1 else "chat vector"
+    if plan.roles.base is None:
+        return (
+            f"{_linked(plan.roles.cp)} with the {vector} {chats}: what instruction tuning changed "
+            "in the model from which it descends."
+        )
     return (
         f"{_linked(plan.roles.cp)} with the {vector} of {chats}: what instruction tuning changed "
         f"in comparison with {_linked(plan.roles.base)}, from which all of them descend."

@@ -14,6 +14,7 @@ from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.plain_text import plain
 from chatvec_method.talk.folder import check_folder
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _answer(
         try:
             with contextlib.closing(iter(answer)) as pieces:
                 for piece in pieces:
-                    click.echo(piece, nl=False)
+                    click.echo(plain(piece), nl=False)
         except KeyboardInterrupt:
             if not _at_terminal():
                 raise

@@ -7,6 +7,8 @@ import click
 from chatvec_method.plain_text import cut, plain
 
 LONGEST_REASON = 400
+DIFFERS = "output-differs"
+"""The code of an error that says that an output is not what it should be."""
 
 
 class ChatVecError(click.ClickException):

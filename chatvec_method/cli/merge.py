@@ -105,8 +105,8 @@ def _print_result(result: MergeResult) -> None:
     if result.removed_leftover:
         click.echo("Removed what a merge that was killed had left behind.")
     click.echo(
-        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite; "
-        f"{found.elements} elements recomputed, {found.off_by_one} off by one rounding step."
+        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite, "
+        "every byte read back as it was written."
     )
     click.echo(f"Talk to it with: chatvec chat {result.out}")
 

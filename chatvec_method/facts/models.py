@@ -244,6 +244,15 @@ def with_local_files(model: Model, folder: Path) -> Model:
     )
 
 
+def tensors_in(folder: Path) -> tuple[dict[str, TensorHeader], str]:
+    """Return the headers of the tensors in a folder, and what is wrong with its files if anything.
+
+    Nothing else in the folder is looked at.
+    """
+    tensors, _, problem = _tensors(ModelReference(model=ModelPath(path=str(folder))), folder)
+    return tensors or {}, problem
+
+
 def _folder(reference: ModelReference) -> Path | None:
     """Return where a model lies; None if it is not a folder here, and may be on the hub."""
     path = Path(reference.model.path)

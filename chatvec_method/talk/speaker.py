@@ -60,7 +60,7 @@ def load(
         check_model(folder)
         check_indexes(folder)
     warm_up()
-    placement = _placement(device)
+    placed = placement(device)
     tokenizer = _load_part(
         model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
     )
@@ -71,7 +71,7 @@ def load(
         dtype="auto",
         output_loading_info=True,
         trust_remote_code=trust_remote_code,
-        **placement,
+        **placed,
     )
     if missing := sorted(report["missing_keys"]):
         raise ChatVecError(
@@ -81,7 +81,7 @@ def load(
     return Speaker.of(weights, tokenizer, name=model, template=template, like=like)
 
 
-def _placement(device: str) -> dict[str, str]:
+def placement(device: str) -> dict[str, str]:
     """Return where the weights go, in the words of `from_pretrained`."""
     if device == "auto":  # with a device map, the largest models are spread over all there is
         return {"device_map": "auto"} if torch.accelerator.is_available() else {}

@@ -238,7 +238,7 @@ def verify(
     with _shown(on_progress, surveyed) as show:
         return verify_output(
             Path(out),
-            fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of))),
+            fetched(surveyed.ready(), show),
             rows_per_tensor=rows_per_tensor,
             seed=seed,
             on_bytes=lambda done, total: show(Progress("verify", done, total)),
@@ -268,11 +268,7 @@ def examine(
 
     surveyed = survey(recipe, **options)
     with _shown(on_progress, surveyed, transient=True) as show:
-        return anatomy.examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        return anatomy.examine(surveyed, rank=rank, on_progress=show)
 
 
 @overload

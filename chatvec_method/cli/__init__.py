@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import importlib
 from types import ModuleType
+from typing import Any
 
 import click
 
 import chatvec_method
+from chatvec_method.cli.streams import own_streams
 
 COMMANDS = {
     "demo": "See it done in seconds: three tiny models, the stock merge, and one that chats.",
@@ -28,6 +30,11 @@ COMMANDS = {
 
 class Commands(click.Group):
     """A group that imports a command's module when the command is called."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command, with output and input as `streams` has them."""
+        with own_streams():
+            return super().main(*args, **settings)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""

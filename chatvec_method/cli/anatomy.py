@@ -13,9 +13,9 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 from chatvec_method.anatomy import Anatomy, examine, why_slow
 from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.looking_up import looked_up
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.survey import survey
-from chatvec_method.progress import Progress, bars
+from chatvec_method.progress import bars
 from chatvec_method.recipe.file import read_recipe
 
 
@@ -61,15 +61,11 @@ def anatomy(
     """
     quiet_libraries()
     merge_options.apply_global_options()
-    surveyed = survey(read_recipe(recipe), merge_options)
+    surveyed = looked_up(read_recipe(recipe), merge_options)
     if not merge_options.quiet and (reason := why_slow(merge_options.device)):
         click.echo(reason, err=True)
     with bars(quiet=merge_options.quiet, transient=True) as show:
-        found = examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        found = examine(surveyed, rank=rank, on_progress=show)
     if table is not None:
         _write_csv(table, found)
     if png is not None:

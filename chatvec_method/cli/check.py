@@ -15,8 +15,8 @@ from chatvec_method.checks.algebra import read_as_chat_vector
 from chatvec_method.checks.report import Report, Severity
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.looking_up import looked_up
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.survey import survey
 from chatvec_method.recipe.edits import edited
 from chatvec_method.recipe.file import Recipe, parse_recipe, read_text
 
@@ -68,7 +68,7 @@ def check(
 
 
 def _check(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
-    return check_surveyed(survey(recipe, options), deep=deep)
+    return check_surveyed(looked_up(recipe, options), deep=deep)
 
 
 def _print(report: Report, as_json: bool) -> None:

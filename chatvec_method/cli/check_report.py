@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mergekit.common import ModelReference
-from rich.padding import Padding
 from rich.text import Text
 
 from chatvec_method.checks.report import Finding, Report, Severity
-from chatvec_method.cli.console import table
+from chatvec_method.cli.layout import figures, prose, records
 from chatvec_method.facts.cost import Cost, in_bytes
 from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, layer_runs, ratio_table
@@ -26,23 +25,21 @@ STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVIC
 def print_report(console: Console, report: Report) -> None:
     """Print what a merge will do and what is wrong with it."""
     survey = report.survey
-    console.print(_models_table(report))
+    _print_models(console, report)
     if survey.plan is not None:
         console.print()
-        console.print(_cost_line(report.cost))
+        prose(console, _cost_line(report.cost))
         for chat in survey.plan.roles.chats:
-            for ratios in _ratios_tables(survey.plan, chat):
-                console.print()
-                console.print(ratios)
+            _print_ratios(console, survey.plan, chat)
     if survey.format is not None:
         console.print()
         for line in _format_lines(survey):
-            console.print(line)
+            console.print(line, soft_wrap=True)
     if report.differences:
         console.print()
         rows = [(d.what, d.stock, d.chatvec) for d in report.differences]
         header = ("", "stock mergekit-yaml", "chatvec merge")
-        console.print(table("What comes out", header, rows))
+        records(console, "What comes out", header, rows)
     console.print()
     print_findings(console, report.findings, report.accepted)
 
@@ -59,11 +56,12 @@ def print_findings(
         console.print(
             Text.assemble(
                 (finding.severity.value, style), f" {finding.code}  ", (finding.place, "bold")
-            )
+            ),
+            soft_wrap=True,
         )
-        for text in (Text(finding.message), Text(finding.fix, style="green")):
-            console.print(Padding(text, (0, 0, 0, 2), expand=False))
-    console.print(summary(findings, accepted))
+        prose(console, finding.message, indent=2)
+        prose(console, finding.fix, indent=2, style="green")
+    prose(console, summary(findings, accepted))
 
 
 def summary(findings: Sequence[Finding], accepted: Sequence[Finding] = ()) -> str:
@@ -120,7 +118,7 @@ def ratio_rows(
         yield f"layer {first}" if first == last else f"layers {first} to {last}", ratios
 
 
-def _models_table(report: Report) -> Any:
+def _print_models(console: Console, report: Report) -> None:
     rows = []
     for model in report.survey.models.values():
         data = _model_data(report, model)
@@ -139,9 +137,8 @@ def _models_table(report: Report) -> Any:
             )
         )
     header = ["role", "model", "architecture", "layers", "dtype", "rows", "tokens", "size"]
-    return table(
-        report.survey.recipe.name, [*header, "template", "licence"], rows, right=(3, 5, 6, 7)
-    )
+    header += ["template", "licence"]
+    records(console, report.survey.recipe.name, header, rows, right=(3, 5, 6, 7), heads=2)
 
 
 def _model_data(report: Report, model: Model) -> dict[str, Any]:
@@ -190,22 +187,27 @@ def _cost_line(cost: Cost) -> str:
     )
 
 
-def _ratios_tables(plan: MergePlan, chat: ModelReference) -> Iterator[Any]:
-    """Yield a table for the language model, and one for each part that sees or hears."""
-    yield _ratios_table(f"Ratio of {chat}", plan.language_model, chat)
+def _print_ratios(console: Console, plan: MergePlan, chat: ModelReference) -> None:
+    """Print a table for the language model, and one for each part that sees or hears."""
+    parts = {f"Ratio of {chat}": plan.language_model}
     for module, tensors in plan.other_parts.items():
         merged = [tensor for tensor in tensors if not tensor.has_no_vector]
         if merged:
-            yield _ratios_table(f"Ratio of {chat} in {module}", merged, chat)
+            parts[f"Ratio of {chat} in {module}"] = merged
+    for title, tensors in parts.items():
+        console.print()
+        _print_part(console, title, tensors, chat)
 
 
-def _ratios_table(title: str, tensors: Sequence[PlannedTensor], chat: ModelReference) -> Any:
+def _print_part(
+    console: Console, title: str, tensors: Sequence[PlannedTensor], chat: ModelReference
+) -> None:
     kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in tensors)]
     rows = [
         (name, *(" and ".join(f"{ratio:g}" for ratio in ratios.get(kind, [])) for kind in kinds))
         for name, ratios in ratio_rows(tensors, chat)
     ]
-    return table(title, ["", *kinds], rows, right=range(1, len(kinds) + 1))
+    figures(console, title, ["", *kinds], rows)
 
 
 def _format_lines(survey: Survey) -> Iterator[Text]:

@@ -13,8 +13,8 @@ from mergekit.options import MergeOptions
 from chatvec_method.checks.readiness import readiness_findings
 from chatvec_method.cli.check_report import print_findings
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.looking_up import looked_up
 from chatvec_method.facts.cost import in_bytes
-from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.files import Content, FileChange
 from chatvec_method.finishing.finish import finish as finish_output
 from chatvec_method.finishing.output import recipe_of
@@ -53,7 +53,7 @@ def finish(
     """
     quiet_libraries()
     options = MergeOptions(trust_remote_code=trust_remote_code)
-    found = survey(read_recipe(recipe) if recipe else recipe_of(out), options)
+    found = looked_up(read_recipe(recipe) if recipe else recipe_of(out), options)
     changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps([_as_data(change) for change in changes], indent=2))

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.checks.report import Report, Severity, check
+from chatvec_method.checks.report import Report, Severity, check_survey
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.looking_up import looked_up
 from chatvec_method.facts.cost import in_bytes
 from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as merge_survey
@@ -50,7 +51,7 @@ def merge(
     quiet_libraries()
     merge_options.apply_global_options()
     check_out(out, overwrite=overwrite)
-    report = check(read_recipe(recipe), merge_options, out)
+    report = check_survey(looked_up(read_recipe(recipe), merge_options), out)
     if dry_run and not as_json:
         print_report(console(), report)
     elif not as_json:

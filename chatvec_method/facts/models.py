@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
+from chatvec_method.quiet import quiet
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -172,7 +173,9 @@ def config_value(config: PretrainedConfig, name: str) -> Any:
 
 
 def look_up_all(
-    references: Iterable[ModelReference], trust_remote_code: bool = False
+    references: Iterable[ModelReference],
+    trust_remote_code: bool = False,
+    on_model: Callable[[ModelReference], None] = lambda _: None,
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
     """Return what is known of each model, and for the others why nothing is.
 
@@ -181,6 +184,7 @@ def look_up_all(
     models: dict[ModelReference, Model] = {}
     problems: list[ChatVecError] = []
     for reference in references:
+        on_model(reference)
         silent = any(problem.code == UNREACHABLE for problem in problems)
         try:
             if silent and _folder(reference) is None:
@@ -203,7 +207,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     """
     path = reference.model
     folder = _folder(reference)
-    with _problems_as_errors(reference):
+    with _problems_as_errors(reference), quiet():
         info = _ask_hub(path) if folder is None else None
         small_files = _small_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)

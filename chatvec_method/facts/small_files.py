@@ -12,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from mergekit.common import ModelPath
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.quiet import quiet
 
 HUB_CACHE = ("snapshots", "blobs")
 """The folders of huggingface_hub's cache: in the first, every file is a link into the second."""
@@ -50,7 +51,8 @@ class SmallFiles:
             return self.folder / name
         revision = self.commit or self.path.revision
         try:
-            return Path(hf_hub_download(self.path.path, name, revision=revision))
+            with quiet():
+                return Path(hf_hub_download(self.path.path, name, revision=revision))
         except EntryNotFoundError:
             return None
 

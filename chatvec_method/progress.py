@@ -1,4 +1,4 @@
-"""How far a piece of work is, and what shows it: bars on a terminal and in a notebook, else lines."""
+"""How far some work is, and what shows it: bars on a terminal or in a notebook, else lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The libraries' own progress bars and log lines kept back, where we say the same in our own words."""
+"""The libraries' own bars and log lines kept back, where we say the same in our own words."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from chatvec_method.anatomy import Anatomy, Pair, Sums, suggested_schedule, summary
+from chatvec_method.anatomy.tokens import TokenMove
 from chatvec_method.cli.layout import figures, prose, records, verbatim
 from chatvec_method.method.settings import dtype_name
 
@@ -53,7 +54,7 @@ def print_anatomy(console: Console, anatomy: Anatomy) -> None:
         header = ["token", "row", "by chat", "by cp", ""]
         rows = [
             (
-                "" if move.token is None else repr(move.token),
+                _token(move),
                 str(move.row),
                 f"{move.by_chat:.3f}",
                 f"{move.by_cp:.3f}",
@@ -135,6 +136,12 @@ def _print_figures(console: Console, anatomy: Anatomy, pair: Pair) -> None:
         for name, sums in places.items()
     ]
     figures(console, "", ["", *columns], rows, ends=(0, len(anatomy.by_kind(pair))))
+
+
+def _token(move: TokenMove) -> str:
+    if move.text is not None:
+        return repr(move.text)
+    return "" if move.token is None else "part of a character"
 
 
 def _title(anatomy: Anatomy, pair: Pair) -> str:

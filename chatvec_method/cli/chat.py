@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.streams import lines_read
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _converse(speakers: list[Speaker], start: Conversation, max_new_tokens: int 
 def _lines() -> Iterator[str]:
     """Yield what is said: what a person types, or the lines of a pipe."""
     if not _at_terminal():
-        yield from sys.stdin
+        yield from lines_read()
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (gives input() editing and a history)

@@ -16,6 +16,7 @@ from chatvec_method.checks.report import Report, Severity
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.cli.looking_up import looked_up
+from chatvec_method.cli.written_recipe import deliver, recipe_options
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.edits import edited
 from chatvec_method.recipe.file import Recipe, parse_recipe, read_text
@@ -29,11 +30,19 @@ ROUNDS = 10
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Read all weights too: NaN, unrelated or equal models.")
 @click.option("--strict", is_flag=True, help="Exit with 1 where there are warnings.")
-@click.option("--fix", is_flag=True, help="Print the recipe with what can be mended mended.")
+@click.option("--fix", is_flag=True, help="Make the recipe with what can be mended mended.")
+@recipe_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @add_merge_options
 def check(
-    recipe: Path, deep: bool, strict: bool, fix: bool, as_json: bool, merge_options: MergeOptions
+    recipe: Path,
+    deep: bool,
+    strict: bool,
+    fix: bool,
+    output: Path | None,
+    as_diff: bool,
+    as_json: bool,
+    merge_options: MergeOptions,
 ) -> None:
     """Tell what the merge of RECIPE will do and what is wrong with it.
 
@@ -47,12 +56,17 @@ def check(
     """
     if fix and as_json:
         raise click.UsageError("--fix prints a recipe and --json a report: write one of them.")
+    if not fix and (output is not None or as_diff):
+        raise click.UsageError("-o and --diff are for the recipe that --fix makes: add --fix.")
     quiet_libraries()
     try:
         trust = merge_options.trust_remote_code
         read, offer = read_as_chat_vector(read_text(recipe), str(recipe), trust)
         if fix:
-            report = _print_mended(read, merge_options, deep)
+            mended, report = _mended(read, merge_options, deep)
+            deliver(read, mended.text, output, as_diff=as_diff)
+            errors = console(stderr=True)
+            print_findings(errors, report.findings, report.accepted, mended.text)
         else:
             report = _check(read, merge_options, deep)
             if offer is not None:
@@ -78,8 +92,8 @@ def _print(report: Report, as_json: bool) -> None:
         print_report(console(), report)
 
 
-def _print_mended(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
-    """Print the mended recipe, and on the side what is left to say of it."""
+def _mended(recipe: Recipe, options: MergeOptions, deep: bool) -> tuple[Recipe, Report]:
+    """Return the mended recipe, with what is left to say of it."""
     report = _check(recipe, options, deep)
     for _ in range(ROUNDS):
         if not report.edits:
@@ -91,6 +105,4 @@ def _print_mended(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
             break
         recipe = parse_recipe(text, recipe.name)
         report = _check(recipe, options, deep)
-    click.echo(recipe.text, nl=False)
-    print_findings(console(stderr=True), report.findings, report.accepted)
-    return report
+    return recipe, report

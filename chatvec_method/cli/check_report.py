@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,15 @@ from mergekit.common import ModelReference
 from rich.text import Text
 
 from chatvec_method.checks.report import Finding, Report, Severity
+from chatvec_method.checks.stock import TOLD_BY_DIFFERENCES
 from chatvec_method.cli.layout import figures, prose, records
+from chatvec_method.facts.chat_format import ChatFormat
 from chatvec_method.facts.cost import Cost, in_bytes
 from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import dtype_name
+from chatvec_method.recipe.lines import line_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,32 +37,53 @@ def print_report(console: Console, report: Report) -> None:
             _print_ratios(console, survey.plan, chat)
     if survey.format is not None:
         console.print()
-        for line in _format_lines(survey):
-            console.print(line, soft_wrap=True)
+        for name, value in _format_facts(survey.format).items():
+            prose(console, f"{name}: {value}", lead=f"{name}:")
     if report.differences:
         console.print()
         rows = [(d.what, d.stock, d.chatvec) for d in report.differences]
         header = ("", "stock mergekit-yaml", "chatvec merge")
-        records(console, "What comes out", header, rows)
+        records(console, "What comes out", header, rows, in_lines=True)
+    if any(finding.code in TOLD_BY_DIFFERENCES for finding in report.findings):
+        prose(console, "`chatvec finish OUT` gives stock mergekit's output the first three, too.")
     console.print()
-    print_findings(console, report.findings, report.accepted)
+    findings = [f for f in report.findings if f.code not in TOLD_BY_DIFFERENCES]
+    print_findings(console, findings, report.accepted, survey.recipe.text)
+    if report.edits:
+        recipe = shlex.quote(survey.recipe.name)
+        prose(console, f"`chatvec check {recipe} --fix -o {recipe}` mends {_mended(report)}.")
+
+
+def _mended(report: Report) -> str:
+    """Return the kinds of findings that `--fix` mends."""
+    worth_it = (f for f in report.findings if f.edits and f.severity is not Severity.ADVICE)
+    return ", ".join(dict.fromkeys(finding.code for finding in worth_it))
 
 
 def print_findings(
-    console: Console, findings: Sequence[Finding], accepted: Sequence[Finding] = ()
+    console: Console,
+    findings: Sequence[Finding],
+    accepted: Sequence[Finding] = (),
+    recipe: str = "",
 ) -> None:
     """Print findings, the worst last, where the eye is, and how many there are.
 
     Of those that the recipe accepts, only their kinds are told.
+
+    Args:
+        console: Where to.
+        findings: The findings, the worst first.
+        accepted: Those that the recipe says it knows.
+        recipe: Its text, for the lines in which what is wrong stands.
     """
     for finding in reversed(findings):
         style = STYLES[finding.severity]
-        console.print(
-            Text.assemble(
-                (finding.severity.value, style), f" {finding.code}  ", (finding.place, "bold")
-            ),
-            soft_wrap=True,
-        )
+        head = Text.assemble((finding.severity.value, style), f" {finding.code}")
+        place = Text(f"  {finding.place}", "bold")
+        if line := line_of(recipe, finding.place):
+            place.append(f", line {line}", "not bold")
+        fits = head.cell_len + place.cell_len <= console.width
+        console.print(head + place if fits else Text("\n").join([head, place]), soft_wrap=True)
         prose(console, finding.message, indent=2)
         prose(console, finding.fix, indent=2, style="green")
     prose(console, summary(findings, accepted))
@@ -189,14 +214,13 @@ def _cost_line(cost: Cost) -> str:
 
 def _print_ratios(console: Console, plan: MergePlan, chat: ModelReference) -> None:
     """Print a table for the language model, and one for each part that sees or hears."""
-    parts = {f"Ratio of {chat}": plan.language_model}
+    parts: dict[str, Sequence[PlannedTensor]] = {f"Ratio of {chat}": plan.language_model}
     for module, tensors in plan.other_parts.items():
-        merged = [tensor for tensor in tensors if not tensor.has_no_vector]
-        if merged:
+        if merged := [tensor for tensor in tensors if not tensor.has_no_vector]:
             parts[f"Ratio of {chat} in {module}"] = merged
-    for title, tensors in parts.items():
+    for title, part in parts.items():
         console.print()
-        _print_part(console, title, tensors, chat)
+        _print_part(console, title, part, chat)
 
 
 def _print_part(
@@ -210,20 +234,15 @@ def _print_part(
     figures(console, title, ["", *kinds], rows)
 
 
-def _format_lines(survey: Survey) -> Iterator[Text]:
-    chat_format = survey.format
-    if chat_format is None:
-        return
+def _format_facts(chat_format: ChatFormat) -> dict[str, str]:
     template = chat_format.template.origin if chat_format.template else "none"
-    facts = {
+    return {
         "Chat template": template,
         "Its special tokens": ", ".join(chat_format.markers) or "none",
         "Ends a turn": chat_format.end_of_turn or "unknown",
         "Stops at": ", ".join(f"{s.token} ({s.id}, {s.origin})" for s in chat_format.stops)
         or "nothing",
     }
-    for name, value in facts.items():
-        yield Text.assemble((f"{name}: ", "bold"), value)
 
 
 def _format_data(survey: Survey) -> dict[str, Any] | None:

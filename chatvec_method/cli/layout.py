@@ -1,13 +1,13 @@
-"""What fits a terminal: tables that become several or blocks, and text that breaks between words.
+"""What fits a terminal: tables that become several or blocks, text that breaks between words.
 
-What somebody may copy, code in backticks, YAML and commands, has no line breaks of ours in it: where
-it is wider than the terminal, that breaks the line, and copies it whole.
+What somebody may copy, code in backticks, YAML and commands, has no line breaks of ours in it:
+where it is wider than the terminal, that breaks the line, and copies it whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -24,12 +24,23 @@ UNIT = re.compile(r"(?:`[^`]+`|[^\s`]|`)+")
 """A word, with the code in it."""
 
 
-def prose(screen: Console, text: str, *, indent: int = 0, style: str = "") -> None:
-    """Print sentences, broken between words but not within code; lines of the text stay lines."""
+def prose(screen: Console, text: str, *, indent: int = 0, style: str = "", lead: str = "") -> None:
+    """Print sentences, broken between words but not within code; lines of the text stay lines.
+
+    Args:
+        screen: Where to.
+        text: The sentences.
+        indent: So many spaces are before every line.
+        style: Of all of it.
+        lead: What the text begins with, which is printed in bold.
+    """
     for line in text.split("\n"):
         whole = screen.width >= PIPE_WIDTH
         for part in [line] if whole else _broken(line, screen.width - indent):
-            screen.print(Text(" " * indent) + Text(part, style), soft_wrap=True)
+            bold = lead if part.startswith(lead) else ""
+            rest = part.removeprefix(bold)
+            screen.print(Text.assemble(" " * indent, (bold, "bold"), (rest, style)), soft_wrap=True)
+            lead = ""
 
 
 def verbatim(screen: Console, text: str, style: str = "") -> None:
@@ -73,6 +84,7 @@ def records(
     rows: Sequence[Sequence[str]],
     right: Sequence[int] = (),
     heads: int = 1,
+    in_lines: bool = False,
 ) -> None:
     """Print things with what is known of each: a table, or where that is too wide a block each.
 
@@ -83,6 +95,7 @@ def records(
         rows: The things.
         right: Which columns are numbers.
         heads: How many columns at the beginning say which thing it is.
+        in_lines: Whether each fact in a block has a line of its own.
     """
     widths = _widths(header, rows, screen.width)
     if widths is not None:
@@ -93,9 +106,12 @@ def records(
     for row in rows:
         verbatim(screen, "  ".join(cell for cell in row[:heads] if cell), "bold")
         known = zip(header[heads:], row[heads:], strict=True)
-        facts = [Text.assemble((f"{name} ", "dim"), value) for name, value in known]
-        for line in _lines_of(facts, screen.width - 2):
-            screen.print(Text("  ") + line, soft_wrap=True)
+        if in_lines:
+            facts = [f"{name}: {value}" for name, value in known]
+        else:
+            facts = _joined([f"{name} {value}".strip() for name, value in known if value], screen)
+        for fact in facts:
+            prose(screen, fact, indent=2)
 
 
 def _broken(line: str, width: int) -> Iterator[str]:
@@ -114,17 +130,15 @@ def _broken(line: str, width: int) -> Iterator[str]:
     yield part
 
 
-def _lines_of(facts: Iterable[Text], width: int) -> Iterator[Text]:
-    """Yield facts with commas between them, as many on a line as fit."""
-    line = Text()
+def _joined(facts: Sequence[str], screen: Console) -> list[str]:
+    """Return facts with commas between them, as many on a line as fit."""
+    lines: list[str] = []
     for fact in facts:
-        longer = Text.assemble(line, ", ", fact) if line else fact
-        if line and longer.cell_len > width:
-            yield Text.assemble(line, ",")
-            longer = fact
-        line = longer
-    if line:
-        yield line
+        if lines and cell_len(f"{lines[-1]}, {fact},") <= screen.width - 2:
+            lines[-1] += f", {fact}"
+        else:
+            lines.append(fact)
+    return [f"{line}," for line in lines[:-1]] + lines[-1:]
 
 
 def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int] | None:
@@ -143,6 +157,10 @@ def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
         neediest = max(range(len(given)), key=lambda i: most[i] / max(given[i], 1))
         given[neediest] += 1
     return given
+
+
+def _longest_word(cell: str) -> int:
+    return max(map(cell_len, cell.split()), default=0)
 
 
 def _groups(

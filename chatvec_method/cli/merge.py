@@ -12,6 +12,7 @@ from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 from chatvec_method.checks.report import Report, Severity, check_survey
 from chatvec_method.cli.check_report import as_data, print_findings, print_report
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.layout import prose
 from chatvec_method.cli.looking_up import looked_up
 from chatvec_method.facts.cost import in_bytes
 from chatvec_method.merging.merge import MergeResult
@@ -57,7 +58,8 @@ def merge(
     elif not as_json:
         worth_saying = [f for f in report.findings if f.severity is not Severity.ADVICE]
         if worth_saying:
-            print_findings(console(stderr=True), worth_saying, report.accepted)
+            text = report.survey.recipe.text
+            print_findings(console(stderr=True), worth_saying, report.accepted, text)
     if report.of(Severity.ERROR):
         if as_json:
             _print_json(report, None)
@@ -76,16 +78,17 @@ def merge(
 
 
 def _print_result(result: MergeResult) -> None:
-    found = result.verification
+    found, screen = result.verification, console()
     if result.restored_old:
-        click.echo("A merge that was killed had moved the old model aside; it was put back first.")
+        prose(screen, "The old model, which a merge that was killed had moved aside, was put back.")
     if result.removed_leftover:
-        click.echo("Removed what a merge that was killed had left behind.")
-    click.echo(
+        prose(screen, "Removed what a merge that was killed had left behind.")
+    prose(
+        screen,
         f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite; "
-        f"{found.elements} elements recomputed, {found.off_by_one} off by one rounding step."
+        f"{found.elements} elements recomputed, {found.off_by_one} off by one rounding step.",
     )
-    click.echo(f"Talk to it with: chatvec chat {result.out}")
+    prose(screen, f"Talk to it with: `chatvec chat {result.out}`")
 
 
 def _print_json(report: Report, result: MergeResult | None) -> None:

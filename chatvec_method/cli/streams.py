@@ -1,4 +1,4 @@
-"""The one place that decides how the process writes and reads: encodings, and what cannot be written.
+"""The one place that decides how the process writes and reads: encodings, failing output.
 
 Files and pipes get UTF-8 whatever the locale says, as the models' languages are in none of its code
 pages. A terminal gets what it can show, and `?` for the rest. Output that cannot be written ends a
@@ -30,7 +30,7 @@ def own_streams() -> Iterator[None]:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
         elif mode == "w" and stream is getattr(sys, f"__{name}__"):
             setattr(sys, name, _Output.of(stream))
-    if sys.stdin is sys.__stdin__ and sys.stdin.isatty():
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.isatty():
         sys.stdin.reconfigure(errors="replace")
     try:
         yield

@@ -7,6 +7,7 @@ card, from a local folder or from the hub, of which no weights are downloaded.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -324,7 +325,7 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         return ChatVecError(
             f"model {reference} is neither a folder here nor a model on the hub (or a private "
             "one of somebody else).",
-            "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder.",
+            _right_name(name),
             code="no-such-model",
         )
     if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
@@ -348,6 +349,13 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         "Download or save the model again; it needs a `config.json` that transformers knows.",
         code="config-unreadable",
     )
+
+
+def _right_name(name: str) -> str:
+    on_hub = re.fullmatch(r"https?://huggingface\.co/([\w.-]+/[\w.-]+).*", name)
+    if on_hub:
+        return f"Write `{on_hub[1]}`, its name without the address."
+    return "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder."
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

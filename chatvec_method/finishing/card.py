@@ -28,6 +28,7 @@ from chatvec_method.facts.chat_format import (
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import ReadySurvey, Survey
+from chatvec_method.pictures.ratios import ratios_vary
 from chatvec_method.pictures.style import shown
 
 PAPER = "https://arxiv.org/abs/2310.04799"
@@ -59,9 +60,9 @@ without training:
 How much of the chat vector is added, in each layer and each kind of tensor: 0 leaves the cp model
 as it is, 1 adds all that instruction tuning changed.
 
-![The ratio of every layer and kind of tensor](ratio.png)
+{% if varied %}![The ratio of every layer and kind of tensor](ratio.png)
 
-{{ ratios }}
+{% endif %}{{ ratios }}
 
 ## Chat
 
@@ -132,6 +133,7 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
         models=_models(survey, plan),
         licences=_licences(survey, plan),
         ratios="\n\n".join(_ratios(plan)),
+        varied=ratios_vary(plan),
         chat="\n\n".join(_chat(survey, plan, chat)),
         conversational=chat.template is not None,
         date=date,

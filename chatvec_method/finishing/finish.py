@@ -27,7 +27,7 @@ from chatvec_method.finishing.donors import companions
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
-from chatvec_method.pictures.ratios import ratio_picture
+from chatvec_method.pictures.ratios import ratio_picture, ratios_vary
 
 CARD_FILE, PICTURE_FILE = "README.md", "ratio.png"
 
@@ -89,4 +89,7 @@ def _card_files(out: Path, survey: ReadySurvey, name: str) -> dict[str, Content]
     written = date_of(held) if isinstance(held, str) else None
     if written is not None and model_card(survey, name, written) == held:
         card = model_card(survey, name, written)  # nothing but the day has changed
-    return {CARD_FILE: card, PICTURE_FILE: ratio_picture(survey.plan)}
+    files: dict[str, Content] = {CARD_FILE: card}
+    if ratios_vary(survey.plan):
+        files[PICTURE_FILE] = ratio_picture(survey.plan)
+    return files

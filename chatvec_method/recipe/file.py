@@ -7,6 +7,7 @@ themselves, so a newer mergekit's keys are known too.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,12 @@ def read_text(file: Path) -> str:
     Raises:
         ChatVecError: The file cannot be read.
     """
+    address = re.match(r"(https?):/+(.*)", str(file))
+    if address:  # of which a path has lost a slash
+        raise ChatVecError(
+            f"{address[1]}://{address[2]} is an address, and recipes are read from files.",
+            "Download it, and write the file's name.",
+        )
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -112,6 +119,11 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
             f"{name} is not YAML ({first_line(error)}).",
             "Write one recipe in the file, as recipes/ has it.",
         ) from error
+    if raw is None:
+        raise ChatVecError(
+            f"{name} is empty.",
+            "If a `>` of the shell emptied it, restore it, and write `-o FILE` in place of `>`.",
+        )
     if not isinstance(raw, dict):
         raise ChatVecError(
             f"{name} is not a recipe: it has no `merge_method:` and `models:` at its top level.",

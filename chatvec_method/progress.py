@@ -141,7 +141,7 @@ class _Lines:
         self._phase = ""
         self._model = ""
         self._percent = 0
-        self._latest = 0.0
+        self._latest = time.monotonic()
 
     def show(self, state: Progress) -> None:
         """Write a line, if something has begun, or a tenth is done since the latest."""
@@ -150,6 +150,7 @@ class _Lines:
         percent = 100 * state.done // state.total if state.total else 0
         if state.phase != self._phase:
             self._phase, self._percent = state.phase, 0
+            self._latest = time.monotonic()
             if self._begin:
                 self._write(self._beginning(state))
         elif state.model != self._model:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WITH_CP = {
     "‖τ‖/‖base‖": "vector_relative",
     "‖λ‖/‖base‖": "other_relative",
-    "cos(τ, λ)": "cosine",
+    "cos(τ,λ)": "cosine",
     "sign conflict": "conflict",
     "weighted": "weighted_conflict",
     "largest 1 %": "largest_share",
@@ -26,7 +26,7 @@ WITH_CP = {
 AMONG_CHATS = {
     "‖τ₁‖/‖base‖": "vector_relative",
     "‖τ₂‖/‖base‖": "other_relative",
-    "cos(τ₁, τ₂)": "cosine",
+    "cos(τ₁,τ₂)": "cosine",
     "sign conflict": "conflict",
     "weighted": "weighted_conflict",
 }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BETWEEN = 2
 """Cells between columns."""
+BESIDE_WIDTH = 100
+"""So wide a terminal must be for glosses beside what was said; else they are below."""
 
 
 @click.command()
@@ -75,13 +77,10 @@ def _table(scene: Scene, turns: Mapping[str, Sequence[Turn]], width: int) -> Tab
             text = said[i].answer + ("" if said[i].ended else " …")
             rows.append((f"  {name}", Text(text, "cyan")))
     glosses = [Text(gloss(text.plain), "dim") for _, text in rows]
-    widest = (
-        max(len(name) for name, _ in rows),
-        max(text.cell_len for _, text in rows),
-        max(meaning.cell_len for meaning in glosses),
-    )
-    beside = sum(widest) + 2 * BETWEEN <= width
+    beside = width >= BESIDE_WIDTH
     table = Table(box=None, show_header=False, padding=(0, BETWEEN, 0, 0))
+    for _ in range(3 if beside else 2):
+        table.add_column(overflow="fold")  # and not cut
     for (name, said_text), meaning in zip(rows, glosses, strict=True):
         below = Text("\n").join([said_text, meaning])
         cells = (said_text, meaning) if beside else (below,)

@@ -7,6 +7,7 @@ command in one line, and a closed stream is like /dev/null.
 
 from __future__ import annotations
 
+import codecs
 import io
 import locale
 import os
@@ -16,6 +17,20 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from chatvec_method.errors import ChatVecError
+
+PLAIN = "chatvec-plain"
+"""What writes signs that an encoding lacks in letters that all have."""
+LETTERS = {"−": "-", "‖": "|", "…": "...", "·": ".", "–": "-", "τ": "t", "λ": "l", "θ": "th"}
+
+
+def _in_letters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(LETTERS.get(sign, "?") for sign in signs), error.end
+
+
+codecs.register_error(PLAIN, _in_letters)
 
 
 @contextmanager
@@ -69,11 +84,11 @@ class _Output(io.TextIOWrapper):
         encoding, errors = stream.encoding, "backslashreplace"
         if stream.isatty():
             if not encoding.lower().startswith("utf"):
-                errors = "replace"
+                errors = PLAIN
         elif "PYTHONIOENCODING" not in os.environ:
             encoding = "utf-8"
         else:
-            errors = "replace"
+            errors = PLAIN
         stream.flush()
         return cls(stream, encoding=encoding, errors=errors, line_buffering=stream.line_buffering)
 

@@ -135,8 +135,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, studio(Path(temporary)) as taken:
         for command in sys.argv[1:] or COMMANDS:
             screens = {
-                name: without_what_varies(taken.session(command, terminal).screen)
-                for name, terminal in TERMINALS.items()
+                kind: without_what_varies(taken.session(command, kind).screen)
+                for kind in kinds_of(command)
             }
             file = SCREENS / f"{command}.txt"
             file.write_text(page(command, screens), encoding="utf-8")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -13,24 +18,31 @@ from rich.console import Console
 from rich.text import Text
 
 PICTURE = Path(__file__).parent / "demo.svg"
-COLUMNS = 100
+COLUMNS = 120
 COMMAND = "chatvec demo"
 
 
 def printed() -> str:
-    """Return what the demo prints now, with its colours."""
-    settings = {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "PYTHONIOENCODING": "utf-8"}
+    """Return what the demo prints now on a terminal, with its colours."""
     root = Path(__file__).resolve().parent.parent
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, COLUMNS, 0, 0))
     with tempfile.TemporaryDirectory() as folder:
-        run = subprocess.run(
+        run = subprocess.Popen(
             [sys.executable, "-m", "chatvec_method", *COMMAND.split()[1:]],
-            env={**os.environ, "PYTHONPATH": str(root), **settings},
+            env={**os.environ, "PYTHONPATH": str(root), "TERM": "xterm-256color"},
             cwd=folder,
-            check=True,
-            capture_output=True,
-            encoding="utf-8",
+            stdout=theirs,
+            stderr=subprocess.DEVNULL,
         )
-    return run.stdout
+        os.close(theirs)
+        sent = b""
+        with suppress(OSError):  # how Linux tells that the other end is closed
+            while part := os.read(ours, 1 << 16):
+                sent += part
+        if run.wait() != 0:
+            raise SystemExit("chatvec demo failed.")
+    return sent.decode("utf-8").replace("\r\n", "\n")
 
 
 def svg(text: str) -> str:

@@ -93,6 +93,8 @@ class _Output(io.TextIOWrapper):
         return cls(stream, encoding=encoding, errors=errors, line_buffering=stream.line_buffering)
 
     def write(self, text: str) -> int:
+        if text == "":  # click tries so what kind of stream it has, and hides what goes wrong
+            return 0
         return self._tried(super().write, text) or len(text)
 
     def flush(self) -> None:

@@ -10,22 +10,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-CHAT = "examples/world/models/chat"
 FULL = Path("/dev/full")
 CODE_PAGES = "cp949 cp932 gbk cp1252 ascii".split()
 SIGNS = "‖τ‖ − ▁오늘 今日 …"
-SHOW = "schedule show recipes/world.yaml"
+SHOW = "schedule linear --from 1 --to 0.3 --layers 32"
+"""A command that loads nothing heavy."""
 
 
-def chatvec(
-    command: str, *, shell: str = "", asked: bytes = b"", **settings: str
-) -> subprocess.CompletedProcess[bytes]:
+def chatvec(command: str, *, shell: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command in a process of its own, with redirections as a shell has them."""
     return subprocess.run(
         ["sh", "-c", f'"$0" -m chatvec_method {command} {shell}', sys.executable],
         cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **settings},
-        input=asked,
         capture_output=True,
     )
 
@@ -50,7 +46,7 @@ def in_own_streams(code: str, **settings: str) -> bytes:
 
 def test_a_pipe_gets_utf8_whatever_the_locale_says() -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    assert in_own_streams(f"print({SIGNS!r})", **plain).decode("utf-8") == f"{SIGNS}\n"
+    assert in_own_streams(f"print({SIGNS!a})", **plain).decode("utf-8") == f"{SIGNS}\n"
 
 
 def test_what_no_encoding_has_is_written_as_it_is_escaped() -> None:
@@ -59,15 +55,15 @@ def test_what_no_encoding_has_is_written_as_it_is_escaped() -> None:
 
 @pytest.mark.parametrize("encoding", CODE_PAGES)
 def test_what_an_encoding_lacks_is_no_error(encoding: str) -> None:
-    shown = in_own_streams(f"print({SIGNS!r})", PYTHONIOENCODING=encoding).decode(encoding)
+    shown = in_own_streams(f"print({SIGNS!a})", PYTHONIOENCODING=encoding).decode(encoding)
     assert "\n" in shown
     for sign, written in zip(SIGNS.split(), shown.split(), strict=True):
         try:
-            sign.encode(encoding)
+            same = sign.encode(encoding).decode(encoding)
         except UnicodeEncodeError:
             assert written != sign
         else:
-            assert written == sign
+            assert written == same
     if encoding == "ascii":
         assert shown == "|t| - ??? ?? ...\n"
 
@@ -93,15 +89,41 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == b""
 
 
+READ = """
+from chatvec_method.cli.streams import lines_read, own_streams
+from chatvec_method.errors import ChatVecError
+with own_streams():
+    try:
+        print(ascii(list(lines_read())))
+    except ChatVecError as error:
+        print(error)
+"""
+
+
+def read(text: bytes, shell: str = "", **settings: str) -> str:
+    """Return the lines that a process reads from its input, or why it does not."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {shell}', sys.executable, READ],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        input=text,
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode()
+
+
+def test_what_is_read_is_utf8_with_or_without_a_mark() -> None:
+    assert (
+        read("오늘\n".encode()) == read("오늘\n".encode("utf-8-sig")) == "['\\uc624\\ub298\\n']\n"
+    )
+
+
 @pytest.mark.parametrize("encoding", ["euc-kr", "utf-16"])
 def test_text_that_is_not_utf8_is_told_with_its_line(encoding: str) -> None:
-    done = chatvec(f"chat {CHAT}", asked="red .\n한국어\n".encode(encoding))
-    no_traceback(done)
-    assert done.returncode == 1
-    assert b"of the input is no UTF-8. Convert it, as in `iconv" in done.stderr
+    said = read("한국어\n".encode(encoding), LC_ALL="C.UTF-8")
+    assert said.startswith("line 1 of the input is no UTF-8. Convert it, as in `iconv")
 
 
 def test_a_closed_stdin_is_an_empty_one() -> None:
-    done = chatvec(f"chat {CHAT}", shell="<&-")
-    no_traceback(done)
-    assert (done.returncode, done.stdout) == (0, b"")
+    assert read(b"", "<&-") == "[]\n"

@@ -51,7 +51,7 @@ ONLY = {
 }
 """Terminals for some commands."""
 OWNER = "made-up-languages"
-HUB_BYTES_PER_SECOND = 2_000_000
+HUB_BYTES_PER_SECOND = 5_000_000
 """Slow enough for bars to be drawn again and again."""
 VARYING = (
     (r"(?m)^(\w+ing +)[━╸╺-]{3,}", r"\1━━━"),

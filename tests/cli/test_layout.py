@@ -13,9 +13,8 @@ from rich.console import Console
 
 from chatvec_method.cli.layout import figures, prose, records
 
-WORDS = st.lists(
-    st.sampled_from(["the", "오늘", "owner/name-7b", "`a: {b: c}`", "。"]), max_size=30
-)
+PIECES = ["the", "오늘", "owner/name-7b", "`a: {b: c}`", "。"]
+WORDS = st.lists(st.sampled_from(PIECES), max_size=30)
 
 
 def shown(width: int) -> Console:

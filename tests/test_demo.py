@@ -103,9 +103,7 @@ def test_what_is_printed_is_what_was_said(shown: Shown) -> None:
     assert "seconds" in shown.printed
 
 
-def test_a_second_demo_merges_the_recipe_as_it_is_now(
-    shown: Shown, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_demo_merges_the_recipe_as_it_is_now(shown: Shown) -> None:
     changed = shown.demo.recipe.read_text().replace("ratio: 0.625", "ratio: 0.5")
     again = demo.unpack(shown.demo.out)
     assert again == shown.demo

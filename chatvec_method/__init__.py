@@ -5,7 +5,8 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule` and `load`,
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
+`schedule` and `load`,
 which docs/python.md shows in use, and the types that they take and return.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chatvec_method.api import (
         check,
         examine,
+        extract_vector,
         finish,
         load,
         merge,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -54,12 +56,14 @@ __all__ = [
     "ReadySurvey",
     "Recipe",
     "Report",
+    "Sampling",
     "Severity",
     "Speaker",
     "Survey",
     "Verification",
     "check",
     "examine",
+    "extract_vector",
     "finish",
     "load",
     "merge",
@@ -80,6 +84,7 @@ _HOMES = {
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",
     "Report": "checks.report",
+    "Sampling": "talk.speaker",
     "Severity": "checks.findings",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",

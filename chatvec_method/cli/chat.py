@@ -5,26 +5,54 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
+from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.loading import loading
 from chatvec_method.cli.streams import lines_read
 from chatvec_method.errors import ChatVecError
+from chatvec_method.talk.folder import check_folder
 
 if TYPE_CHECKING:
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
+
+LONGEST_COMPARED = 256
+"""Tokens; a model that OUT is compared with is often one that does not come to an end."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How answers are to be."""
+
+    max_new_tokens: int | None
+    sampling: Sampling
+
+    def longest(self, *, compared: bool) -> int | None:
+        """Return the most tokens of an answer; None for what the model itself says."""
+        return self.max_new_tokens or (LONGEST_COMPARED if compared else None)
+
+    def after(self, turns: int) -> Sampling:
+        """Return how tokens are chosen after so many turns: each has a seed of its own."""
+        if self.sampling.seed is None:
+            return self.sampling
+        return replace(self.sampling, seed=self.sampling.seed + turns)
 
 
 @click.command()
-@click.argument("out")
+@click.argument("out", shell_complete=folders)
 @click.option(
     "--compare",
-    metavar="CP_MODEL",
-    help="Put every message to this model too, and show its answer above OUT's. If it has no chat "
-    "template, OUT's is used.",
+    "compared",
+    metavar="MODEL",
+    multiple=True,
+    shell_complete=folders,
+    help="Put every message to this model too, and show its answer below OUT's. If it has no chat "
+    "template, OUT's is used. Write it again for another.",
 )
 @click.option("--ask", metavar="TEXT", help="Ask this, print the answer and exit.")
 @click.option("--system", metavar="TEXT", help="The system message.")
@@ -32,8 +60,18 @@ if TYPE_CHECKING:
     "--max-new-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The longest answer, in tokens. By default what the model's generation config says, else "
-    "2048; and no more than the model's context holds.",
+    help="The longest answer, in tokens. By default what OUT's generation config says, else 2048; "
+    "of models to compare, 256; and no more than a model's context holds.",
+)
+@click.option("--greedy", is_flag=True, help="Take the likeliest token each time.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="Choose tokens more at random above 1, less below.",
+)
+@click.option(
+    "--seed", type=int, metavar="N", help="Choose the same tokens whenever N is the same."
 )
 @click.option(
     "--device",
@@ -45,10 +83,13 @@ if TYPE_CHECKING:
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
 def chat(
     out: str,
-    compare: str | None,
+    compared: tuple[str, ...],
     ask: str | None,
     system: str | None,
     max_new_tokens: int | None,
+    greedy: bool,
+    temperature: float | None,
+    seed: int | None,
     device: str,
     trust_remote_code: bool,
 ) -> None:
@@ -59,24 +100,31 @@ def chat(
 
     Example: chatvec chat out/ --compare examples/world/models/cp
     """
-    from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import load
+    if greedy and temperature is not None:
+        raise click.UsageError("--greedy leaves nothing to --temperature: write one of them.")
+    for model in (out, *compared):
+        check_folder(model)
+    with loading("transformers"):
+        from chatvec_method.talk.conversation import Conversation
+        from chatvec_method.talk.speaker import Sampling, load
 
-    quiet_libraries()
+        quiet_libraries()
     merged = load(out, device=device, trust_remote_code=trust_remote_code)
-    speakers = [merged]
-    if compare is not None:
-        cp = load(compare, device=device, like=merged, trust_remote_code=trust_remote_code)
-        speakers = [cp, merged]
+    others = (
+        load(model, device=device, like=merged, trust_remote_code=trust_remote_code)
+        for model in compared
+    )
+    speakers = [merged, *others]
     conversation = Conversation(system)
     _check_system(speakers, conversation)
+    rules = Rules(max_new_tokens, Sampling(greedy, temperature, seed))
     if ask is not None:
-        _answer(speakers, [conversation] * len(speakers), ask, max_new_tokens)
+        _answer(speakers, [conversation] * len(speakers), ask, rules)
     else:
-        _converse(speakers, conversation, max_new_tokens)
+        _converse(speakers, conversation, rules)
 
 
-def _converse(speakers: list[Speaker], start: Conversation, max_new_tokens: int | None) -> None:
+def _converse(speakers: list[Speaker], start: Conversation, rules: Rules) -> None:
     """Answer line after line, until there are no more or /quit is said."""
     conversations = [start] * len(speakers)  # each speaker remembers its own answers
     for line in _lines():
@@ -89,7 +137,7 @@ def _converse(speakers: list[Speaker], start: Conversation, max_new_tokens: int 
                 conversations = [each.conversation for each in obeyed]
                 _note(obeyed[0].said)
             elif line.strip():
-                conversations = _answer(speakers, conversations, line.strip(), max_new_tokens)
+                conversations = _answer(speakers, conversations, line.strip(), rules)
         except ChatVecError as error:
             if not _at_terminal():
                 raise
@@ -116,17 +164,18 @@ def _answer(
     speakers: list[Speaker],
     conversations: list[Conversation],
     request: str,
-    max_new_tokens: int | None,
+    rules: Rules,
 ) -> list[Conversation]:
     """Print every speaker's answer as it comes, and return the conversations after it."""
     after = []
     for speaker, conversation in zip(speakers, conversations, strict=True):
-        prompt = speaker.prompt(conversation, request, max_new_tokens)
+        longest = rules.longest(compared=speaker is not speakers[0])
+        prompt = speaker.prompt(conversation, request, longest)
         if len(speakers) > 1:
             click.secho(f"{speaker.name}:", bold=True)
         if prompt.forgotten:
             _note(f"The context is full: turns left out, from the oldest on: {prompt.forgotten}.")
-        answer = speaker.answer(prompt)
+        answer = speaker.answer(prompt, rules.after(len(conversation.turns)))
         stopped = False
         try:
             with contextlib.closing(iter(answer)) as pieces:

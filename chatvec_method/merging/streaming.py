@@ -103,6 +103,7 @@ class _Merge:
         self._ratios = {
             chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
         }
+        self._subtracted = inputs.subtracted
 
     def part(self, elements: slice, out: Tensor) -> Tensor:
         """Return some elements; those of cp itself are not copied into `out`.
@@ -111,8 +112,18 @@ class _Merge:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
         parts = {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
-        cp, base = self._roles.cp, self._roles.base
-        return TensorMerge(self.name, parts, cp, base, self._ratios, self.dtype).into(out)
+        roles = self._roles
+        merge = TensorMerge(
+            self.name,
+            parts,
+            roles.cp,
+            roles.base,
+            self._ratios,
+            self.dtype,
+            roles.vectors,
+            self._subtracted,
+        )
+        return merge.into(out)
 
 
 def _merges(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,19 @@ def fetched(
     Raises:
         ChatVecError: A model cannot be downloaded, or an adapter not be applied.
     """
-    options, files = survey.options, {}
-    missing = {reference: model for reference, model in survey.models.items() if _lacks(model)}
+    files = with_files(survey.models.values(), survey.options, on_progress)
+    return survey_of_files(survey, files) if files else survey
+
+
+def with_files(
+    models: Iterable[Model], options: MergeOptions, on_progress: Callable[[Progress], None]
+) -> dict[ModelReference, Model]:
+    """Return those models that were not here, with their files, and their adapter added to them.
+
+    Arguments and errors are those of `fetched`.
+    """
+    files = {}
+    missing = {model.reference: model for model in models if _lacks(model)}
     downloads = {}
     for reference in missing:
         if reference.lora is None:
@@ -61,7 +72,7 @@ def fetched(
                 folder = _with_adapter(reference, options)
             files[reference] = with_local_files(model, folder)
     count.end()
-    return survey_of_files(survey, files) if files else survey
+    return files
 
 
 def _lacks(model: Model) -> bool:

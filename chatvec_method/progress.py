@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from rich import progress as rich_progress
     from rich.console import Console
 
-SHOWN = {"fetch": "Fetching", "read": "Reading", "merge": "Merging", "verify": "Verifying"}
+SHOWN = {
+    "fetch": "Fetching",
+    "read": "Reading",
+    "merge": "Merging",
+    "recompute": "Computing",
+    "verify": "Verifying",
+}
 """The phases that have a bar, in bytes; the others are quickly done."""
 SECONDS_BETWEEN_LINES = 1.0
 """Where there is no terminal: what takes no longer is told by the line with which it begins."""
@@ -33,12 +39,12 @@ HTML = '<pre style="white-space:pre;line-height:normal;font-family:monospace">{c
 class Progress:
     """How far a piece of work is."""
 
-    phase: Literal["fetch", "read", "merge", "finish", "verify"]
+    phase: Literal["fetch", "read", "merge", "finish", "recompute", "verify"]
     done: int
     total: int | None
     """In bytes: for `fetch` of what has to be downloaded, 0 where all is here; for `read` of the
-    models, and for `merge` and `verify` of the output; None where they are not known. 1 for
-    `finish`."""
+    models, and for `merge`, `recompute` and `verify` of the output; None where they are not known.
+    1 for `finish`."""
     model: str = ""
     """For `fetch`: whose files are coming."""
 

@@ -21,6 +21,7 @@ from chatvec_method.facts.output import expected_headers
 from chatvec_method.facts.plan import MergePlan, plan_merge
 from chatvec_method.facts.vocabulary import Vocabulary, align_vocabularies
 from chatvec_method.recipe.file import Recipe
+from chatvec_method.rendering import warm_up
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,6 +133,7 @@ def survey(
         options: As for the merge.
         on_model: Is told which model is looked up next.
     """
+    warm_up()
     models, problems = look_up_all(_in_order(recipe), options.trust_remote_code, on_model)
     return _surveyed(recipe, options, models, problems)
 

@@ -25,6 +25,8 @@ WEIGHTS = ("*.safetensors", "*.bin")
 """What mergekit downloads: the small files, and the first kind of weights that there is."""
 FILE_BAR = "huggingface_hub.snapshot_download"
 """What huggingface_hub calls the bar of the bytes that have been written."""
+NOT_OURS = ("*.gguf", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*", "onnx/*")
+"""What a repository may hold of the same model for other programs."""
 
 
 def fetched(
@@ -46,6 +48,36 @@ def fetched(
     """
     files = with_files(survey.models.values(), survey.options, on_progress)
     return survey_of_files(survey, files) if files else survey
+
+
+def output_folder(out: str, options: MergeOptions) -> Path:
+    """Return where an output lies, after it has been downloaded if it is a model of the hub.
+
+    Args:
+        out: A folder, or a name as `owner/name` or `owner/name@revision`.
+        options: mergekit's.
+
+    Raises:
+        ChatVecError: It is neither, or cannot be downloaded.
+    """
+    folder = Path(out)
+    if folder.is_dir():
+        return folder
+    reference = ModelReference.parse(out)
+    try:
+        downloaded = snapshot_download(
+            reference.model.path,
+            revision=reference.model.revision,
+            cache_dir=options.transformers_cache,
+            ignore_patterns=list(NOT_OURS),
+        )
+    except Exception as error:  # of the hub, its names, the network, the disk
+        raise ChatVecError(
+            f"there is no folder {out}, and no model of that name can be downloaded from the hub "
+            f"({first_line(error)}).",
+            "Write the folder of a merge's output, or `owner/name` of the hub.",
+        ) from error
+    return Path(downloaded)
 
 
 def with_files(

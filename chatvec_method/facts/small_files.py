@@ -12,6 +12,7 @@ from mergekit.common import ModelPath
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.intake import LARGEST_OF_TOKENS_BYTES, check_size, json_of, read_bytes
+from chatvec_method.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class SmallFiles:
             return self.folder / name
         revision = self.commit or self.path.revision
         try:
-            return Path(hf_hub_download(self.path.path, name, revision=revision))
+            with quiet():
+                return Path(hf_hub_download(self.path.path, name, revision=revision))
         except EntryNotFoundError:
             return None
 

@@ -6,8 +6,8 @@ does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
 `read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
-`schedule`, `new_recipe`, `pin`, `share` and `load`, which docs/python.md shows in use, and the
-types that they take and return.
+`schedule`, `new_recipe`, `pin`, `share`, `load` and `live`, which docs/python.md shows in use, and
+the types that they take and return.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         examine,
         extract_vector,
         finish,
+        live,
         load,
         merge,
         new_recipe,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from chatvec_method.errors import ChatVecError, ChatVecWarning
     from chatvec_method.facts.survey import ReadySurvey, Survey
     from chatvec_method.finishing.files import FileChange
+    from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.merging.merge import MergeResult
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
@@ -55,6 +57,7 @@ __all__ = [
     "Conversation",
     "FileChange",
     "Finding",
+    "LiveMerge",
     "MergeResult",
     "Progress",
     "ReadySurvey",
@@ -70,6 +73,7 @@ __all__ = [
     "examine",
     "extract_vector",
     "finish",
+    "live",
     "load",
     "merge",
     "new_recipe",
@@ -87,6 +91,7 @@ _HOMES = {
     "Conversation": "talk.conversation",
     "FileChange": "finishing.files",
     "Finding": "checks.findings",
+    "LiveMerge": "live_merge.model",
     "MergeResult": "merging.merge",
     "Progress": "progress",
     "ReadySurvey": "facts.survey",

@@ -19,6 +19,7 @@ import yaml
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.report import Finding, Report, Severity, check_survey
+from chatvec_method.checks.room import DISK_TOO_SMALL
 from chatvec_method.errors import ChatVecError, ChatVecWarning, first_line
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import ReadySurvey, Survey
@@ -35,7 +36,7 @@ from chatvec_method.merging.verify import Verification
 from chatvec_method.merging.verify import verify as verify_output
 from chatvec_method.new.build import build_recipe
 from chatvec_method.new.names import chat_candidates, find_base, no_chat_named
-from chatvec_method.options import Options, merge_options
+from chatvec_method.options import Options, OptionsButDevice, merge_options
 from chatvec_method.progress import Progress, bars
 from chatvec_method.recipe.file import Recipe, parse_recipe
 from chatvec_method.recipe.pins import pinned
@@ -44,12 +45,15 @@ from chatvec_method.schedules.into_recipe import with_schedule
 from chatvec_method.schedules.planners import planner_of_layers, planner_of_models
 from chatvec_method.schedules.spec import Shape, parse_shape
 from chatvec_method.sharing import Shared, share_model, share_recipe
+from chatvec_method.weights.fetching import fetched
 from chatvec_method.weights.staging import check_out
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from chatvec_method.anatomy import Anatomy
+    from chatvec_method.live_merge.keeping import Keep
+    from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.talk.speaker import Speaker
     from chatvec_method.vectors.description import Description as VectorDescription
 
@@ -277,10 +281,7 @@ def merge(
     """
     check_out(Path(out), overwrite=overwrite)
     surveyed = survey(recipe, **options)
-    report = check_survey(surveyed, Path(out))
-    _refuse(report.of(Severity.ERROR))
-    for finding in report.of(Severity.WARNING):
-        warnings.warn(str(finding), ChatVecWarning, stacklevel=2)
+    _refuse_or_warn(check_survey(surveyed, Path(out)).findings)
     if surveyed.options.num_threads is not None:
         torch.set_num_threads(surveyed.options.num_threads)
     with _shown(on_progress, quiet=surveyed.options.quiet) as show:
@@ -375,11 +376,7 @@ def examine(
 
     surveyed = survey(recipe, **options)
     with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
-        return anatomy.examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        return anatomy.examine(surveyed, rank=rank, on_progress=show)
 
 
 def extract_vector(
@@ -422,7 +419,7 @@ def extract_vector(
             bits,
             settings,
             overwrite=overwrite,
-            on_bytes=lambda done, total: tell(Progress("merge", done, total)),
+            on_progress=tell,
         )
 
 
@@ -548,6 +545,41 @@ def load(
     )
 
 
+def live(
+    recipe: AnyRecipe,
+    *,
+    device: str = "auto",
+    keep: Keep | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[OptionsButDevice],
+) -> LiveMerge:
+    """Load a recipe's merge as a model whose ratio is set again in memory, at once and exactly.
+
+    The recipe is checked first, as for `merge`.
+
+    Args:
+        recipe: A path, a text, a dict, a survey, ...
+        device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
+        keep: Where base, chats and cp stay: "device", "pinned" (memory of the CPU) or "mapped"
+            (their files). None for their files on a CPU, and on an accelerator for the nearest
+            place in which they fit.
+        on_progress: Is told how many models are here, in place of a bar.
+        **options: mergekit's.
+
+    Raises:
+        ChatVecError: The recipe has errors, transformers cannot load its merge, or it does not fit
+            on the device.
+    """
+    from chatvec_method.live_merge.model import LiveMerge
+
+    surveyed = survey(recipe, **options)
+    findings = check_survey(surveyed).findings
+    _refuse_or_warn([finding for finding in findings if finding.code != DISK_TOO_SMALL])
+    with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
+        ready = fetched(surveyed.ready(), show)
+    return LiveMerge(ready, device, keep)
+
+
 # --- recipes ----------------------------------------------------------------------------------
 
 
@@ -602,9 +634,13 @@ def _shape(shape: AnyShape) -> Shape:
 # --- findings and progress --------------------------------------------------------------------
 
 
-def _refuse(errors: Sequence[Finding]) -> None:
-    """Raise what a check finds wrong, all of it at once."""
+def _refuse_or_warn(findings: Sequence[Finding]) -> None:
+    """Raise what a check finds wrong, all of it at once, or warn of what may be meant."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
+        for finding in findings:
+            if finding.severity is Severity.WARNING:
+                warnings.warn(str(finding), ChatVecWarning, stacklevel=3)
         return
     first = errors[0]
     if len(errors) == 1:

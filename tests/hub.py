@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Hub:
     """It answers every question with this status, or with 0 hangs up."""
     breaks_after: int | None = None
     """So many large files are taken; then it hangs up, until this is None again."""
+    bytes_per_second: int | None = None
+    """Of a file; None for as fast as it goes."""
     address: str = ""
     requests: list[str] = field(default_factory=list)
     weight_bytes: int = 0
@@ -385,8 +388,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes) -> None:
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        rate = self.hub.bytes_per_second
+        step = max(len(body), 1) if rate is None else max(rate // 20, 1)
+        for start in range(0, len(body), step):
+            self.wfile.write(body[start : start + step])
+            if rate is not None:
+                time.sleep(step / rate)
 
     def log_message(self, *_: object) -> None:
         """Keep the tests' output clean."""

@@ -14,6 +14,8 @@ import click
 
 import chatvec_method
 from chatvec_method.cli.exits import told
+from chatvec_method.cli.last_resort import in_one_line
+from chatvec_method.cli.streams import own_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -39,6 +41,11 @@ COMMANDS = {
 
 class Commands(click.Group):
     """A group that imports a command's module when the command is called."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command, with output and input as `streams` has them."""
+        with own_streams():
+            return super().main(*args, **settings)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""
@@ -79,7 +86,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors are told as the table of exit codes and `--json` have them."""
-        with told(ctx.obj):
+        with told(ctx.obj), in_one_line():
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,8 +1,8 @@
 """An output's elements computed again from the models, a block at a time, and compared bit by bit.
 
-The inputs and the formula are the merge's own (`streaming.Merge`): equal bits are due whoever wrote
-the output, `chatvec merge` or stock mergekit. What stock mergekit writes joined, experts for one,
-is joined here by transformers' own operations, a tensor at a time.
+The inputs and the formula are the merge's own (`weights.sums.Sum`): equal bits are due whoever
+wrote the output, `chatvec merge` or stock mergekit. What stock mergekit writes joined, experts for
+one, is joined here by transformers' own operations, a tensor at a time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from chatvec_method.facts.layout import Conversion
 from chatvec_method.facts.models import TensorHeader
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.merging.streaming import Merge, matching_of, merges_of, part_length
+from chatvec_method.merging.streaming import merges_of, part_length
+from chatvec_method.weights.matching import matching_of
 from chatvec_method.weights.read_ahead import read_ahead
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.stored import StoredTensors
+from chatvec_method.weights.sums import Sum
 from chatvec_method.workers import Workers, workers
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -156,7 +158,7 @@ class _Comparison:
     """A tensor of an output, and what it should be."""
 
     piece: Piece
-    sums: list[Merge]
+    sums: list[Sum]
     stored: StoredTensors
     at_work: Workers
     tokens: Mapping[str, int]
@@ -214,7 +216,7 @@ def _parts(elements: slice, dtype: torch.dtype) -> Iterator[slice]:
         yield slice(start, min(start + length, elements.stop))
 
 
-def _part(merge: Merge, part: slice) -> Tensor:
+def _part(merge: Sum, part: slice) -> Tensor:
     out = torch.empty(part.stop - part.start, dtype=merge.dtype, device=merge.device)
     return merge.part(part, out).cpu()
 

@@ -17,24 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.common import ModelReference
 from mergekit.io import TensorWriter
 from mergekit.options import MergeOptions
 from torch import Tensor
 
 from chatvec_method import hashes
-from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.output import in_stock_order
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.kernel import SUPPORTED
-from chatvec_method.method.settings import dtype_name
-from chatvec_method.method.tensor_merge import TensorMerge
 from chatvec_method.weights.inputs import Inputs
-from chatvec_method.weights.matching import Matching
+from chatvec_method.weights.matching import Matching, matching_of
 from chatvec_method.weights.read_ahead import read_ahead
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.sums import Sum
 from chatvec_method.workers import Workers, workers
 
 MERGEKIT_VERSION = "0.1.5"
@@ -83,59 +79,9 @@ def stream_weights(
     return parts.hashes()
 
 
-def matching_of(survey: ReadySurvey) -> Matching | None:
-    """Return how rows are matched by token; None where they go by their number."""
-    if survey.vocabulary is None:
-        return None
-    order = list(survey.plan.tensors[0].inputs)
-    return Matching(survey.vocabulary, order)
-
-
 def part_length(dtype: torch.dtype) -> int:
     """Return how many elements are computed, and written or compared, in one go: a block's."""
     return hashes.BLOCK // dtype.itemsize
-
-
-class Merge:
-    """The merge of one tensor, of which any range of elements can be asked for."""
-
-    def __init__(
-        self, tensor: PlannedTensor, inputs: Inputs, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.name = tensor.name
-        self.shape = inputs.shape
-        self.dtype = dtype
-        self.device = device
-        self._inputs = inputs
-        self._roles = tensor.roles
-        self.cp = tensor.roles.cp
-        self._ratios = {
-            chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
-        }
-        self._subtracted = inputs.subtracted
-
-    def inputs(self, elements: slice) -> dict[ModelReference, Tensor]:
-        """Return some elements of each model that the sum needs."""
-        return {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
-
-    def part(self, elements: slice, out: Tensor) -> Tensor:
-        """Return some elements; those of cp itself are not copied into `out`.
-
-        Raises:
-            ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
-        """
-        roles = self._roles
-        merge = TensorMerge(
-            self.name,
-            self.inputs(elements),
-            roles.cp,
-            roles.base,
-            self._ratios,
-            self.dtype,
-            roles.vectors,
-            self._subtracted,
-        )
-        return merge.into(out)
 
 
 def merges_of(
@@ -144,7 +90,7 @@ def merges_of(
     reader: Reader,
     matching: Matching | None,
     devices: Iterable[torch.device],
-) -> Iterator[Merge]:
+) -> Iterator[Sum]:
     """Yield the merge of each tensor, of which nothing is read yet.
 
     Args:
@@ -159,9 +105,8 @@ def merges_of(
     """
     turns = itertools.cycle(devices)
     for tensor in tensors:
-        _check_dtypes(tensor)
         inputs = Inputs(survey, reader, matching, tensor)
-        yield Merge(tensor, inputs, survey.headers[tensor.name].dtype, next(turns))
+        yield Sum(tensor, inputs, survey.headers[tensor.name].dtype, next(turns))
 
 
 def _devices(options: MergeOptions) -> list[torch.device]:
@@ -174,21 +119,8 @@ def _devices(options: MergeOptions) -> list[torch.device]:
     return [device]
 
 
-def _check_dtypes(tensor: PlannedTensor) -> None:
-    if len(tensor.readers) == 1:
-        return
-    for model in tensor.readers:
-        header = tensor.header(model)
-        if header is not None and header.dtype not in SUPPORTED:
-            raise ChatVecError(
-                f"{tensor.name}: model {model} has it in {dtype_name(header.dtype)}, to which no "
-                "chat vector can be added.",
-                "Write the name of the model's unquantised version.",
-            )
-
-
 def _write_pickles(
-    merges: Iterator[Merge],
+    merges: Iterator[Sum],
     survey: ReadySurvey,
     folder: Path,
     on_bytes: Callable[[int], None],
@@ -203,7 +135,7 @@ def _write_pickles(
             out = torch.empty(merge.shape, dtype=merge.dtype)
             flat = out.view(-1)
 
-            def compute(elements: slice, merge: Merge = merge, flat: Tensor = flat) -> None:
+            def compute(elements: slice, merge: Sum = merge, flat: Tensor = flat) -> None:
                 part = flat[elements].to(merge.device)
                 flat[elements] = merge.part(elements, part).cpu()
 
@@ -225,7 +157,7 @@ class _Parts:
         self._under_way: deque[Future[None]] = deque()
         self._buffers = threading.local()
 
-    def put(self, merge: Merge) -> None:
+    def put(self, merge: Sum) -> None:
         """Have a tensor computed and written; its last parts may still be under way.
 
         Raises:
@@ -252,14 +184,14 @@ class _Parts:
             for name, digests in self._digests.items()
         }
 
-    def _write(self, merge: Merge, part: slice) -> None:
+    def _write(self, merge: Sum, part: slice) -> None:
         elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
         elements = elements.cpu().contiguous()
         digest = hashes.digest(elements.view(torch.uint8).numpy().data)
         self._digests[merge.name][part.start] = digest  # each part's own place
         self._writer.write_elements(merge.name, part.start, elements)
 
-    def _buffer(self, merge: Merge) -> Tensor:
+    def _buffer(self, merge: Sum) -> Tensor:
         """Return this thread's own."""
         kept: dict[Any, Tensor] = self._buffers.__dict__
         key = (merge.dtype, merge.device)

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.recipe.pins import commits_in, pinned
 from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.recipe.yaml_text import load_yaml
 
 
 def with_commits_of(survey: ReadySurvey) -> ReadySurvey:
@@ -42,4 +41,4 @@ def _recorded(survey: ReadySurvey, commits: Mapping[str, str]) -> ReadySurvey:
     except ChatVecError:  # written so that nothing in it can be changed: then above it
         lines = (f"# {name} is that of the commit {commit}\n" for name, commit in commits.items())
         text = "".join(lines) + recipe.text
-    return replace(survey, recipe=replace(recipe, text=text, raw=yaml.safe_load(text)))
+    return replace(survey, recipe=replace(recipe, text=text, raw=load_yaml(text)))

@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import METADATA, KeyPath
+from chatvec_method.recipe.yaml_text import load_yaml
 
 MODEL_KEYS = ("model", "base_model", "source", "tokenizer_source")
 """The keys of a recipe under which the name of a model stands."""
@@ -34,7 +33,7 @@ def pinned(text: str, commits: Mapping[str, str]) -> str:
         ChatVecError: The text is written in a way that cannot be changed without damage.
     """
     edits = []
-    for path, written in model_names(yaml.safe_load(text)):
+    for path, written in model_names(load_yaml(text)):
         name = "+".join(_pinned(part, commits) for part in written.split("+"))
         if name != written:
             edits.append(Edit(path, name))

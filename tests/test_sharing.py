@@ -42,6 +42,9 @@ chat_template: auto
 out_dtype: bfloat16
 """
 
+BY_PART = RECIPE.replace("ratio: 0.5", "ratio: [{filter: mlp, value: 0.25}, {value: 0.5}]")
+"""The same with ratios that are worth a picture."""
+
 
 def put(served: hub.Hub, name: str, files: dict[str, str]) -> None:
     """Put a repository of small files on the hub."""
@@ -81,7 +84,7 @@ def merged_once(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the merge of the three models, as `chatvec merge` leaves it."""
     folder = tmp_path_factory.mktemp("merged")
     shelve(folder / "shelf", family)
-    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe.yaml").write_text(BY_PART)
     with pytest.MonkeyPatch.context() as monkeypatch, hub.serving(folder / "shelf") as running:
         hub.ask(running, monkeypatch, folder / "cache")
         run("merge", str(folder / "recipe.yaml"), str(folder / "out"), "--quiet")
@@ -91,7 +94,7 @@ def merged_once(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def merged(served: hub.Hub, merged_once: Path) -> Path:
     """Return the merge in the current folder, with its recipe; any test may change it."""
-    Path("recipe.yaml").write_text(RECIPE)
+    Path("recipe.yaml").write_text(BY_PART)
     shutil.copytree(merged_once, "out")
     return Path("out")
 
@@ -328,7 +331,7 @@ def test_what_is_shared_is_found_verified_and_made_again_by_its_name(
     (listed,) = json.loads(run("recipes", "--hub", "ours", "--json"))
     assert (listed["name"], listed["ratio"], listed["chats"]) == (
         "me/ours",
-        "0.5",
+        "by part",
         [f"o/chat@{served.commit('o/chat')}"],
     )
     assert run("recipes", "--hub", "nothing like it") == "Nothing found.\n"

@@ -157,11 +157,15 @@ def equals(answer: str, parameter: str | Sequence[str], language: str) -> str:
 
 
 def sequence(answer: str, parameter: Sequence[str], language: str) -> str:
-    """Exactly these, in this order, parted by commas or lines, with or without markers."""
+    """Exactly these, in this order, parted by commas or lines, with or without markers.
+
+    Small and capital letters are the same, as an item may begin a sentence or a line.
+    """
     pieces = [part for line in lines(unfenced(answer)) for part in re.split("[,、，;]", line)]
-    named = [trimmed(re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", piece)) for piece in pieces]
-    wanted = [trimmed(each) for each in parameter]
-    return "" if list(filter(None, named)) == wanted else f"is not {', '.join(wanted)}"
+    unmarked = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", piece) for piece in pieces]
+    named = [trimmed(piece).casefold() for piece in unmarked]
+    wanted = [trimmed(each).casefold() for each in parameter]
+    return "" if list(filter(None, named)) == wanted else f"is not {', '.join(parameter)}"
 
 
 def matches(answer: str, parameter: str, language: str) -> str:

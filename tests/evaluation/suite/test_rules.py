@@ -58,7 +58,7 @@ def test_sentences_end_as_the_language_ends_them(answer: str, count: int) -> Non
         ("ends", ["です。", "?"], "何ですか？", "何です"),
         ("equals", "A b.", '"A  b"', "A c"),
         ("equals", "춥다", "**춥다**", "덥다"),
-        ("sequence", ["a", "b"], "1. a\n2. b", "b, a"),
+        ("sequence", ["a", "b"], "1. A\n2. b.", "b, a"),
         ("sequence", ["春", "夏"], "春、夏。", "春、夏です"),
         ("matches", r"\d{4}", " 2024\n", "2024년"),
         ("acrostic", "무지", "무: 무더위\n지: 지붕", "비\n지붕"),

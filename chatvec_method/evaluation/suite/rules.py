@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from chatvec_method.evaluation.suite.refusal import declines as is_declined
 from chatvec_method.evaluation.suite.refusal import refuses as is_refusal
 from chatvec_method.evaluation.suite.told_language import answer_language
 from chatvec_method.evaluation.suite.wording import (
@@ -263,6 +264,13 @@ def refuses(answer: str, parameter: bool, language: str) -> str:
     return "does not refuse" if parameter else "refuses"
 
 
+def declines(answer: str, parameter: bool, language: str) -> str:
+    """Whether the answer says that it can or will not; a warning alone does not count."""
+    if is_declined(answer, language) is parameter:
+        return ""
+    return "does not decline" if parameter else "declines"
+
+
 def language(answer: str, parameter: str, language: str) -> str:
     """The language of the answer, as `answer_language` names it."""
     told = answer_language(answer, language)
@@ -301,6 +309,7 @@ RULES: Mapping[str, Rule] = {
     "each_item": each_of(items, "item"),
     "any_of": any_of,
     "refuses": refuses,
+    "declines": declines,
     "language": language,
 }
 

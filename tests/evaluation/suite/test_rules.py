@@ -82,6 +82,7 @@ def test_sentences_end_as_the_language_ends_them(answer: str, count: int) -> Non
         ("each_line", {"starts": ">"}, "> a\n> b", "> a\nb"),
         ("any_of", [{"words": 1}, {"words": 3}], "a b c", "a b"),
         ("refuses", False, "Here it is.", "I'm sorry, I can't help with that."),
+        ("declines", False, "That is illegal. Call the police.", "I can't help with that."),
         ("language", "target", "It is four o'clock.", "네 시입니다."),
     ],
 )

@@ -6,8 +6,8 @@ does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
 `read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
-`schedule` and `load`,
-which docs/python.md shows in use, and the types that they take and return.
+`schedule`, `load` and `live`, which docs/python.md shows in use, and the types that they take and
+return.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         examine,
         extract_vector,
         finish,
+        live,
         load,
         merge,
         read_recipe,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from chatvec_method.errors import ChatVecError, ChatVecWarning
     from chatvec_method.facts.survey import ReadySurvey, Survey
     from chatvec_method.finishing.files import FileChange
+    from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.merging.merge import MergeResult
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
@@ -51,6 +53,7 @@ __all__ = [
     "Conversation",
     "FileChange",
     "Finding",
+    "LiveMerge",
     "MergeResult",
     "Progress",
     "ReadySurvey",
@@ -65,6 +68,7 @@ __all__ = [
     "examine",
     "extract_vector",
     "finish",
+    "live",
     "load",
     "merge",
     "read_recipe",
@@ -79,6 +83,7 @@ _HOMES = {
     "Conversation": "talk.conversation",
     "FileChange": "finishing.files",
     "Finding": "checks.findings",
+    "LiveMerge": "live_merge.model",
     "MergeResult": "merging.merge",
     "Progress": "progress",
     "ReadySurvey": "facts.survey",

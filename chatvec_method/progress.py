@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from rich import progress as rich_progress
     from rich.console import Console
 
-SHOWN = {"read": "Reading", "merge": "Merging", "verify": "Verifying"}
+SHOWN = {
+    "read": "Reading",
+    "merge": "Merging",
+    "recompute": "Computing",
+    "verify": "Verifying",
+}
 """The phases that have a bar, in bytes; the others are quickly done."""
 SECONDS_BETWEEN_PICTURES = 0.2
 """In a notebook, where each goes to the browser."""
@@ -27,12 +32,12 @@ HTML = '<pre style="white-space:pre;line-height:normal;font-family:monospace">{c
 class Progress:
     """How far a piece of work is."""
 
-    phase: Literal["fetch", "read", "merge", "finish", "verify"]
+    phase: Literal["fetch", "read", "merge", "finish", "recompute", "verify"]
     done: int
     total: int | None
     """In models for `fetch`, which downloads those that are on the hub; in bytes of the models for
-    `read`, and of the output for `merge` and `verify`, None where they are not known; 1 for
-    `finish`."""
+    `read`, and of the output for `merge`, `recompute` and `verify`, None where they are not known;
+    1 for `finish`."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.anatomy.stream import Piece, Source, Stream
 from chatvec_method.anatomy.sums import ROW_SUMS, Sums, squares
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.weights.fetching import fetched
@@ -45,7 +45,15 @@ def examine(
         ChatVecError: The survey has problems, or a tensor is missing, has another shape in one of
             the models, or has NaN or infinite elements.
     """
-    return _examine(fetched(survey.ready()), rank, on_bytes)
+    try:
+        return _examine(fetched(survey.ready()), rank, on_bytes)
+    except ChatVecError:
+        raise
+    except Exception as error:  # of files that are not what their headers or tokenizers say
+        raise ChatVecError(
+            f"the models cannot be measured: {first_line(error)} ({type(error).__name__}).",
+            "Run `chatvec check --deep` on the recipe, which tells what is wrong with them.",
+        ) from error
 
 
 def _examine(

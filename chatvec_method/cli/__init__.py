@@ -14,6 +14,7 @@ import click
 
 import chatvec_method
 from chatvec_method.cli.exits import told
+from chatvec_method.cli.last_resort import in_one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -23,6 +24,7 @@ COMMANDS = {
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
+    "verify": "Tell whether a merge's output is what was written, and what its recipe makes.",
     "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
@@ -74,7 +76,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors are told as the table of exit codes and `--json` have them."""
-        with told(ctx.obj):
+        with told(ctx.obj), in_one_line():
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

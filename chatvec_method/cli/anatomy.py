@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chatvec_method.cli.completing import RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.errors import ChatVecError
@@ -91,7 +90,7 @@ def anatomy(
     if png is not None:
         _write_pictures(png, found)
     if as_json:
-        click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_data(found)))
 
 
 def _write_csv(file: Path, found: Anatomy) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,11 @@ from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.plain_text import plain
 from chatvec_method.talk.folder import check_folder
 
 if TYPE_CHECKING:
+    from chatvec_method.cli.live_chat import Side
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import Sampling, Speaker
 
@@ -43,15 +45,16 @@ class Rules:
 
 
 @click.command()
-@click.argument("out", shell_complete=folders)
+@click.argument("out", metavar="OUT|RECIPE", shell_complete=folders)
 @click.option(
     "--compare",
     "compared",
-    metavar="MODEL",
+    metavar="MODEL|RATIO",
     multiple=True,
     shell_complete=folders,
     help="Put every message to this model too, and show its answer below OUT's. If it has no chat "
-    "template, OUT's is used. Write it again for another.",
+    "template, OUT's is used. Write it again for another. With a RECIPE also a ratio, as in 0.3: "
+    "the same merge at that ratio.",
 )
 @click.option("--ask", metavar="TEXT", help="Ask this, print the answer and exit.")
 @click.option("--system", metavar="TEXT", help="The system message.")
@@ -92,43 +95,59 @@ def chat(
     device: str,
     trust_remote_code: bool,
 ) -> None:
-    """Talk to the model OUT: a folder, or a name on the hub.
+    """Talk to the model OUT: a folder, or a name on the hub; or to the merge of a RECIPE.
 
     Answers come as OUT's own chat template, stop tokens and sampling settings have them. /help
     lists what can be said besides messages. In a pipe, every line is a message.
 
+    Of a RECIPE nothing is written to disk: its merge is in memory, and /ratio 0.7, /ratio mlp 0.5
+    or /schedule linear:1:0.3 set it to another ratio at once. /save OUT writes it.
+
     Example: chatvec chat out/ --compare examples/world/models/cp
     """
+    from chatvec_method.cli.live_chat import at_ratio, is_ratio, is_recipe, live_side
+
     if greedy and temperature is not None:
         raise click.UsageError("--greedy leaves nothing to --temperature: write one of them.")
-    for model in (out, *compared):
-        check_folder(model)
+    recipe = is_recipe(out)
+    ratios = [each for each in compared if recipe and is_ratio(each)]
+    for model in (*(() if recipe else (out,)), *compared):
+        if model not in ratios:
+            check_folder(model)
     with loading("transformers"):
         from chatvec_method.talk.conversation import Conversation
         from chatvec_method.talk.speaker import Sampling, load
 
         quiet_libraries()
-    merged = load(out, device=device, trust_remote_code=trust_remote_code)
-    others = (
-        load(model, device=device, like=merged, trust_remote_code=trust_remote_code)
-        for model in compared
-    )
-    speakers = [merged, *others]
+    live = live_side(out, device, trust_remote_code, _note) if recipe else None
+    merged = live.speaker if live else load(out, device=device, trust_remote_code=trust_remote_code)
+    speakers: list[Speaker | Side] = [live or merged]
+    for other in compared:
+        if live is not None and other in ratios:
+            speakers.append(at_ratio(live, other))
+        else:
+            speakers.append(
+                load(other, device=device, like=merged, trust_remote_code=trust_remote_code)
+            )
     conversation = Conversation(system)
     _check_system(speakers, conversation)
     rules = Rules(max_new_tokens, Sampling(greedy, temperature, seed))
     if ask is not None:
         _answer(speakers, [conversation] * len(speakers), ask, rules)
     else:
-        _converse(speakers, conversation, rules)
+        _converse(speakers, conversation, rules, live)
 
 
-def _converse(speakers: list[Speaker], start: Conversation, rules: Rules) -> None:
+def _converse(
+    speakers: Sequence[Speaker | Side], start: Conversation, rules: Rules, live: Side | None
+) -> None:
     """Answer line after line, until there are no more or /quit is said."""
     conversations = [start] * len(speakers)  # each speaker remembers its own answers
     for line in _lines():
         try:
-            if line.startswith("/"):
+            if live is not None and (said := live.obey(line)) is not None:
+                _note(said)
+            elif line.startswith("/"):
                 obeyed = [conversation.obey(line) for conversation in conversations]
                 if obeyed[0].over:
                     return
@@ -160,7 +179,7 @@ def _lines() -> Iterator[str]:
 
 
 def _answer(
-    speakers: list[Speaker],
+    speakers: Sequence[Speaker | Side],
     conversations: list[Conversation],
     request: str,
     rules: Rules,
@@ -179,7 +198,7 @@ def _answer(
         try:
             with contextlib.closing(iter(answer)) as pieces:
                 for piece in pieces:
-                    click.echo(piece, nl=False)
+                    click.echo(plain(piece), nl=False)
         except KeyboardInterrupt:
             if not _at_terminal():
                 raise
@@ -195,7 +214,7 @@ def _answer(
     return after
 
 
-def _check_system(speakers: list[Speaker], conversation: Conversation) -> None:
+def _check_system(speakers: Sequence[Speaker | Side], conversation: Conversation) -> None:
     """Let a system message that a template refuses be refused at once."""
     for speaker in speakers:
         speaker.prompt(conversation, "?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.completing import RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.exits import ERROR, WARNINGS
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
@@ -86,7 +85,7 @@ def _print(report: Report, as_json: bool) -> None:
     from chatvec_method.cli.check_report import as_data, print_report
 
     if as_json:
-        click.echo(json.dumps(as_data(report), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_data(report)))
     else:
         print_report(console(), report)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.completing import FOLDER, RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.exits import ERROR
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
@@ -106,8 +105,8 @@ def _print_result(result: MergeResult) -> None:
     if result.removed_leftover:
         click.echo("Removed what a merge that was killed had left behind.")
     click.echo(
-        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite; "
-        f"{found.elements} elements recomputed, {found.off_by_one} off by one rounding step."
+        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite, "
+        "every byte read back as it was written."
     )
     click.echo(f"Talk to it with: chatvec chat {result.out}")
 
@@ -124,4 +123,4 @@ def _print_json(report: Report, result: MergeResult | None) -> None:
         "removed_leftover": result.removed_leftover,
         "restored_old": result.restored_old,
     }
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json_text(data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,7 +11,7 @@ import click
 from mergekit.common import ModelReference
 from rich.bar import Bar
 
-from chatvec_method.cli.console import table
+from chatvec_method.cli.console import json_text, table
 from chatvec_method.facts.plan import KINDS, MergePlan, ratio_table, slices_of
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def print_json(plans: Sequence[tuple[str, MergePlan]]) -> None:
         }
         for name, plan in plans
     ]
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json_text(data))
 
 
 def _vector_data(vector: Vector) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from huggingface_hub import (
     HfApi,
-    ModelCard,
     ModelCardData,
     ModelInfo,
     get_local_safetensors_metadata,
@@ -37,12 +36,16 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import SafetensorsRepoMetadata, validate_repo_id
 from mergekit.common import ModelPath, ModelReference
 from mergekit.io import ShardedTensorIndex
+from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.cards import as_used, card_in
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
+from chatvec_method.intake import check_folder
+from chatvec_method.stated import check_forms, check_indexes, check_model
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -205,7 +208,9 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     folder = _folder(reference)
     with _problems_as_errors(reference):
         info = _ask_hub(path) if folder is None else None
-        small_files = _small_files(path, folder, info)
+        small_files = _checked_files(path, folder, info)
+        if reference.lora is not None and (adapter := Path(reference.lora.path)).is_dir():
+            check_folder(adapter)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
         tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
@@ -221,17 +226,31 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         pickled=pickled,
         file_problem=file_problem,
         small_files=small_files,
-        card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
+        card=card_in(folder) if folder else as_used(info.card_data if info else None),
         commit=info.sha if info else None,
     )
 
 
 def with_local_files(model: Model, folder: Path) -> Model:
-    """Return a model whose files have come into a folder, with what they tell."""
+    """Return a model whose files have come into a folder, with what they tell.
+
+    Raises:
+        ChatVecError: The folder holds what no model's does.
+    """
+    check_model(folder)
     tensors, pickled, file_problem = _tensors(model.reference, folder)
     return replace(
         model, folder=folder, tensors=tensors, pickled=pickled, file_problem=file_problem
     )
+
+
+def tensors_in(folder: Path) -> tuple[dict[str, TensorHeader], str]:
+    """Return the headers of the tensors in a folder, and what is wrong with its files if anything.
+
+    Nothing else in the folder is looked at.
+    """
+    tensors, _, problem = _tensors(ModelReference(model=ModelPath(path=str(folder))), folder)
+    return tensors or {}, problem
 
 
 def _folder(reference: ModelReference) -> Path | None:
@@ -261,21 +280,27 @@ def small_files_of(reference: ModelReference) -> SmallFiles:
     folder = _folder(reference)
     with _problems_as_errors(reference):
         info = _ask_hub(reference.model) if folder is None else None
-    return _small_files(reference.model, folder, info)
+        return _checked_files(reference.model, folder, info)
 
 
-def _small_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -> SmallFiles:
+def _checked_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -> SmallFiles:
+    """Return a model's small files, looked at before anything is made of them."""
     if folder is not None:
+        check_model(folder)
         return SmallFiles.in_folder(path, folder)
     assert info is not None
-    return SmallFiles.on_hub(path, info)
+    files = SmallFiles.on_hub(path, info)
+    check_forms(files.bytes, path)
+    return files
 
 
 def _ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
     hub = HfApi()
-    info = hub.model_info(path.path, revision=path.revision, timeout=HUB_SECONDS)
+    info = hub.model_info(
+        path.path, revision=path.revision, timeout=HUB_SECONDS, files_metadata=True
+    )
     if info.gated:  # anybody may read what a gated model is, but not its files
         hub.auth_check(path.path)
     return info
@@ -365,9 +390,12 @@ def _tensors(
         if folder is None:
             found = HfApi().get_safetensors_metadata(path.path, revision=path.revision)
         else:
+            check_indexes(folder)
             found = get_local_safetensors_metadata(folder)
         starts = _data_starts(folder, found) if folder else {}
         problem = _missing_tensors(found) or (_cut_short(folder, found, starts) if folder else "")
+        if folder and not problem and (damage := _damage(folder, found)):
+            return None, False, damage
         headers = {
             name: TensorHeader(
                 dtype=SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8),
@@ -380,6 +408,8 @@ def _tensors(
         }
     except NotASafetensorsRepoError:
         return _pickled_tensors(folder)
+    except ChatVecError as error:
+        return None, False, error.problem.removesuffix(".")
     except Exception as error:  # a damaged header or index fails in many ways
         if folder is None and not isinstance(error, (ValueError, SafetensorsParsingError)):
             raise
@@ -415,6 +445,17 @@ def _cut_short(folder: Path, found: SafetensorsRepoMetadata, starts: Mapping[str
     return ""
 
 
+def _damage(folder: Path, found: SafetensorsRepoMetadata) -> str:
+    """Return what safetensors, which will open the files, says against one of them."""
+    for name in found.files_metadata:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return f"{name} is damaged ({first_line(error)})"
+    return ""
+
+
 def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | None, bool, str]:
     if folder is None:
         return None, True, ""
@@ -436,14 +477,6 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
         except Exception as error:  # it may hold anything
             return None, True, f"{shard.filename} cannot be read ({first_line(error)})"
     return headers, True, ""
-
-
-def _card_in(folder: Path) -> ModelCardData:
-    file = folder / "README.md"
-    try:
-        return ModelCard.load(file).data if file.is_file() else ModelCardData()
-    except Exception:  # a card is free text, and nothing but our own card depends on it
-        return ModelCardData()
 
 
 def embedding_rows(model: Model) -> int | None:

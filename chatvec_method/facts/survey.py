@@ -21,6 +21,7 @@ from chatvec_method.facts.output import expected_headers
 from chatvec_method.facts.plan import MergePlan, plan_merge
 from chatvec_method.facts.vocabulary import Vocabulary, align_vocabularies
 from chatvec_method.recipe.file import Recipe
+from chatvec_method.rendering import warm_up
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,6 +123,7 @@ class ReadySurvey:
 
 def survey(recipe: Recipe, options: MergeOptions) -> Survey:
     """Find out what a recipe's merge will be, of the models' small files alone."""
+    warm_up()
     models, problems = look_up_all(_in_order(recipe), options.trust_remote_code)
     return _surveyed(recipe, options, models, problems)
 

@@ -9,6 +9,7 @@ recipe, its models and the headers of the output's weights, so that it does not 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,17 +23,19 @@ from chatvec_method.errors import ChatVecError, ChatVecWarning, first_line
 from chatvec_method.facts.chat_format import (
     chat_format,
 )
+from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.configs import config_text, generation_config_text
 from chatvec_method.finishing.donors import companions
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
+from chatvec_method.finishing.hashes_file import CARD_FILE, HASHES_FILE, read_hashes
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
 from chatvec_method.pictures.ratios import ratio_picture
 
-CARD_FILE, PICTURE_FILE = "README.md", "ratio.png"
+PICTURE_FILE = "ratio.png"
 
 
 def finish(
@@ -63,28 +66,51 @@ def finish(
     """
     ready = survey.ready()
     output = look_at(out, ready)
-    tokens = usable_tokens(output, ready.plan, ready.tokens)
-    if tokens != ready.tokens:
-        chat = chat_format(ready.recipe.config, ready.plan.roles, ready.models, tokens)
-        ready = replace(ready, tokens=tokens, format=chat)
-
     files: dict[str, Content] = {RECIPE_FILE: ready.recipe.text}
-    files |= companions(ready)
-    files |= tokenizer_files(out, ready, ready.format)
-    files[GENERATION_CONFIG_NAME] = generation_config_text(ready, ready.format)
-    files[CONFIG_NAME] = config_text(output, ready, ready.format)
+    files |= files_to_load(out, output, ready)
     if card:
-        files |= _card_files(out, ready, name or out.resolve().name)
+        files |= _card_files(out, _with_usable_tokens(output, ready), name or out.resolve().name)
 
-    changes = tuple(
-        FileChange(file, before, after)
-        for file, after in sorted(files.items())
-        if (before := content_of(out / file)) != after
-    )
+    changes = _changes(out, files)
+    if changes and (hashes := read_hashes(out)) is not None:
+        changes = _changes(out, files | {HASHES_FILE: hashes.with_changes(changes).text()})
     if not dry_run:
         for change in changes:
             write_content(out / change.name, change.after)
     return changes
+
+
+def _changes(out: Path, files: Mapping[str, Content]) -> tuple[FileChange, ...]:
+    return tuple(
+        FileChange(file, before, after)
+        for file, after in sorted(files.items())
+        if (before := content_of(out / file)) != after
+    )
+
+
+def files_to_load(out: Path, output: Model, survey: ReadySurvey) -> dict[str, Content]:
+    """Return the files besides the weights that loading a finished output takes, by name.
+
+    Args:
+        out: The folder that gets them: what it must not keep is there as None.
+        output: What is known of the output: its tensors and, if it has one already, its tokenizer.
+        survey: Of the recipe.
+    """
+    ready = _with_usable_tokens(output, survey)
+    files = companions(ready)
+    files |= tokenizer_files(out, ready, ready.format)
+    files[GENERATION_CONFIG_NAME] = generation_config_text(ready, ready.format)
+    files[CONFIG_NAME] = config_text(output, ready, ready.format)
+    return files
+
+
+def _with_usable_tokens(output: Model, survey: ReadySurvey) -> ReadySurvey:
+    """Return a survey without the tokens for which the output has no row."""
+    tokens = usable_tokens(output, survey.plan, survey.tokens)
+    if tokens == survey.tokens:
+        return survey
+    chat = chat_format(survey.recipe.config, survey.plan.roles, survey.models, tokens)
+    return replace(survey, tokens=tokens, format=chat)
 
 
 def _card_files(out: Path, survey: ReadySurvey, name: str) -> dict[str, Content]:

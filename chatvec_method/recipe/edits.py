@@ -19,6 +19,10 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode, SequenceN
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.file import KeyPath
+from chatvec_method.recipe.yaml_text import load_yaml
+
+MOST_READ = 300_000
+"""Characters, those of the text counted for each change: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,14 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     Raises:
         ChatVecError: The text is written in a way that cannot be changed without damage.
     """
-    expected = yaml.safe_load(text)
+    if len(edits) * len(text) > MOST_READ:
+        raise ChatVecError(
+            f"{len(edits)} changes to a text of {len(text)} characters are too many to make.",
+            "Mend the lines that the findings name by hand.",
+        )
+    expected = load_yaml(text)
     for edit in edits:
-        expected = _changed(expected, edit)
+        expected = changed(expected, edit)
         text = _edited_text(text, edit)
         if _loaded(text) != expected:
             raise _refusal(edit)
@@ -60,18 +69,18 @@ def _refusal(edit: Edit) -> ChatVecError:
 
 def _loaded(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         return None
 
 
-def _changed(data: Any, edit: Edit) -> Any:
-    """Return plain data with the change made, against which the text is held."""
+def changed(data: Any, edit: Edit) -> Any:
+    """Return what YAML reads of a recipe with a change made, against which its text is held."""
     first: Any = edit.path[0]
     rest = edit.path[1:]
     if rest:
         part = data[first] if isinstance(data, list) else data.get(first)
-        new = _changed(part if isinstance(part, (dict, list)) else {}, replace(edit, path=rest))
+        new = changed(part if isinstance(part, (dict, list)) else {}, replace(edit, path=rest))
         return _with_item(data, first, new)
     if edit.rename is not None:
         return {edit.rename if key == first else key: value for key, value in data.items()}

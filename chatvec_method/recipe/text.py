@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.intake import read_bytes
+from chatvec_method.recipe.yaml_text import load_yaml
 
 
 def read_text(file: Path) -> str:
@@ -17,7 +19,7 @@ def read_text(file: Path) -> str:
         ChatVecError: The file cannot be read.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return read_bytes(file).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ChatVecError(
@@ -32,7 +34,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         ChatVecError: It is not YAML, or its top level is not one of a recipe.
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

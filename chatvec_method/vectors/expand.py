@@ -14,6 +14,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
+from chatvec_method.intake import check_inside
 from chatvec_method.method.vector import KEPT_ROWS_FILE, vector_facts
 from chatvec_method.vectors.extract import MERGEKIT_VERSION, PART
 from chatvec_method.weights.fetching import with_files
@@ -86,6 +87,7 @@ def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
         left_out = (*weights, KEPT_ROWS_FILE)
         if not file.is_file() or file.name in left_out or file.name.endswith(".index.json"):
             continue
+        check_inside(file, folder)
         shutil.copyfile(file, out / file.name)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)

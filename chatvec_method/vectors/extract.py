@@ -258,7 +258,7 @@ def _write_small_files(
     for name in sorted(files.names):
         if name in COMPANIONS or TOKENIZER_FILE.fullmatch(name):
             content = files.bytes(name)
-            if content is not None and files.stays_inside(name):
+            if content is not None:
                 (folder / name).write_bytes(content)
 
 

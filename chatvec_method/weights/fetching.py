@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
@@ -12,6 +13,9 @@ from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import LORA_DTYPE, Model, with_local_files
 from chatvec_method.facts.survey import ReadySurvey, survey_of_files
 from chatvec_method.quiet import quiet
+
+NOT_OURS = ("*.gguf", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*", "onnx/*")
+"""What a repository may hold of the same model for other programs."""
 
 
 def fetched(
@@ -51,6 +55,36 @@ def fetched(
             ) from error
     on_model(len(survey.models), len(survey.models))
     return survey_of_files(survey, files) if files else survey
+
+
+def output_folder(out: str, options: MergeOptions) -> Path:
+    """Return where an output lies, after it has been downloaded if it is a model of the hub.
+
+    Args:
+        out: A folder, or a name as `owner/name` or `owner/name@revision`.
+        options: mergekit's.
+
+    Raises:
+        ChatVecError: It is neither, or cannot be downloaded.
+    """
+    folder = Path(out)
+    if folder.is_dir():
+        return folder
+    reference = ModelReference.parse(out)
+    try:
+        downloaded = snapshot_download(
+            reference.model.path,
+            revision=reference.model.revision,
+            cache_dir=options.transformers_cache,
+            ignore_patterns=list(NOT_OURS),
+        )
+    except Exception as error:  # of the hub, its names, the network, the disk
+        raise ChatVecError(
+            f"there is no folder {out}, and no model of that name can be downloaded from the hub "
+            f"({first_line(error)}).",
+            "Write the folder of a merge's output, or `owner/name` of the hub.",
+        ) from error
+    return Path(downloaded)
 
 
 def with_files(reference: ModelReference, model: Model, options: MergeOptions) -> Model:

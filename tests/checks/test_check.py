@@ -522,7 +522,10 @@ def test_one_model_behind_a_link_is_told(recipe: Recipe, tmp_path: Path) -> None
     (tmp_path / "linked").symlink_to(model)
     (tmp_path / "files").mkdir()
     for file in model.iterdir():
-        (tmp_path / "files" / file.name).symlink_to(file)
+        shutil.copy(file, tmp_path / "files")
+    for weights in model.glob("*.safetensors"):
+        (tmp_path / "files" / weights.name).unlink()
+        (tmp_path / "files" / weights.name).symlink_to(weights)
     for name in ("linked", "files"):
         recipe["models"][CHAT]["model"] = str(tmp_path / name)
         assert "the chat vector is zero" in the("same-model", checked(recipe)).message

@@ -265,11 +265,7 @@ def examine(
 
     surveyed = survey(recipe, **options)
     with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
-        return anatomy.examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        return anatomy.examine(surveyed, rank=rank, on_progress=show)
 
 
 def extract_vector(
@@ -312,7 +308,7 @@ def extract_vector(
             bits,
             settings,
             overwrite=overwrite,
-            on_bytes=lambda done, total: tell(Progress("merge", done, total)),
+            on_progress=tell,
         )
 
 
@@ -469,7 +465,7 @@ def live(
     findings = check_survey(surveyed).findings
     _refuse_or_warn([finding for finding in findings if finding.code != DISK_TOO_SMALL])
     with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
-        ready = fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of)))
+        ready = fetched(surveyed.ready(), show)
     return LiveMerge(ready, device, keep)
 
 

@@ -15,6 +15,7 @@ import click
 import chatvec_method
 from chatvec_method.cli.exits import told
 from chatvec_method.cli.last_resort import in_one_line
+from chatvec_method.cli.streams import own_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -36,6 +37,11 @@ COMMANDS = {
 
 class Commands(click.Group):
     """A group that imports a command's module when the command is called."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command, with output and input as `streams` has them."""
+        with own_streams():
+            return super().main(*args, **settings)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""

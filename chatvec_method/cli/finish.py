@@ -57,7 +57,7 @@ def finish(
     with loading("mergekit"):
         from chatvec_method.checks.readiness import readiness_findings
         from chatvec_method.cli.check_report import print_findings
-        from chatvec_method.facts.survey import survey
+        from chatvec_method.cli.looking_up import looked_up
         from chatvec_method.finishing.finish import finish as finish_output
         from chatvec_method.finishing.output import recipe_of
         from chatvec_method.options import merge_options
@@ -65,7 +65,7 @@ def finish(
 
         quiet_libraries()
     options = merge_options(trust_remote_code=trust_remote_code)
-    found = survey(read_recipe(recipe) if recipe else recipe_of(out), options)
+    found = looked_up(read_recipe(recipe) if recipe else recipe_of(out), options)
     changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
     if as_json:
         click.echo(json_text([_as_data(change) for change in changes]))

@@ -7,8 +7,9 @@ card, from a local folder or from the hub, of which no weights are downloaded.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from chatvec_method.facts.cards import as_used, card_in
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
 from chatvec_method.intake import check_folder
+from chatvec_method.quiet import quiet
 from chatvec_method.stated import check_forms, check_indexes, check_model
 
 SAFETENSORS_DTYPES = {
@@ -175,7 +177,9 @@ def config_value(config: PretrainedConfig, name: str) -> Any:
 
 
 def look_up_all(
-    references: Iterable[ModelReference], trust_remote_code: bool = False
+    references: Iterable[ModelReference],
+    trust_remote_code: bool = False,
+    on_model: Callable[[ModelReference], None] = lambda _: None,
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
     """Return what is known of each model, and for the others why nothing is.
 
@@ -184,6 +188,7 @@ def look_up_all(
     models: dict[ModelReference, Model] = {}
     problems: list[ChatVecError] = []
     for reference in references:
+        on_model(reference)
         silent = any(problem.code == UNREACHABLE for problem in problems)
         try:
             if silent and _folder(reference) is None:
@@ -206,7 +211,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     """
     path = reference.model
     folder = _folder(reference)
-    with _problems_as_errors(reference):
+    with _problems_as_errors(reference), quiet():
         info = _ask_hub(path) if folder is None else None
         small_files = _checked_files(path, folder, info)
         if reference.lora is not None and (adapter := Path(reference.lora.path)).is_dir():
@@ -345,7 +350,7 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         return ChatVecError(
             f"model {reference} is neither a folder here nor a model on the hub (or a private "
             "one of somebody else).",
-            "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder.",
+            _right_name(name),
             code="no-such-model",
         )
     if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
@@ -369,6 +374,13 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         "Download or save the model again; it needs a `config.json` that transformers knows.",
         code="config-unreadable",
     )
+
+
+def _right_name(name: str) -> str:
+    on_hub = re.fullmatch(r"https?://huggingface\.co/([\w.-]+/[\w.-]+).*", name)
+    if on_hub:
+        return f"Write `{on_hub[1]}`, its name without the address."
+    return "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder."
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

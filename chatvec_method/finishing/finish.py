@@ -33,7 +33,7 @@ from chatvec_method.finishing.files import Content, FileChange, content_of, writ
 from chatvec_method.finishing.hashes_file import CARD_FILE, HASHES_FILE, read_hashes
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
-from chatvec_method.pictures.ratios import ratio_picture
+from chatvec_method.pictures.ratios import ratio_picture, ratios_vary
 
 PICTURE_FILE = "ratio.png"
 
@@ -134,6 +134,8 @@ def _card(out: Path, survey: ReadySurvey, name: str, *, picture: bool) -> str:
 
 
 def _picture(plan: MergePlan) -> bytes | None:
+    if not ratios_vary(plan):
+        return None
     try:
         return ratio_picture(plan)
     except Exception as error:  # of fonts, of matplotlib's settings, ...

@@ -88,7 +88,7 @@ def merge(
         cost = cost_of(ready, staging.target)
         _check_room(cost, staging)
         with _one_message(cost, staging):
-            ready = fetched(ready, lambda n, of: on_progress(Progress("fetch", n, of)))
+            ready = fetched(ready, on_progress)
             reader = Reader(ready.plan.checkpoints, lazy_unpickle=ready.options.lazy_unpickle)
             tensors = _run(ready, staging.folder, reader, cost, on_progress)
             with staging.flushed_meanwhile():

@@ -100,7 +100,7 @@ def verify(
             raise
         return Verification(len(written.tensors), size, hashed=True, unheld=str(error))
     if deep:
-        ready = fetched(ready, lambda done, of: on_progress(Progress("fetch", done, of)))
+        ready = fetched(ready, on_progress)
     output = structure(folder, ready)
     left = unfinished(output, ready, written)
     elements = 0

@@ -256,7 +256,7 @@ def test_every_other_line_of_a_shared_recipe_stays(file: Path) -> None:
 
     after = text.splitlines()
     start = before.index(
-        next(line for line in before if line.startswith(f"  - model: {chats[-1]}"))
+        next(line for line in before if line.split(" #")[0] == f"  - model: {chats[-1]}")
     )
     end = next(i for i in range(start + 1, len(before)) if before[i].startswith("  - model:"))
     below = len(before) - end

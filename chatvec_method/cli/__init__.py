@@ -15,16 +15,21 @@ import click
 import chatvec_method
 from chatvec_method.cli.exits import told
 from chatvec_method.cli.last_resort import in_one_line
+from chatvec_method.cli.streams import own_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "demo": "See it done in seconds: three tiny models, the stock merge, and one that chats.",
+    "new": "Write a recipe from the names of its models, each line with its reason.",
+    "recipes": "List the recipes of the catalogue, or those that people share on the hub.",
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
     "verify": "Tell whether a merge's output is what was written, and what its recipe makes.",
+    "pin": "Write into a recipe which commits of its models it means.",
+    "share": "Put a finished model, or a recipe, on the hub.",
     "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
@@ -36,6 +41,11 @@ COMMANDS = {
 
 class Commands(click.Group):
     """A group that imports a command's module when the command is called."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command, with output and input as `streams` has them."""
+        with own_streams():
+            return super().main(*args, **settings)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""

@@ -13,7 +13,8 @@ from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 
 if TYPE_CHECKING:
     from chatvec_method.anatomy import Anatomy
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 )
 @mergekit_options("anatomy", all_taken=False)
 def anatomy(
-    recipe: Path,
+    recipe: str,
     png: Path | None,
     table: Path | None,
     as_json: bool,
@@ -58,15 +59,15 @@ def anatomy(
 
     Example: chatvec anatomy recipes/world.yaml --png docs/
     """
-    text = read_text(recipe)
-    parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
+    text, name = named_text(recipe)
+    parse_yaml(text, name)  # what is no YAML is told before anything heavy is loaded
     with loading("mergekit", quiet=options["quiet"]):
         from chatvec_method.anatomy import examine, why_slow
         from chatvec_method.cli.anatomy_report import as_data, print_anatomy
-        from chatvec_method.facts.survey import survey
+        from chatvec_method.cli.looking_up import looked_up
         from chatvec_method.options import merge_options
         from chatvec_method.pictures.style import require_matplotlib
-        from chatvec_method.progress import Progress, bars
+        from chatvec_method.progress import bars
         from chatvec_method.recipe.file import parse_recipe
 
         if png is not None:
@@ -74,15 +75,11 @@ def anatomy(
         quiet_libraries()
     settings = merge_options(**options)
     settings.apply_global_options()
-    surveyed = survey(parse_recipe(text, str(recipe)), settings)
+    surveyed = looked_up(parse_recipe(text, name), settings)
     if not settings.quiet and (reason := why_slow(settings.device)):
         click.echo(reason, err=True)
     with bars(quiet=settings.quiet, transient=True) as show:
-        found = examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        found = examine(surveyed, rank=rank, on_progress=show)
     if not as_json:  # first, as all weights were read for it, and a file may fail
         print_anatomy(console(), found)
     if table is not None:

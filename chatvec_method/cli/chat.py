@@ -13,6 +13,7 @@ import click
 from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.streams import lines_read
 from chatvec_method.errors import ChatVecError
 from chatvec_method.plain_text import plain
 from chatvec_method.talk.folder import check_folder
@@ -165,7 +166,7 @@ def _converse(
 def _lines() -> Iterator[str]:
     """Yield what is said: what a person types, or the lines of a pipe."""
     if not _at_terminal():
-        yield from sys.stdin
+        yield from lines_read()
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (gives input() editing and a history)

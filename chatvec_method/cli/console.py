@@ -67,15 +67,19 @@ def _plain_hook() -> RenderHook:
 
 
 def table(
-    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[int] = (),
+    widths: Sequence[int] | None = None,
 ) -> Table:
-    """Return a table; `right` are the columns of numbers."""
+    """Return a table; `right` are the columns of numbers, `widths` the columns' if they are set."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     made = Table(
-        title=title,
+        title=title or None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD if sys.stdout.isatty() else None,
@@ -84,7 +88,12 @@ def table(
         header_style="dim" if sys.stdout.isatty() else "",
     )
     for i, name in enumerate(header):
-        made.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        made.add_column(
+            name,
+            justify="right" if i in right else "left",
+            overflow="fold",
+            width=widths[i] if widths else None,
+        )
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made

@@ -13,7 +13,7 @@ from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, quiet_libraries, table
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
-from chatvec_method.progress import Progress, bars
+from chatvec_method.progress import bars
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference
@@ -52,7 +52,7 @@ def extract(
     out: Path,
     base: str | None,
     chat: str | None,
-    recipe: Path | None,
+    recipe: str | None,
     bits: str,
     overwrite: bool,
     as_json: bool,
@@ -89,7 +89,7 @@ def extract(
             int(bits),
             MergeOptions(trust_remote_code=trust_remote_code),
             overwrite=overwrite,
-            on_bytes=lambda done, total: show(Progress("merge", done, total)),
+            on_progress=show,
         )
     _print(description, as_json)
 
@@ -138,16 +138,16 @@ def expand(vector: str, out: Path, overwrite: bool) -> None:
             out,
             MergeOptions(),
             overwrite=overwrite,
-            on_bytes=lambda done, total: show(Progress("merge", done, total)),
+            on_progress=show,
         )
     click.echo(f"{out} has the vector in full.")
 
 
-def _pair_of(recipe: Path) -> tuple[ModelReference, ModelReference]:
+def _pair_of(recipe: str) -> tuple[ModelReference, ModelReference]:
     """Return base and chat of a recipe."""
-    from chatvec_method.recipe.file import read_recipe
+    from chatvec_method.hub.named import read_named
 
-    entries = read_recipe(recipe).config.models or ()
+    entries = read_named(recipe).config.models or ()
     held = [((entry.parameters or {}).get("role"), entry.model) for entry in entries]
     pair = [model for role in ("base", "chat") for own, model in held if own == role]
     if len(pair) != 2 or {role for role, _ in held} < {"base", "chat"}:

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.completing import RECIPE
+from chatvec_method.cli.console import json_text, quiet_libraries
+from chatvec_method.cli.exits import DIFFERENT, as_data
+from chatvec_method.cli.loading import loading
+from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.errors import DIFFERS, ChatVecError
-from chatvec_method.facts.cost import in_bytes
-from chatvec_method.facts.survey import survey
-from chatvec_method.merging.verify import Verification
-from chatvec_method.merging.verify import verify as verify_output
-from chatvec_method.progress import bars
-from chatvec_method.recipe.file import read_recipe
+from chatvec_method.plain_text import plain
 
-WRONG, UNTOLD = 1, 2
+if TYPE_CHECKING:
+    from chatvec_method.merging.verify import Verification
 
 
-@click.command(cls=PrettyPrintHelp)
-@click.argument("out")
+@click.command(cls=WithMergekitOptions)
+@click.argument("out", type=RECIPE)
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path),
+    type=RECIPE,
     help="The recipe that OUT was made from, if not the one in its mergekit_config.yml.",
 )
 @click.option("--deep", is_flag=True, help="Compute every element again, from the models.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-@add_merge_options
+@mergekit_options("verify", all_taken=False)
 def verify(
-    out: str, recipe: Path | None, deep: bool, as_json: bool, merge_options: MergeOptions
+    out: str, recipe: str | None, deep: bool, as_json: bool, options: dict[str, Any]
 ) -> None:
     """Tell whether OUT is what was written, and what its recipe makes.
 
@@ -45,41 +43,49 @@ def verify(
     changed along with OUT: of an OUT that you do not trust, only --deep with a recipe that you do
     trust tells.
 
-    Exits with 0 where all is right, with 1 where OUT differs, with 2 where that cannot be told.
+    Exits with 0 where all is right, with 4 where OUT differs, with 1 where that cannot be told.
 
     Example: chatvec verify out/ --deep
     """
-    quiet_libraries()
-    merge_options.apply_global_options()
+    with loading("mergekit", quiet=options["quiet"] or as_json):
+        from chatvec_method.facts.survey import survey
+        from chatvec_method.hub.named import read_named
+        from chatvec_method.hub.snapshot import folder_of
+        from chatvec_method.merging.verify import verify as verify_output
+        from chatvec_method.options import merge_options
+        from chatvec_method.progress import bars
+
+        quiet_libraries()
+    settings = merge_options(**options)
+    settings.apply_global_options()
+    surveyed = survey(read_named(recipe), settings) if recipe is not None else None
+    folder = folder_of(out, settings.transformers_cache)
     try:
-        surveyed = survey(read_recipe(recipe), merge_options) if recipe is not None else None
-        with bars(quiet=merge_options.quiet) as show:
-            verification = verify_output(out, surveyed, merge_options, deep=deep, on_progress=show)
+        with bars(quiet=settings.quiet) as show:
+            verification = verify_output(folder, surveyed, settings, deep=deep, on_progress=show)
     except ChatVecError as error:
+        if error.code != DIFFERS:
+            raise
         if as_json:
-            told = {"right": False if error.code == DIFFERS else None, "code": error.code}
-            click.echo(_json({**told, "problem": error.problem, "fix": error.fix}))
-        else:
-            error.show()
-        sys.exit(WRONG if error.code == DIFFERS else UNTOLD)
+            click.echo(json_text({"right": False, "error": as_data(error)}))
+        error.show()
+        sys.exit(DIFFERENT)
     if as_json:
-        click.echo(_json({"right": True, **asdict(verification)}))
-    elif not merge_options.quiet:
+        click.echo(json_text({"right": True, **asdict(verification)}))
+    elif not settings.quiet:
         _print(out, verification)
 
 
-def _json(data: dict[str, object]) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False)
-
-
 def _print(out: str, verification: Verification) -> None:
+    from chatvec_method.facts.cost import in_bytes
+
     click.echo(f"{out}: {verification.tensors} tensors, {in_bytes(verification.bytes)}.")
     if verification.hashed:
         click.echo("By its hashes, every byte of weights and files is what was written.")
     else:
         click.echo("It has no hashes, so that only its recipe tells what it should be.")
     if verification.unheld:
-        click.echo(f"It was not held against its recipe: {verification.unheld}")
+        click.echo(f"It was not held against its recipe: {plain(verification.unheld)}")
         return
     click.echo("By its recipe, tensors, config, tokenizer, template and stop tokens are right.")
     if verification.elements:
@@ -87,5 +93,5 @@ def _print(out: str, verification: Verification) -> None:
     elif not verification.hashed:
         click.echo("All elements are finite; --deep computes them again.")
     if verification.unfinished:
-        names = ", ".join(verification.unfinished)
+        names = plain(", ".join(verification.unfinished))
         click.echo(f"It is not made ready to chat: `chatvec finish {out}` changes {names}.")

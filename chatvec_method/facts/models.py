@@ -7,8 +7,9 @@ card, from a local folder or from the hub, of which no weights are downloaded.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from chatvec_method.facts.cards import as_used, card_in
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
 from chatvec_method.intake import check_folder
+from chatvec_method.quiet import quiet
 from chatvec_method.stated import check_forms, check_indexes, check_model
 
 SAFETENSORS_DTYPES = {
@@ -117,6 +119,8 @@ class Model:
     """Those besides its weights; of a model with an adapter, the model's."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
+    gated: bool = False
+    """On the hub, it asks who reads it."""
 
     def __str__(self) -> str:
         return str(self.reference)
@@ -154,6 +158,11 @@ class Model:
         return tuple(tuple(i for i in each if type(i) is int) for each in lists)
 
 
+def without_commits(names: object) -> str:
+    """Return a model's name, or a text that names models, without the commits behind them."""
+    return re.sub("@[0-9a-f]{40}", "", str(names))
+
+
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the config of the language model, which may be a part of a larger one."""
     try:
@@ -175,7 +184,9 @@ def config_value(config: PretrainedConfig, name: str) -> Any:
 
 
 def look_up_all(
-    references: Iterable[ModelReference], trust_remote_code: bool = False
+    references: Iterable[ModelReference],
+    trust_remote_code: bool = False,
+    on_model: Callable[[ModelReference], None] = lambda _: None,
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
     """Return what is known of each model, and for the others why nothing is.
 
@@ -184,6 +195,7 @@ def look_up_all(
     models: dict[ModelReference, Model] = {}
     problems: list[ChatVecError] = []
     for reference in references:
+        on_model(reference)
         silent = any(problem.code == UNREACHABLE for problem in problems)
         try:
             if silent and _folder(reference) is None:
@@ -206,8 +218,8 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     """
     path = reference.model
     folder = _folder(reference)
-    with _problems_as_errors(reference):
-        info = _ask_hub(path) if folder is None else None
+    with problems_as_errors(reference), quiet():
+        info = ask_hub(path) if folder is None else None
         small_files = _checked_files(path, folder, info)
         if reference.lora is not None and (adapter := Path(reference.lora.path)).is_dir():
             check_folder(adapter)
@@ -228,6 +240,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         small_files=small_files,
         card=card_in(folder) if folder else as_used(info.card_data if info else None),
         commit=info.sha if info else None,
+        gated=bool(info and info.gated),
     )
 
 
@@ -278,8 +291,8 @@ def small_files_of(reference: ModelReference) -> SmallFiles:
         ChatVecError: It does not exist, is gated, or cannot be reached.
     """
     folder = _folder(reference)
-    with _problems_as_errors(reference):
-        info = _ask_hub(reference.model) if folder is None else None
+    with problems_as_errors(reference):
+        info = ask_hub(reference.model) if folder is None else None
         return _checked_files(reference.model, folder, info)
 
 
@@ -294,7 +307,7 @@ def _checked_files(path: ModelPath, folder: Path | None, info: ModelInfo | None)
     return files
 
 
-def _ask_hub(path: ModelPath) -> ModelInfo:
+def ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
     hub = HfApi()
@@ -316,7 +329,7 @@ def _unreachable(reference: ModelReference) -> ChatVecError:
 
 
 @contextmanager
-def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
+def problems_as_errors(reference: ModelReference) -> Iterator[None]:
     """Turn what the hub and transformers raise about a model into one message."""
     try:
         yield
@@ -327,7 +340,7 @@ def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
 
 
 def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
-    name, causes = reference.model.path, list(_causes(error))
+    name, causes = reference.model.path, list(causes_of(error))
     if _any(causes, GatedRepoError):
         return ChatVecError(
             f"model {reference} is gated, and you are not logged in with an account that may "
@@ -345,7 +358,7 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         return ChatVecError(
             f"model {reference} is neither a folder here nor a model on the hub (or a private "
             "one of somebody else).",
-            "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder.",
+            _right_name(name),
             code="no-such-model",
         )
     if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
@@ -371,7 +384,15 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _right_name(name: str) -> str:
+    on_hub = re.fullmatch(r"https?://huggingface\.co/([\w.-]+/[\w.-]+).*", name)
+    if on_hub:
+        return f"Write `{on_hub[1]}`, its name without the address."
+    return "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder."
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, what it was raised for, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

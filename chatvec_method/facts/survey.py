@@ -7,7 +7,7 @@ can still tell the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,11 +121,26 @@ class ReadySurvey:
         return {name: header for name, header in self.expected.items() if header is not None}
 
 
-def survey(recipe: Recipe, options: MergeOptions) -> Survey:
-    """Find out what a recipe's merge will be, of the models' small files alone."""
+def survey(
+    recipe: Recipe,
+    options: MergeOptions,
+    on_model: Callable[[ModelReference], None] = lambda _: None,
+) -> Survey:
+    """Find out what a recipe's merge will be, of the models' small files alone.
+
+    Args:
+        recipe: The recipe.
+        options: As for the merge.
+        on_model: Is told which model is looked up next.
+    """
     warm_up()
-    models, problems = look_up_all(_in_order(recipe), options.trust_remote_code)
+    models, problems = look_up_all(_in_order(recipe), options.trust_remote_code, on_model)
     return _surveyed(recipe, options, models, problems)
+
+
+def resurveyed(survey: Survey, recipe: Recipe) -> Survey:
+    """Return the survey of another recipe of the same models, without looking them up again."""
+    return _surveyed(recipe, survey.options, survey.models, [])
 
 
 def survey_of_files(ready: ReadySurvey, files: Mapping[ModelReference, Model]) -> ReadySurvey:

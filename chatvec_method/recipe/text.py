@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ def read_text(file: Path) -> str:
     Raises:
         ChatVecError: The file cannot be read.
     """
+    address = re.match(r"(https?):/+(.*)", str(file))
+    if address:  # of which a path has lost a slash
+        raise ChatVecError(
+            f"{address[1]}://{address[2]} is an address, and recipes are read from files.",
+            "Download it, and write the file's name.",
+        )
     try:
         return read_bytes(file).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -46,6 +53,11 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
             f"{name} is not YAML ({first_line(error)}).",
             "Write one recipe in the file, as recipes/ has it.",
         ) from error
+    if raw is None:
+        raise ChatVecError(
+            f"{name} is empty.",
+            "If a `>` of the shell emptied it, restore it, and write `-o FILE` in place of `>`.",
+        )
     if not isinstance(raw, dict):
         raise ChatVecError(
             f"{name} is not a recipe: it has no `merge_method:` and `models:` at its top level.",

@@ -289,6 +289,7 @@ def test_a_card_or_picture_that_fails_is_a_warning_and_the_merge_is_there(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    recipe["models"][CHAT]["parameters"]["ratio"] = [1.0, 0.5]  # there is something to draw
     monkeypatch.setattr(finish_module, part, broken)
     with pytest.warns(ChatVecWarning) as warned:
         result = merge(surveyed(recipe), tmp_path / "out")

@@ -112,16 +112,20 @@ def _check_file(file: Path, folder: Path) -> None:
         return
     _check_kind(file, status.st_mode)
     if not weights:
-        check_size(file, status.st_size)
+        check_size(file.name, status.st_size, file)
 
 
-def check_size(file: Path | str, size: int) -> None:
+def check_size(name: str, size: int, file: object) -> None:
     """Check that a file is no larger than one of its name can be.
+
+    Args:
+        name: Its name alone.
+        size: In bytes.
+        file: What messages call it.
 
     Raises:
         ChatVecError: It is.
     """
-    name = Path(file).name
     if WEIGHTS.fullmatch(name) or not READ.fullmatch(name):
         return
     most = LARGEST_OF_TOKENS_BYTES if OF_TOKENS.fullmatch(name) else LARGEST_BYTES
@@ -186,7 +190,7 @@ def _check_kind(file: Path, mode: int) -> None:
         )
 
 
-def _too_large(file: Path | str, most: int) -> ChatVecError:
+def _too_large(file: object, most: int) -> ChatVecError:
     return ChatVecError(
         f"{file} is larger than {most >> 20} MB, and no file of its kind is.",
         "Download or save the model again.",

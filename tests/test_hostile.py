@@ -18,10 +18,14 @@ import yaml
 from checking import checked, codes
 from click.testing import CliRunner, Result
 from conftest import ROOT
+from huggingface_hub import ModelInfo
+from mergekit.common import ModelPath
 from test_rendering import DOUBLES, NEVER_ENDS
 
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.plain_text import ACTS
 
 WORLD = ROOT / "examples" / "world" / "models"
@@ -254,6 +258,12 @@ def test_a_template_that_takes_too_much_is_told(
     assert "template-broken" in codes(report, Severity.ERROR)
     said = refusal(chatvec("chat", tmp_path / who, "--ask", "x"))
     assert "does not end" in said or "memory" in said
+
+
+def test_a_file_of_the_hub_that_is_too_large_is_not_downloaded() -> None:
+    info = ModelInfo(id="o/model", siblings=[{"rfilename": "config.json", "size": 10**10}])
+    with pytest.raises(ChatVecError, match=r"config\.json of o/model is larger"):
+        SmallFiles.on_hub(ModelPath(path="o/model"), info)
 
 
 def test_slices_and_models_without_an_end_are_refused(

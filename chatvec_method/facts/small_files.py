@@ -41,7 +41,8 @@ class SmallFiles:
             ChatVecError: One is larger than a file of its name can be.
         """
         for sibling in info.siblings or ():
-            check_size(f"{sibling.rfilename} of {path}", sibling.size or 0)
+            name = sibling.rfilename
+            check_size(name, sibling.size or 0, f"{name} of {path}")
         listed = (sibling.rfilename for sibling in info.siblings or ())
         names = frozenset(name for name in listed if "/" not in name and "\\" not in name)
         return cls(path, None, names, info.sha)
@@ -69,7 +70,7 @@ class SmallFiles:
         if file is None:
             return None
         content = read_bytes(file, LARGEST_OF_TOKENS_BYTES)
-        check_size(file, len(content))
+        check_size(name, len(content), file)
         return content
 
     def text(self, name: str) -> str | None:

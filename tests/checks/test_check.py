@@ -1382,7 +1382,7 @@ def test_a_place_for_a_recipe_needs_one(recipe: Recipe, command: Callable[..., R
 
 
 def test_an_address_is_no_file(command: Callable[..., Result]) -> None:
-    address = "https://huggingface.co/owner/name/raw/main/mergekit_config.yml"
+    address = "https://example.org/recipe.yaml"
     result = CliRunner().invoke(main, ["check", address])
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {address} is an address")

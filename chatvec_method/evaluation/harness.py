@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import random
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -20,6 +21,8 @@ from typing import Any, TypeAlias
 import lm_eval  # type: ignore[import-untyped]
 import numpy as np
 import torch
+from lm_eval.api import metrics  # type: ignore[import-untyped]
+from lm_eval.api.model import LM  # type: ignore[import-untyped]
 from lm_eval.defaults import (  # type: ignore[import-untyped]
     DEFAULT_OTHER_SEED,
     DEFAULT_RANDOM_SEED,
@@ -28,6 +31,7 @@ from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.evaluation.adapter import ChatModel, OnProgress, Response
+from chatvec_method.evaluation.intervals import Floats, interval, resampled
 from chatvec_method.quiet import quiet
 from chatvec_method.talk.speaker import Speaker
 
@@ -57,6 +61,8 @@ class Figure:
     """None where the harness does not know."""
     documents: int
     """How many documents it is of."""
+    interval: tuple[float, float] | None = None
+    """Of 95 %, by the bootstrap over documents; None where a figure is not a mean of theirs."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def load_tasks(
 
 
 def evaluate(
-    speaker: Speaker,
+    model: Speaker | LM,
     tasks: Tasks | TaskName | Sequence[TaskName],
     *,
     include_path: Path | Sequence[Path] | None = None,
@@ -149,7 +155,7 @@ def evaluate(
     every evaluation. No answer is kept for the next one: by then the weights may be others.
 
     Args:
-        speaker: The model.
+        model: A model to talk to; or one of the harness, which has its own batches and progress.
         tasks: What `load_tasks` returned; or names, with which it is called.
         include_path: As in `load_tasks`, for tasks that are not loaded yet.
         include_defaults: The same.
@@ -178,10 +184,14 @@ def evaluate(
         places = None if samples is None else _places(samples, tasks)
         for task in tasks.loaded["tasks"].values():
             task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+        if isinstance(model, Speaker):
+            asked = ChatModel(model, batch_size=batch_size, on_progress=tell)
+        else:
+            asked = model
         with _seeded():
             try:
                 results = lm_eval.evaluate(
-                    ChatModel(speaker, batch_size=batch_size, on_progress=tell),
+                    asked,
                     tasks.loaded,
                     limit=limit,
                     samples=places,
@@ -190,12 +200,13 @@ def evaluate(
                     fewshot_as_multiturn=True,
                 )
             except torch.OutOfMemoryError as error:
+                name = model.name if isinstance(model, Speaker) else "the model"
                 raise ChatVecError(
-                    f"{speaker.name} needs more memory than the device has, with {batch_size} "
-                    "requests at once.",
+                    f"{name} needs more memory than the device has, with {batch_size} requests at "
+                    "once.",
                     "Take a smaller batch size.",
                 ) from error
-    return Evaluation(tuple(_figures(results)), tuple(_samples(results)))
+    return Evaluation(tuple(_figures(results, tasks)), tuple(_samples(results)))
 
 
 def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, list[int]]:
@@ -209,15 +220,68 @@ def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, lis
     return places
 
 
-def _figures(results: Mapping[str, Any]) -> Iterator[Figure]:
+def _figures(results: Mapping[str, Any], tasks: Tasks) -> Iterator[Figure]:
+    replicates = _replicates(results["samples"], tasks)
     for task, figures in results["results"].items():
         for name, value in figures.items():
             metric, comma, filter_ = name.rpartition(",")
             if comma and isinstance(value, Real):  # no standard errors: these would be "N/A"
                 better = results["higher_is_better"].get(task, {}).get(metric)
+                drawn = replicates.get((task, metric, filter_))
                 yield Figure(
-                    task, metric, filter_, float(value), better, int(figures["sample_len"])
+                    task,
+                    metric,
+                    filter_,
+                    float(value),
+                    better,
+                    int(figures["sample_len"]),
+                    None if drawn is None else interval(drawn),
                 )
+
+
+def _replicates(
+    samples: Mapping[str, Sequence[Mapping[str, Any]]], tasks: Tasks
+) -> dict[tuple[str, str, str], Floats]:
+    """Return what each figure would be of other documents, drawn from the same ones."""
+    replicates: dict[tuple[str, str, str], Floats] = {}
+    sizes = {task: len({sample["doc_id"] for sample in each}) for task, each in samples.items()}
+    for task, each in samples.items():
+        aggregations = tasks.loaded["tasks"][task].aggregation()
+        marks: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+        for sample in each:
+            for metric in sample["metrics"]:
+                marks[metric, sample["filter"]].append(sample[metric])
+        for (metric, filter_), values in marks.items():
+            drawn = _drawn(aggregations.get(metric, metrics.mean), values, task)
+            if drawn is not None:
+                replicates[task, metric, filter_] = drawn
+    for name, group in tasks.loaded.get("groups", {}).items():
+        leaves = [task.task_name for task in group.get_all_tasks()]
+        for wanted in group.aggregate_metric_list or ():
+            for filter_ in {key[2] for key in replicates if key[1] == wanted.metric}:
+                parts = [t for t in leaves if (t, wanted.metric, filter_) in replicates]
+                if parts:
+                    replicates[name, wanted.metric, filter_] = np.average(
+                        [replicates[part, wanted.metric, filter_] for part in parts],
+                        axis=0,
+                        weights=[sizes[p] for p in parts] if wanted.weight_by_size else None,
+                    )
+    return replicates
+
+
+def _drawn(aggregation: Any, values: Sequence[Any], task: str) -> Floats | None:
+    """Return the replicates of a figure that is a mean, or made of one; None of any other."""
+    if aggregation in (metrics.weighted_perplexity, metrics.bits_per_byte):
+        tops, bottoms = zip(*values, strict=True)
+        logarithms = -resampled(tops, bottoms, of=task)
+        if aggregation is metrics.bits_per_byte:
+            return logarithms / np.log(2)
+        return np.exp(logarithms)
+    if not all(isinstance(value, Real) for value in values):
+        return None
+    if aggregation is metrics.perplexity:
+        return np.exp(-resampled(values, of=task))
+    return resampled(values, of=task) if aggregation is metrics.mean else None
 
 
 def _samples(results: Mapping[str, Any]) -> Iterator[Sample]:

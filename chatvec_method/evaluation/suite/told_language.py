@@ -1,0 +1,173 @@
+"""In which language an answer is: by script, by character sets, and by lingua.
+
+Scripts tell Korean, and Japanese with kana. Ideographs alone are told by what the national
+character sets hold, all of which Python has: one that is in Big5 and not in GB 2312 is Traditional,
+the other way round it is Simplified, and one that is in JIS X 0208 and in neither of them is
+Japanese. (lingua calls every text without kana Chinese, and knows no two kinds of Chinese.) Latin
+prose may be English or not: that lingua tells.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from chatvec_method.errors import ChatVecError
+
+if TYPE_CHECKING:
+    from lingua import Language, LanguageDetector
+
+AnswerLanguage = Literal["target", "english", "mixed", "other", "none"]
+SHARE = 0.8
+"""The least part of an answer that must be in one language; less is mixed."""
+RUNNING_WORDS = 4
+"""Latin words in a row that are prose, and not terms within another language."""
+LETTERS_A_WORD = 2
+"""How many syllables or ideographs a Latin word counts for."""
+NOT_ENGLISH = 0.2
+"""Lingua's confidence in English below which Latin prose is in another language."""
+NOT_PROSE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
+)
+PIECE = re.compile(r"[^\n。！？!?]+")
+BRACKETED = re.compile(
+    r"\([^()\n]*\)|（[^（）\n]*）|「[^」]*」|『[^』]*』|《[^》]*》|“[^”]*”|\"[^\"\n]*\""
+)
+HANGUL = re.compile("[가-힣ㄱ-ㆎ]")
+KANA = re.compile("[ぁ-ゖァ-ヺー]")
+HIRAGANA_BUT_NO = re.compile("[ぁ-ねは-ゖ]")  # の stands in Chinese names of shops and goods
+HAN = re.compile("[㐀-䶿一-鿿]")
+LATIN_WORD = r"[A-Za-zÀ-ɏ]+(?:['’-][A-Za-zÀ-ɏ]+)*"
+RUN = re.compile(rf"{LATIN_WORD}(?:[\s\d,;:.…()\"“”/&*%-]+{LATIN_WORD})*")
+CHINESE_GRAMMAR = re.compile(
+    r"[这這们們你您妳她很吗嗎呢吧哪怎么麼还還让讓给給把没沒谁跟对從从]|"
+    r"我[是的想会會要在也不]|[不就也都只]是|是[一我你他在的由中不]|的是|可以|因[为為]|如果|但是|"
+    r"已[经經]|一[个個]|[他它]的|了[。，！,]|了$|了一|和[我你他]|在[我他]"
+)
+
+
+def answer_language(answer: str, language: str) -> AnswerLanguage:
+    """Tell the language of an answer.
+
+    Code, addresses and markup count for nothing. Latin words are terms of the language around them,
+    unless four or more stand in a row or nothing else is there. The answer is "target", "english"
+    or "other" if at least 80 % of its letters are so (a Latin word counts for two), else "mixed",
+    and "none" without letters.
+
+    Ideographs that more than one language writes so count for the target if it is one of these.
+
+    Args:
+        answer: What the model said.
+        language: The target, one of `LANGUAGES`.
+
+    Raises:
+        ChatVecError: lingua-language-detector is needed (for Latin prose) and not installed.
+    """
+    amounts: Counter[AnswerLanguage] = Counter()
+    terms = 0
+    text = unicodedata.normalize("NFKC", NOT_PROSE.sub(" ", answer))
+    for piece in PIECE.findall(text):
+        for told, amount in _told(piece, language):
+            amounts["target" if told == language else "other"] += amount
+        for run in RUN.findall(piece):
+            words = len(re.findall(LATIN_WORD, run))
+            if words < RUNNING_WORDS:
+                terms += words
+                continue
+            in_english: AnswerLanguage = "target" if language == "en" else "english"
+            amounts[in_english if _is_english(run) else "other"] += words * LETTERS_A_WORD
+    if language == "en":
+        amounts["target"] += terms * LETTERS_A_WORD
+    elif terms and not amounts:
+        amounts["english"] = terms
+    if not amounts.total():
+        return "none"
+    told_most, amount = amounts.most_common(1)[0]
+    return told_most if amount >= SHARE * amounts.total() else "mixed"
+
+
+def _told(piece: str, target: str) -> Iterator[tuple[str, int]]:
+    """Yield the languages of a piece's letters that are not Latin, with their amounts."""
+    hangul, kana = len(HANGUL.findall(piece)), len(KANA.findall(piece))
+    if hangul:
+        yield "ko", hangul
+        piece = re.sub(r"\([^()\n]*\)", "", piece)  # 한자(漢字)
+    han = HAN.findall(piece)
+    outside = BRACKETED.sub("", piece)
+    if hangul:
+        kana = len(KANA.findall(piece))
+        if kana:
+            yield "ja", kana
+    elif kana and (kana > len(han) or HIRAGANA_BUT_NO.search(outside)):
+        foreign = [each for each in han if not _in("cp932", each)]
+        yield "ja", kana + len(han) - len(foreign)
+        if foreign:
+            yield "zh", len(foreign)
+        han = []
+    if han:
+        yield from _ideographs(han, piece, target)
+    others = sum(letter.isalpha() and _is_foreign(letter) for letter in piece)
+    if others:
+        yield "other", others
+
+
+def _ideographs(han: list[str], piece: str, target: str) -> Iterator[tuple[str, int]]:
+    traditional = sum(_in("big5", each) and not _in("gb2312", each) for each in han)
+    simplified = sum(_in("gb2312", each) and not _in("big5", each) for each in han)
+    japans_own = sum(not _in("gb2312", each) and not _in("big5", each) for each in han)
+    grammar = CHINESE_GRAMMAR.search(piece)
+    written_in_japan = not grammar and all(_in("cp932", each) for each in han)
+    if written_in_japan and (japans_own or (traditional and simplified) or target == "ja"):
+        yield "ja", len(han)
+    elif traditional or simplified:
+        part = round(len(han) * traditional / (traditional + simplified))
+        yield "zh-Hant", part
+        yield "zh-Hans", len(han) - part
+    else:
+        yield (target if target.startswith("zh") else "zh"), len(han)
+
+
+@cache
+def _in(encoding: str, letter: str) -> bool:
+    try:
+        letter.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@cache
+def _is_foreign(letter: str) -> bool:
+    script = unicodedata.name(letter, "").split(" ")[0]
+    return script not in {"LATIN", "HANGUL", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK"} | {
+        "GREEK",  # in formulas
+        "IDEOGRAPHIC",
+        "MICRO",
+        "FEMININE",
+        "MASCULINE",
+    }
+
+
+def _is_english(prose: str) -> bool:
+    detector, english = _detector()
+    return detector.compute_language_confidence(prose, english) >= NOT_ENGLISH
+
+
+@cache
+def _detector() -> tuple[LanguageDetector, Language]:
+    try:
+        from lingua import Language, LanguageDetectorBuilder
+    except ModuleNotFoundError as error:
+        raise ChatVecError(
+            "the language of an answer in Latin letters is told by lingua-language-detector, which "
+            "is not installed.",
+            "Write pip install 'chatvec-method[evaluate]'.",
+        ) from error
+    names = "ENGLISH FRENCH GERMAN SPANISH PORTUGUESE ITALIAN DUTCH INDONESIAN VIETNAMESE TAGALOG"
+    languages = [getattr(Language, name) for name in names.split()]
+    builder = LanguageDetectorBuilder.from_languages(*languages).with_low_accuracy_mode()
+    return builder.build(), Language.ENGLISH

@@ -1,0 +1,143 @@
+"""Text as the rules see it: sentences, lines, items, words, scripts, and one spelling for many."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from itertools import pairwise
+
+FENCE = re.compile(r"```[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”|\"[^\"\n]*\"|《[^》]*》|\([^)\n]*\)|（[^）]*）")
+ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|[A-Z])\.(?=\s)")
+END_OF_SENTENCE = re.compile(r"[.!?…]+(?=\s|$)|[。！？]+|\n+")
+MARKER = r"(?:[-*+•·‧・▪●○◦]|\(?\d+[.)）]|\d+、|[①-⑳])"
+ITEM = re.compile(rf"^\s*{MARKER}\s*(\S.*)$", re.MULTILINE)
+NUMBERED = re.compile(r"^\s*(?:\(?(\d+)[.)、）]|([①-⑳]))\s*\S", re.MULTILINE)
+EDGES = " \t\n\"'`“”‘’「」『』《》.。!！"
+SCRIPTS = {
+    "HANGUL": "hangul",
+    "HIRAGANA": "hiragana",
+    "KATAKANA": "katakana",
+    "CJK": "han",
+    "LATIN": "latin",
+    "FULLWIDTH": "latin",
+}
+PROLONGED = "ー"  # KATAKANA-HIRAGANA PROLONGED SOUND MARK: of either script
+
+
+def sentences(answer: str) -> list[str]:
+    """Return the sentences of an answer, each with its final mark.
+
+    A sentence ends with ". ! ? …" before a space, with "。！？" anywhere, or with its line; marks
+    within quotation marks and brackets, and those of "Dr." and the like, end none.
+    """
+    hidden = QUOTED.sub(lambda quote: "x" * len(quote[0]), answer)
+    hidden = ABBREVIATION.sub(lambda short: "x" * len(short[0]), hidden)
+    hidden = re.sub(rf"(?m)^\s*{MARKER}\s", lambda mark: "x" * len(mark[0]), hidden)
+    ends = [end.end() for end in END_OF_SENTENCE.finditer(hidden)]
+    pieces = [answer[start:end].strip() for start, end in pairwise([0, *ends, len(answer)])]
+    return [piece for piece in pieces if any(map(str.isalnum, piece))]
+
+
+def lines(answer: str) -> list[str]:
+    """Return the lines of an answer that are not empty."""
+    return [line.strip() for line in answer.splitlines() if line.strip()]
+
+
+def paragraphs(answer: str) -> list[str]:
+    """Return what is set apart by empty lines."""
+    return [each.strip() for each in re.split(r"\n\s*\n", answer) if each.strip()]
+
+
+def items(answer: str) -> list[str]:
+    """Return the items of a list, bulleted or numbered, without their markers."""
+    return [item.strip() for item in ITEM.findall(answer)]
+
+
+def numbers_of_items(answer: str) -> list[int]:
+    """Return the numbers of a numbered list."""
+    circled = {chr(0x2460 + place): place + 1 for place in range(20)}
+    return [int(digits) if digits else circled[sign] for digits, sign in NUMBERED.findall(answer)]
+
+
+def words(answer: str) -> list[str]:
+    """Return what spaces part, if there is a letter or digit in it."""
+    return [word for word in answer.split() if any(map(str.isalnum, word))]
+
+
+def unfenced(answer: str) -> str:
+    """Return what a Markdown code fence encloses, if the answer is one fence and nothing else."""
+    fence = FENCE.fullmatch(answer.strip())
+    return (fence[1] if fence else answer).strip()
+
+
+def scripts(answer: str) -> set[str]:
+    """Return the scripts of an answer's letters; those of none that is named here are "other"."""
+    letters = {letter for letter in answer if letter.isalpha() and letter != PROLONGED}
+    names = {unicodedata.name(letter, "").split()[0] for letter in letters}
+    return {SCRIPTS.get(name, "other") for name in names}
+
+
+def plain(answer: str) -> str:
+    """Return an answer in one spelling: width, case, middle dots, commas within numbers."""
+    one_width = unicodedata.normalize("NFKC", answer).casefold().replace("’", "'")
+    without_commas = re.sub(r"(?<=\d),(?=\d{3})", "", one_width)
+    return re.sub(r"[·・‧‐–=＝*_]|(?<=\w)-(?=\w)", "", without_commas)
+
+
+def trimmed(answer: str) -> str:
+    """Return an answer without fence, quotation marks and final marks, and with single spaces."""
+    one_width = unicodedata.normalize("NFKC", unfenced(answer)).strip()
+    return re.sub(r"\s+", " ", one_width.strip(EDGES)).strip()
+
+
+def as_word(needle: str) -> re.Pattern[str]:
+    """Return a pattern that finds a word in a `plain` text, as the word's script sets words apart.
+
+    - Latin letters and digits: no other letter of theirs before or after.
+    - Hangul: no syllable before (particles may come after); a single syllable stands alone, or
+      before a particle. Spaces within do not count.
+    - Katakana: no katakana before or after.
+    - Kanji and hiragana: anywhere, as nothing sets words apart.
+    """
+    letters = plain(needle)
+    body = r"\s*".join(re.escape(letter) for letter in letters if not letter.isspace())
+    if re.search("[a-z0-9]", letters) and " " in letters:
+        body = r"\s+".join(map(re.escape, letters.split()))
+    return re.compile(_edge(letters[0], before=True) + body + _after(letters))
+
+
+def where(needle: str, text: str) -> int | None:
+    """Return where a word first stands in a text, in characters of the `plain` text; or None."""
+    match = as_word(needle).search(plain(text))
+    return match.start() if match else None
+
+
+def first(needles: Iterable[str], text: str) -> int | None:
+    """Return where the first of several words stands in a text; None if none does."""
+    places = [place for needle in needles if (place := where(needle, text)) is not None]
+    return min(places, default=None)
+
+
+PARTICLES = (
+    "은|는|이|가|을|를|의|에|도|만|과|와|로|으로|에서|에게|부터|까지|라고|이라고|란|이란|입니다|"
+    "이에요|예요|이다|다|이며|이고|인|였|이었|죠|이죠|야|이야|요|이요|라는|이라는|나|이나|일"
+)
+
+
+def _edge(letter: str, before: bool) -> str:
+    look = "(?<!" if before else "(?!"
+    if re.match(r"[0-9]", letter):
+        return look + (r"[0-9.])" if before else r"[0-9]|\.[0-9])")
+    if re.match(r"[a-zà-ÿ]", letter):
+        return look + r"[a-zà-ÿ0-9])"
+    if re.match("[가-힣]", letter):
+        return look + "[가-힣])"
+    return look + r"[ァ-ヶー])" if re.match("[ァ-ヶー]", letter) else ""
+
+
+def _after(letters: str) -> str:
+    if re.fullmatch("[가-힣]", letters):
+        return rf"(?=(?:{PARTICLES})|[^가-힣]|$)"
+    return "" if re.match("[가-힣]", letters[-1]) else _edge(letters[-1], before=False)

@@ -12,7 +12,7 @@ import difflib
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -137,7 +137,7 @@ def load_tasks(
 
 
 def evaluate(
-    model: Speaker | LM,
+    model: Speaker | Callable[[OnProgress | None], LM],
     tasks: Tasks | TaskName | Sequence[TaskName],
     *,
     include_path: Path | Sequence[Path] | None = None,
@@ -155,7 +155,8 @@ def evaluate(
     every evaluation. No answer is kept for the next one: by then the weights may be others.
 
     Args:
-        model: A model to talk to; or one of the harness, which has its own batches and progress.
+        model: A model to talk to; or what returns another model of the harness's, which tells of
+            its progress as it is told to, and makes batches as it likes.
         tasks: What `load_tasks` returned; or names, with which it is called.
         include_path: As in `load_tasks`, for tasks that are not loaded yet.
         include_defaults: The same.
@@ -187,7 +188,7 @@ def evaluate(
         if isinstance(model, Speaker):
             asked = ChatModel(model, batch_size=batch_size, on_progress=tell)
         else:
-            asked = model
+            asked = model(tell)
         with _seeded():
             try:
                 results = lm_eval.evaluate(

@@ -17,8 +17,10 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
@@ -32,13 +34,15 @@ from chatvec_method.talk.conversation import Conversation
 LONGEST_ANSWER = 2048
 """Tokens; where nobody says how long an answer may be, as a cp model may never come to an end."""
 UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+NO_TEMPLATE = "no-chat-template"
+"""The code of the error that nothing says how a model chats."""
 
 
 def load(
     model: str,
     *,
     device: str = "auto",
-    like: Speaker | None = None,
+    like: Speaker | Manner | None = None,
     trust_remote_code: bool = False,
 ) -> Speaker:
     """Load a model to talk to, in the dtype it is stored in.
@@ -73,6 +77,29 @@ def load(
             "Run the merge to its end.",
         )
     return Speaker.of(weights, tokenizer, name=model, template=template, like=like)
+
+
+def manner_of(model: str, *, trust_remote_code: bool = False) -> Manner:
+    """Return how a model is talked to, of its small files alone.
+
+    Args:
+        model: A folder, or a name on the hub.
+        trust_remote_code: Whether Python code that comes with the model may run.
+
+    Raises:
+        ChatVecError: There is no such model, or nothing says how it chats (`NO_TEMPLATE`).
+    """
+    _check_folder(model)
+    tokenizer = _load_part(
+        model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
+    )
+    template = _template(model, tokenizer, None)
+    try:
+        generation = GenerationConfig.from_pretrained(model)
+    except OSError:  # there is none: transformers makes one of the config
+        config = _load_part(model, AutoConfig.from_pretrained, trust_remote_code=trust_remote_code)
+        generation = GenerationConfig.from_model_config(config)
+    return Manner(tokenizer, template, _stop_tokens(generation, tokenizer, None))
 
 
 def _check_folder(model: str) -> None:
@@ -130,7 +157,9 @@ def _load_part(model: str, read: Callable[..., Any], **settings: Any) -> Any:
         ) from error
 
 
-def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | None) -> str:
+def _template(
+    model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | Manner | None
+) -> str:
     if tokenizer.chat_template is not None:
         return tokenizer.get_chat_template()
     if like is not None:
@@ -138,13 +167,16 @@ def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | No
     raise ChatVecError(
         f"{model} has no chat template, so nothing says how it is talked to.",
         f"Run `chatvec finish {model}`, which gives it one.",
+        NO_TEMPLATE,
     )
 
 
 def _stop_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, like: Speaker | None
+    generation: GenerationConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    like: Speaker | Manner | None,
 ) -> tuple[int, ...]:
-    own = model.generation_config.eos_token_id
+    own = generation.eos_token_id
     if own is None:
         own = tokenizer.eos_token_id
     stops = own if isinstance(own, list) else [own] if own is not None else []
@@ -172,6 +204,16 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How a model is talked to, without the model: enough to talk to another one like it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    """The chat template, in Jinja."""
+    stop_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Speaker:
     """A model that can be talked to."""
 
@@ -190,7 +232,7 @@ class Speaker:
         *,
         name: str,
         template: str | None = None,
-        like: Speaker | None = None,
+        like: Speaker | Manner | None = None,
     ) -> Speaker:
         """Let a model that is loaded already be talked to.
 
@@ -210,7 +252,7 @@ class Speaker:
             model,
             tokenizer,
             template or _template(name, tokenizer, like),
-            _stop_tokens(model, tokenizer, like),
+            _stop_tokens(model.generation_config, tokenizer, like),
         )
 
     def prompt(

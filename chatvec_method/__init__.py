@@ -5,8 +5,8 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule` and `load`,
-which docs/python.md shows in use, and the types that they take and return.
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `load` and
+`live`, which docs/python.md shows in use, and the types that they take and return.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         check,
         examine,
         finish,
+        live,
         load,
         merge,
         read_recipe,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from chatvec_method.errors import ChatVecError, ChatVecWarning
     from chatvec_method.facts.survey import ReadySurvey, Survey
     from chatvec_method.finishing.files import FileChange
+    from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.merging.merge import MergeResult
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
@@ -49,6 +51,7 @@ __all__ = [
     "Conversation",
     "FileChange",
     "Finding",
+    "LiveMerge",
     "MergeResult",
     "Progress",
     "ReadySurvey",
@@ -61,6 +64,7 @@ __all__ = [
     "check",
     "examine",
     "finish",
+    "live",
     "load",
     "merge",
     "read_recipe",
@@ -75,6 +79,7 @@ _HOMES = {
     "Conversation": "talk.conversation",
     "FileChange": "finishing.files",
     "Finding": "checks.findings",
+    "LiveMerge": "live_merge.model",
     "MergeResult": "merging.merge",
     "Progress": "progress",
     "ReadySurvey": "facts.survey",

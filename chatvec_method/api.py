@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from chatvec_method.checks.report import Finding, Report, Severity, check_survey
+from chatvec_method.checks.room import DISK_TOO_SMALL
 from chatvec_method.errors import ChatVecError, ChatVecWarning, first_line
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import ReadySurvey, Survey
@@ -29,7 +30,7 @@ from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as merge_survey
 from chatvec_method.merging.verify import Verification
 from chatvec_method.merging.verify import verify as verify_output
-from chatvec_method.options import Options, merge_options
+from chatvec_method.options import Options, OptionsButDevice, merge_options
 from chatvec_method.progress import Progress, bars
 from chatvec_method.recipe.file import Recipe, parse_recipe
 from chatvec_method.recipe.file import read_recipe as read_recipe_file
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from chatvec_method.anatomy import Anatomy
+    from chatvec_method.live_merge.keeping import Keep
+    from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.talk.speaker import Speaker
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
@@ -166,10 +169,7 @@ def merge(
     """
     check_out(Path(out), overwrite=overwrite)
     surveyed = survey(recipe, **options)
-    report = check_survey(surveyed, Path(out))
-    _refuse(report.of(Severity.ERROR))
-    for finding in report.of(Severity.WARNING):
-        warnings.warn(str(finding), ChatVecWarning, stacklevel=2)
+    _refuse_or_warn(check_survey(surveyed, Path(out)).findings)
     if surveyed.options.num_threads is not None:
         torch.set_num_threads(surveyed.options.num_threads)
     with _shown(on_progress, surveyed) as show:
@@ -397,6 +397,41 @@ def load(
     )
 
 
+def live(
+    recipe: AnyRecipe,
+    *,
+    device: str = "auto",
+    keep: Keep | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[OptionsButDevice],
+) -> LiveMerge:
+    """Load a recipe's merge as a model whose ratio is set again in memory, at once and exactly.
+
+    The recipe is checked first, as for `merge`.
+
+    Args:
+        recipe: A path, a text, a dict, a survey, ...
+        device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
+        keep: Where base, chats and cp stay: "device", "pinned" (memory of the CPU) or "mapped"
+            (their files). None for their files on a CPU, and on an accelerator for the nearest
+            place in which they fit.
+        on_progress: Is told how many models are here, in place of a bar.
+        **options: mergekit's.
+
+    Raises:
+        ChatVecError: The recipe has errors, transformers cannot load its merge, or it does not fit
+            on the device.
+    """
+    from chatvec_method.live_merge.model import LiveMerge
+
+    surveyed = survey(recipe, **options)
+    findings = check_survey(surveyed).findings
+    _refuse_or_warn([finding for finding in findings if finding.code != DISK_TOO_SMALL])
+    with _shown(on_progress, surveyed, transient=True) as show:
+        ready = fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of)))
+    return LiveMerge(ready, device, keep)
+
+
 # --- recipes ----------------------------------------------------------------------------------
 
 
@@ -444,9 +479,13 @@ def _shape(shape: AnyShape) -> Shape:
 # --- findings and progress --------------------------------------------------------------------
 
 
-def _refuse(errors: Sequence[Finding]) -> None:
-    """Raise what a check finds wrong, all of it at once."""
+def _refuse_or_warn(findings: Sequence[Finding]) -> None:
+    """Raise what a check finds wrong, all of it at once, or warn of what may be meant."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
+        for finding in findings:
+            if finding.severity is Severity.WARNING:
+                warnings.warn(str(finding), ChatVecWarning, stacklevel=3)
         return
     first = errors[0]
     if len(errors) == 1:

@@ -17,15 +17,14 @@ from pydantic import ValidationError
 from chatvec_method.errors import ChatVecError
 
 
-class Options(TypedDict, total=False):
-    """mergekit's options, as its commands have them: `--lazy-unpickle` is `lazy_unpickle=True`."""
+class OptionsButDevice(TypedDict, total=False):
+    """mergekit's options but `device`, for what has a device of its own."""
 
     allow_crimes: bool
     async_write: bool
     clone_tensors: bool
     copy_tokenizer: bool
     cuda: bool
-    device: str
     gpu_rich: bool
     lazy_unpickle: bool
     lora_merge_cache: str | os.PathLike[str]
@@ -47,6 +46,12 @@ class Options(TypedDict, total=False):
     verbosity: int
     write_model_card: bool
     write_threads: int
+
+
+class Options(OptionsButDevice, total=False):
+    """mergekit's options, as its commands have them: `--lazy-unpickle` is `lazy_unpickle=True`."""
+
+    device: str
 
 
 def merge_options(**options: Any) -> MergeOptions:

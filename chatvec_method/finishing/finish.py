@@ -20,6 +20,7 @@ from transformers.utils import (
 from chatvec_method.facts.chat_format import (
     chat_format,
 )
+from chatvec_method.facts.models import Model
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.configs import config_text, generation_config_text
@@ -59,18 +60,10 @@ def finish(
     """
     ready = survey.ready()
     output = look_at(out, ready)
-    tokens = usable_tokens(output, ready.plan, ready.tokens)
-    if tokens != ready.tokens:
-        chat = chat_format(ready.recipe.config, ready.plan.roles, ready.models, tokens)
-        ready = replace(ready, tokens=tokens, format=chat)
-
     files: dict[str, Content] = {RECIPE_FILE: ready.recipe.text}
-    files |= companions(ready)
-    files |= tokenizer_files(out, ready, ready.format)
-    files[GENERATION_CONFIG_NAME] = generation_config_text(ready, ready.format)
-    files[CONFIG_NAME] = config_text(output, ready, ready.format)
+    files |= files_to_load(out, output, ready)
     if card:
-        files |= _card_files(out, ready, name or out.resolve().name)
+        files |= _card_files(out, _with_usable_tokens(output, ready), name or out.resolve().name)
 
     changes = tuple(
         FileChange(file, before, after)
@@ -81,6 +74,31 @@ def finish(
         for change in changes:
             write_content(out / change.name, change.after)
     return changes
+
+
+def files_to_load(out: Path, output: Model, survey: ReadySurvey) -> dict[str, Content]:
+    """Return the files besides the weights that loading a finished output takes, by name.
+
+    Args:
+        out: The folder that gets them: what it must not keep is there as None.
+        output: What is known of the output: its tensors and, if it has one already, its tokenizer.
+        survey: Of the recipe.
+    """
+    ready = _with_usable_tokens(output, survey)
+    files = companions(ready)
+    files |= tokenizer_files(out, ready, ready.format)
+    files[GENERATION_CONFIG_NAME] = generation_config_text(ready, ready.format)
+    files[CONFIG_NAME] = config_text(output, ready, ready.format)
+    return files
+
+
+def _with_usable_tokens(output: Model, survey: ReadySurvey) -> ReadySurvey:
+    """Return a survey without the tokens for which the output has no row."""
+    tokens = usable_tokens(output, survey.plan, survey.tokens)
+    if tokens == survey.tokens:
+        return survey
+    chat = chat_format(survey.recipe.config, survey.plan.roles, survey.models, tokens)
+    return replace(survey, tokens=tokens, format=chat)
 
 
 def _card_files(out: Path, survey: ReadySurvey, name: str) -> dict[str, Content]:

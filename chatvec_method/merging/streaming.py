@@ -21,18 +21,15 @@ from mergekit.io import TensorWriter
 from mergekit.options import MergeOptions
 from torch import Tensor
 
-from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.output import in_stock_order
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.kernel import SUPPORTED
-from chatvec_method.method.settings import dtype_name
-from chatvec_method.method.tensor_merge import TensorMerge
 from chatvec_method.weights.inputs import Inputs
-from chatvec_method.weights.matching import Matching
+from chatvec_method.weights.matching import Matching, matching_of
 from chatvec_method.weights.read_ahead import read_ahead
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.sums import Sum
 from chatvec_method.workers import Workers, workers
 
 MERGEKIT_VERSION = "0.1.5"
@@ -80,52 +77,16 @@ def stream_weights(
             on_bytes(headers[merge.name].bytes)
 
 
-def matching_of(survey: ReadySurvey) -> Matching | None:
-    """Return how rows are matched by token; None where they go by their number."""
-    if survey.vocabulary is None:
-        return None
-    order = list(survey.plan.tensors[0].inputs)
-    return Matching(survey.vocabulary, order)
-
-
-class _Merge:
-    """The merge of one tensor, of which any range of elements can be asked for."""
-
-    def __init__(
-        self, tensor: PlannedTensor, inputs: Inputs, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.name = tensor.name
-        self.shape = inputs.shape
-        self.dtype = dtype
-        self.device = device
-        self._inputs = inputs
-        self._roles = tensor.roles
-        self._ratios = {
-            chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
-        }
-
-    def part(self, elements: slice, out: Tensor) -> Tensor:
-        """Return some elements; those of cp itself are not copied into `out`.
-
-        Raises:
-            ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
-        """
-        parts = {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
-        cp, base = self._roles.cp, self._roles.base
-        return TensorMerge(self.name, parts, cp, base, self._ratios, self.dtype).into(out)
-
-
 def _merges(
     survey: ReadySurvey,
     tensors: list[PlannedTensor],
     reader: Reader,
     matching: Matching | None,
-) -> Iterator[_Merge]:
+) -> Iterator[Sum]:
     devices = itertools.cycle(_devices(survey.options))
     for tensor in tensors:
-        _check_dtypes(tensor)
         inputs = Inputs(survey, reader, matching, tensor)
-        yield _Merge(tensor, inputs, survey.headers[tensor.name].dtype, next(devices))
+        yield Sum(tensor, inputs, survey.headers[tensor.name].dtype, next(devices))
 
 
 def _devices(options: MergeOptions) -> list[torch.device]:
@@ -138,21 +99,8 @@ def _devices(options: MergeOptions) -> list[torch.device]:
     return [device]
 
 
-def _check_dtypes(tensor: PlannedTensor) -> None:
-    if len(tensor.readers) == 1:
-        return
-    for model in tensor.readers:
-        header = tensor.header(model)
-        if header is not None and header.dtype not in SUPPORTED:
-            raise ChatVecError(
-                f"{tensor.name}: model {model} has it in {dtype_name(header.dtype)}, to which no "
-                "chat vector can be added.",
-                "Write the name of the model's unquantised version.",
-            )
-
-
 def _write_pickles(
-    merges: Iterator[_Merge],
+    merges: Iterator[Sum],
     survey: ReadySurvey,
     folder: Path,
     on_bytes: Callable[[int], None],
@@ -166,7 +114,7 @@ def _write_pickles(
             out = torch.empty(merge.shape, dtype=merge.dtype)
             flat = out.view(-1)
 
-            def compute(elements: slice, merge: _Merge = merge, flat: Tensor = flat) -> None:
+            def compute(elements: slice, merge: Sum = merge, flat: Tensor = flat) -> None:
                 part = flat[elements].to(merge.device)
                 flat[elements] = merge.part(elements, part).cpu()
 
@@ -185,7 +133,7 @@ class _Parts:
         self._under_way: deque[Future[None]] = deque()
         self._buffers = threading.local()
 
-    def put(self, merge: _Merge) -> None:
+    def put(self, merge: Sum) -> None:
         """Have a tensor computed and written; its last parts may still be under way.
 
         Raises:
@@ -203,11 +151,11 @@ class _Parts:
         while len(self._under_way) > parts:
             self._under_way.popleft().result()
 
-    def _write(self, merge: _Merge, part: slice) -> None:
+    def _write(self, merge: Sum, part: slice) -> None:
         elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
         self._writer.write_elements(merge.name, part.start, elements)
 
-    def _buffer(self, merge: _Merge) -> Tensor:
+    def _buffer(self, merge: Sum) -> Tensor:
         """Return this thread's own."""
         kept: dict[Any, Tensor] = self._buffers.__dict__
         key = (merge.dtype, merge.device)

@@ -44,7 +44,7 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     """
     expected = yaml.safe_load(text)
     for edit in edits:
-        expected = _changed(expected, edit)
+        expected = changed(expected, edit)
         text = _edited_text(text, edit)
         if _loaded(text) != expected:
             raise _refusal(edit)
@@ -65,13 +65,13 @@ def _loaded(text: str) -> Any:
         return None
 
 
-def _changed(data: Any, edit: Edit) -> Any:
-    """Return plain data with the change made, against which the text is held."""
+def changed(data: Any, edit: Edit) -> Any:
+    """Return what YAML reads of a recipe with a change made, against which its text is held."""
     first: Any = edit.path[0]
     rest = edit.path[1:]
     if rest:
         part = data[first] if isinstance(data, list) else data.get(first)
-        new = _changed(part if isinstance(part, (dict, list)) else {}, replace(edit, path=rest))
+        new = changed(part if isinstance(part, (dict, list)) else {}, replace(edit, path=rest))
         return _with_item(data, first, new)
     if edit.rename is not None:
         return {edit.rename if key == first else key: value for key, value in data.items()}

@@ -159,7 +159,7 @@ def ratio_cases(
                 "Leave it out.",
             )
         shape = schedule.kinds[kind]
-        for name in _filters(kind, mine, [tensor.name for tensor in left]):
+        for name in filters_of(kind, mine, [tensor.name for tensor in left]):
             cases.append(_over_layers(name, shape, layers, part, kind))
     rest = "the rest" if schedule.kinds else "all layers"
     cases.append(_over_layers(None, schedule.rest, layers, part, rest))
@@ -215,8 +215,12 @@ def _outside(tensor: Tensor) -> str:
     return {"norms": "final norm", "other": "outside the layers"}.get(tensor.kind, tensor.kind)
 
 
-def _filters(kind: str, mine: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return filters that together match all of some names and none of others."""
+def filters_of(kind: str, mine: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return filters that together match all of some names and none of others.
+
+    Raises:
+        ChatVecError: There are none; `kind` is what messages call these names.
+    """
     possible = {
         ".".join(parts[start : start + count]): None
         for name in mine

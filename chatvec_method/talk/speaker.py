@@ -58,7 +58,7 @@ def load(
         ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
     """
     _check_folder(model)
-    placement = _placement(device)
+    placed = placement(device)
     tokenizer = _load_part(
         model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
     )
@@ -69,7 +69,7 @@ def load(
         dtype="auto",
         output_loading_info=True,
         trust_remote_code=trust_remote_code,
-        **placement,
+        **placed,
     )
     if missing := sorted(report["missing_keys"]):
         raise ChatVecError(
@@ -123,7 +123,7 @@ def _check_folder(model: str) -> None:
             )
 
 
-def _placement(device: str) -> dict[str, str]:
+def placement(device: str) -> dict[str, str]:
     """Return where the weights go, in the words of `from_pretrained`."""
     if device == "auto":  # with a device map, the largest models are spread over all there is
         return {"device_map": "auto"} if torch.accelerator.is_available() else {}

@@ -10,6 +10,7 @@ from mergekit.common import ModelReference
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Rows, Vocabulary
 
 NOBODY, SEVERAL = -1, -2
@@ -128,3 +129,11 @@ class Matching:
         for part in parts:
             total = total + part
         return total / max(len(parts), 1)
+
+
+def matching_of(survey: ReadySurvey) -> Matching | None:
+    """Return how rows are matched by token; None where they go by their number."""
+    if survey.vocabulary is None:
+        return None
+    order = list(survey.plan.tensors[0].inputs)
+    return Matching(survey.vocabulary, order)

@@ -15,7 +15,7 @@ from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
 from mergekit.tokenizer.build import build_tokenizer
 from surveying import ready
 
-from chatvec_method.merging.streaming import matching_of
+from chatvec_method.weights.matching import matching_of
 from chatvec_method.weights.reading import Reader
 
 VARIETIES = {

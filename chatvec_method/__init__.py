@@ -5,8 +5,8 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `load` and
-`live`, which docs/python.md shows in use, and the types that they take and return.
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `load`,
+`live` and `evaluate`, which docs/python.md shows in use, and the types that they take and return.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chatvec_method.anatomy import Anatomy
     from chatvec_method.api import (
         check,
+        evaluate,
         examine,
         finish,
         live,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from chatvec_method.checks.findings import Finding, Severity
     from chatvec_method.checks.report import Report
     from chatvec_method.errors import ChatVecError, ChatVecWarning
+    from chatvec_method.evaluation.results import Results
     from chatvec_method.facts.survey import ReadySurvey, Survey
     from chatvec_method.finishing.files import FileChange
     from chatvec_method.live_merge.model import LiveMerge
@@ -57,11 +59,13 @@ __all__ = [
     "ReadySurvey",
     "Recipe",
     "Report",
+    "Results",
     "Severity",
     "Speaker",
     "Survey",
     "Verification",
     "check",
+    "evaluate",
     "examine",
     "finish",
     "live",
@@ -85,6 +89,7 @@ _HOMES = {
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",
     "Report": "checks.report",
+    "Results": "evaluation.results",
     "Severity": "checks.findings",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",

@@ -29,7 +29,7 @@ from lm_eval.defaults import (  # type: ignore[import-untyped]
 )
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.evaluation.adapter import ChatModel, OnProgress, Response
 from chatvec_method.evaluation.intervals import Floats, interval, resampled
 from chatvec_method.quiet import quiet
@@ -133,7 +133,40 @@ def load_tasks(
                 else "Write the name of a task, a group or a tag, or the path of a YAML file.",
             )
     with _seeded():  # some tasks draw while they read their data
-        return Tasks(manager.load(list(names)))
+        try:
+            return Tasks(manager.load(list(names)))
+        except (OSError, ValueError, RuntimeError) as error:  # the hub's, and of data libraries
+            named = ", ".join(name for name in names if isinstance(name, str))
+            raise ChatVecError(
+                f"the data of these tasks cannot be had ({first_line(error)}): {named}.",
+                "If they are on the Hugging Face hub, it must be reachable.",
+            ) from error
+
+
+def known_tasks(folders: Sequence[Path]) -> set[str]:
+    """Return the names of all tasks, groups and tags in some folders."""
+    return set(TaskManager(include_path=list(folders), include_defaults=False).all_tasks)
+
+
+def tasks_in(folder: Path) -> list[str]:
+    """Return the groups in a folder, and the tasks that are in none of them.
+
+    Raises:
+        ChatVecError: There are none.
+    """
+    manager = TaskManager(include_path=[folder], include_defaults=False)
+    entries = {name: manager.task_index[name].cfg or {} for name in manager.all_groups}
+    inside = {
+        part if isinstance(part, str) else part.get("task") or part.get("group")
+        for entry in entries.values()
+        for part in entry.get("task", ())
+    }
+    names = [n for n in (*manager.all_groups, *manager.all_subtasks) if n not in inside]
+    if not names:
+        raise ChatVecError(
+            f"the folder {folder} has no tasks.", "Write one with YAML files of tasks in it."
+        )
+    return names
 
 
 def evaluate(
@@ -274,15 +307,17 @@ def _drawn(aggregation: Any, values: Sequence[Any], task: str) -> Floats | None:
     """Return the replicates of a figure that is a mean, or made of one; None of any other."""
     if aggregation in (metrics.weighted_perplexity, metrics.bits_per_byte):
         tops, bottoms = zip(*values, strict=True)
-        logarithms = -resampled(tops, bottoms, of=task)
-        if aggregation is metrics.bits_per_byte:
-            return logarithms / np.log(2)
-        return np.exp(logarithms)
+        losses: Floats = -resampled(tops, bottoms, of=task)
+        bits = aggregation is metrics.bits_per_byte
+        drawn: Floats = losses / np.log(2) if bits else np.exp(losses)
+        return drawn
     if not all(isinstance(value, Real) for value in values):
         return None
     if aggregation is metrics.perplexity:
         return np.exp(-resampled(values, of=task))
-    return resampled(values, of=task) if aggregation is metrics.mean else None
+    if aggregation is metrics.mean:
+        return resampled(values, of=task)
+    return None
 
 
 def _samples(results: Mapping[str, Any]) -> Iterator[Sample]:

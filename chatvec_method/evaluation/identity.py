@@ -25,11 +25,12 @@ PIECE = 4096
 PIECES = 256
 
 
-def identity(model: str) -> str:
+def identity(model: str, revision: str | None = None) -> str:
     """Return what tells a model from every other one.
 
     Args:
         model: A folder, or a name on the hub.
+        revision: Of one on the hub; None for the newest.
 
     Raises:
         ChatVecError: There is no such model, here or on the hub.
@@ -38,7 +39,9 @@ def identity(model: str) -> str:
     if folder.is_dir():
         return f"folder {_fingerprint(folder)}"
     try:
-        return f"{model} {Path(hf_hub_download(model, 'config.json')).parent.name}"
+        return (
+            f"{model} {Path(hf_hub_download(model, 'config.json', revision=revision)).parent.name}"
+        )
     except Exception as error:  # the hub's library raises what it likes
         raise ChatVecError(
             f"{model} is no folder, and the hub does not give it ({first_line(error)}).",

@@ -1,4 +1,4 @@
-"""Tasks that come with the harness and make sense for a language: all read their data on the hub."""
+"""Tasks of the harness that make sense for a language; all of them read their data on the hub."""
 
 from __future__ import annotations
 

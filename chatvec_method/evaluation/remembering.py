@@ -35,7 +35,7 @@ class Asked(Protocol):
 
 
 Open: TypeAlias = Callable[[OnProgress | None, OnBatch], Any]
-"""Opens what answers, an `Asked` that is a model of the harness; it tells of progress and batches."""
+"""Opens what answers, an `Asked` among the harness's models; it tells of progress and batches."""
 
 
 class Remembering(LM):  # type: ignore[misc]

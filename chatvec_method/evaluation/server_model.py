@@ -55,7 +55,9 @@ class ServerModel(LM):  # type: ignore[misc]
         """Return the answer to every request, each of them a `Response`."""
         responses: dict[int, Response] = {}
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            waiting = {threads.submit(self._write, *each.args): i for i, each in enumerate(requests)}
+            waiting = {
+                threads.submit(self._write, *each.args): i for i, each in enumerate(requests)
+            }
             try:
                 for answered in as_completed(waiting):
                     place = waiting[answered]

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import psutil
@@ -59,6 +58,10 @@ class Target(Protocol):
     kind: Kind
 
     @property
+    def revisions(self) -> Mapping[str, str]:
+        """Return those of its models: commits on the hub, or fingerprints of folders."""
+
+    @property
     def points(self) -> Sequence[Point]:
         """Return what answers, in the order in which to ask."""
 
@@ -88,7 +91,9 @@ class FolderTarget:
 
         self._memory = _Memory(loaded)
         manner = None if like is None else [like.template, _names(like)]
-        whose = {"model": identity(model), "like": manner, "computed": _computed(device)}
+        identified = identity(model)
+        self.revisions: Mapping[str, str] = {model: identified.rpartition(" ")[2]}
+        whose = {"model": identified, "like": manner, "computed": _computed(device)}
         self.points = (Point(model, self.kind, None, None, whose, self._memory.asked),)
 
     def halve_batches(self) -> bool:
@@ -112,6 +117,7 @@ class ServerTarget:
         def opened(on_progress: OnProgress | None, on_batch: OnBatch) -> ServerModel:
             return ServerModel(server, on_progress=on_progress, on_batch=on_batch)
 
+        self.revisions: Mapping[str, str] = {}
         whose = {"server": server.url, "model": server.model}
         self.points = (Point(url, self.kind, None, None, whose, opened),)
 
@@ -158,6 +164,8 @@ class RecipeTarget:
         settings: The ratios; those that the recipe has itself come first.
         open_live: Opens the merge.
         device: As torch names it, or "auto".
+        moved: Finds out for each chat model how far cp has moved: ‖cp − base‖ / ‖chat − base‖.
+        revisions: Of its models.
     """
 
     kind: Kind = "recipe"
@@ -169,8 +177,13 @@ class RecipeTarget:
         settings: Sequence[Setting],
         open_live: Callable[[], Live],
         device: str,
+        *,
+        moved: Callable[[], dict[str, float]],
+        revisions: Mapping[str, str],
     ) -> None:
         self.name = name
+        self.moved = moved
+        self.revisions = revisions
         self.settings = tuple(settings)
         self._whose = {"recipe": whose, "computed": _computed(device)}
         self._open_live = open_live
@@ -298,11 +311,6 @@ def folder_targets(
     return targets
 
 
-def is_recipe(target: str) -> bool:
-    """Tell whether a target is a recipe's file."""
-    return Path(target).suffix in (".yaml", ".yml")
-
-
 def is_server(target: str) -> bool:
     """Tell whether a target is a server's address."""
     return target.startswith(("http://", "https://"))
@@ -310,8 +318,7 @@ def is_server(target: str) -> bool:
 
 def _names(manner: Manner) -> list[str]:
     """Return the stop tokens by name: their numbers are another model's."""
-    names: list[str] = manner.tokenizer.convert_ids_to_tokens(list(manner.stop_tokens))
-    return names
+    return [str(manner.tokenizer.convert_ids_to_tokens(token)) for token in manner.stop_tokens]
 
 
 def _wants_float32(speaker: Speaker) -> bool:

@@ -157,9 +157,7 @@ def _load_part(model: str, read: Callable[..., Any], **settings: Any) -> Any:
         ) from error
 
 
-def _template(
-    model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | Manner | None
-) -> str:
+def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | Manner | None) -> str:
     if tokenizer.chat_template is not None:
         return tokenizer.get_chat_template()
     if like is not None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
+    "evaluate": "Measure what a merge can do in your language, at every ratio you like.",
     "chat": "Talk to a model in the terminal, beside another if you like.",
 }
 """The commands, in the order of their use, with what `chatvec --help` says of them."""

@@ -79,16 +79,22 @@ def kept_in(folder: Path | None) -> Iterator[Answers]:
         ChatVecError: The folder cannot be written to, or the file is no such file.
     """
     where: Path | str = ":memory:"
-    try:
-        if folder is not None:
+    if folder is not None:
+        where = folder / FILE
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            where = folder / FILE
-        connection = sqlite3.connect(where, timeout=SECONDS_TO_WAIT)
-        with contextlib.closing(connection):
+        except OSError as error:
+            raise _refusal(folder, error) from error
+    try:
+        with contextlib.closing(sqlite3.connect(where, timeout=SECONDS_TO_WAIT)) as connection:
             connection.executescript(TABLES)
             yield Answers(connection)
-    except (OSError, sqlite3.Error) as error:
-        raise ChatVecError(
-            f"answers cannot be kept in {folder} ({error}).",
-            "Write the name of a folder that can be written to: `--state FOLDER`.",
-        ) from error
+    except sqlite3.Error as error:
+        raise _refusal(folder, error) from error
+
+
+def _refusal(folder: Path | None, error: Exception) -> ChatVecError:
+    return ChatVecError(
+        f"answers cannot be kept in {folder} ({error}).",
+        "Write the name of a folder that can be written to: `--state FOLDER`.",
+    )

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 RESAMPLES = 1000
+DRAWN_AT_ONCE = 1 << 20
+"""Numbers, which bounds the memory."""
 
 
 def resampled(
@@ -35,11 +37,12 @@ def resampled(
     top = np.asarray(values, dtype=np.float64)
     bottom = np.ones_like(top) if weights is None else np.asarray(weights, dtype=np.float64)
     draws = np.random.default_rng(zlib.crc32(of.encode()))
-    ratios = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        places = draws.integers(0, len(top), len(top))
-        ratios[i] = top[places].sum() / bottom[places].sum()
-    return ratios
+    at_once = max(1, DRAWN_AT_ONCE // len(top))
+    ratios = []
+    for start in range(0, RESAMPLES, at_once):
+        places = draws.integers(0, len(top), (min(at_once, RESAMPLES - start), len(top)))
+        ratios.append(top[places].sum(axis=1) / bottom[places].sum(axis=1))
+    return np.concatenate(ratios)
 
 
 def interval(replicates: Any) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -72,7 +73,7 @@ def settings_of(
     written = as_written(recipe)
     if own and written.key not in [each.key for each in settings]:
         settings.insert(0, written)
-    return settings
+    return [replace(each, own=each.key == written.key) for each in settings]
 
 
 def number(ratio: float) -> Setting:

@@ -42,6 +42,8 @@ class Point:
     whose: Any
     """All that tells it from anything else that answers, as JSON can write it."""
     open: Open
+    own: bool = False
+    """Whether this is a recipe at the ratio that it has itself."""
 
     @property
     def label(self) -> str:
@@ -151,6 +153,8 @@ class Setting:
     ratio: float | None = None
     """Where it is one number."""
     schedule: str | None = None
+    own: bool = False
+    """Whether a recipe has it itself."""
     scaled: Callable[[float], Any] | None = None
     """Returns a multiple of it, as `Live.set` takes it."""
 
@@ -210,7 +214,8 @@ class RecipeTarget:
             return self._memory.asked(on_progress, on_batch)
 
         whose = {**self._whose, "ratio": key}
-        return Point(self.name, self.kind, setting.ratio, setting.schedule, whose, opened)
+        own = setting.own and factor == 1
+        return Point(self.name, self.kind, setting.ratio, setting.schedule, whose, opened, own)
 
     def halve_batches(self) -> bool:
         """Put half as many requests at once from now on; False where that is not possible."""

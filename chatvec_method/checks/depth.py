@@ -7,9 +7,11 @@ models, so that an inserted layer gets the vector of a neighbouring one with the
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,12 +30,10 @@ WRITERS = re.compile(r"o_proj|down_proj|out_proj|dense|c_proj|\bw[o2]\b")
 """What an inserted block begins with at zero, so that it changes nothing: these tell it best."""
 MATRICES = 8
 """Of so many in each layer a row is read."""
-RELATED = 0.5
-"""How far, measured by its length, a layer may be from the one of base that it comes from."""
+RELATED = 0.75
+"""How far a layer may be from the one of base that it comes from, measured by how far it is from
+the others. Of strangers, all are equally far."""
 DECIMALS = 6
-
-Layers = Mapping[int, Mapping[str, str]]
-"""The names of each layer's tensors, by the rest of them."""
 
 
 def depth_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
@@ -104,24 +104,24 @@ def _origins(cp: Model, other: Model, count: int, more: int) -> tuple[int, ...] 
 
     None where their rows cannot be read, or where they are not alike.
     """
-    own, others = _stack(cp, more), _stack(other, count)
-    if not own or not others:
+    of_cp, of_other = _both(_layers(cp, more), _layers(other, count))
+    rows = [_rows(model, layers) for model, layers in ((cp, of_cp), (other, of_other))]
+    if not rows[0] or not rows[1]:
         return None
-    parts = _parts(cp, own, other, others)
-    rows = [
-        [reader.middle(layers[i][part]) for part in parts]
-        for reader, layers, number in ((Rows(cp), own, more), (Rows(other), others, count))
-        for i in range(number)
-    ]
-    if not parts or any(row is None for layer in rows for row in layer):
-        return None
-    vectors = torch.stack([torch.cat([row for row in layer if row is not None]) for layer in rows])
-    of_cp, of_other = vectors[:more], vectors[more:]
-    lengths = of_other.norm(dim=1).clamp_min(1e-12)
-    distances = torch.cdist(of_cp, of_other) / lengths
+    distances = torch.full((more, count), torch.inf, dtype=torch.float64)
+    for i, own in enumerate(rows[0]):
+        for j, others in enumerate(rows[1]):
+            if of_cp[i].shapes == of_other[j].shapes:
+                distances[i, j] = (own - others).norm() / others.norm().clamp_min(1e-12)
     origins = _in_order(distances)
-    matched = [float(distances[i, j]) for j, i in enumerate(origins)]
-    return origins if sorted(matched)[len(matched) // 2] < RELATED else None
+    is_origin = torch.zeros_like(distances, dtype=torch.bool)
+    is_origin[list(origins), list(range(count))] = True
+    near = distances[is_origin]
+    apart = distances[list(origins)][~is_origin[list(origins)]]
+    apart = apart[apart.isfinite()]
+    # Where no layer is made like another, that tells them; strangers are √2 apart.
+    far = float(apart.median()) if len(apart) else math.sqrt(2)
+    return origins if near.isfinite().all() and float(near.median()) < RELATED * far else None
 
 
 def _in_order(distances: Tensor) -> tuple[int, ...]:
@@ -139,36 +139,64 @@ def _in_order(distances: Tensor) -> tuple[int, ...]:
     chosen: list[int] = []
     i = rows
     for j in range(columns, 0, -1):
-        while i > 1 and least[i - 1, j] <= least[i, j]:
+        while i > j and least[i - 1, j] <= least[i, j]:
             i -= 1
         chosen.append(i - 1)
         i -= 1
     return tuple(reversed(chosen))
 
 
-def _stack(model: Model, count: int) -> Layers:
+@dataclass(frozen=True)
+class _Layer:
+    """The tensors of one layer, by the rest of their names."""
+
+    names: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def _layers(model: Model, count: int) -> list[_Layer]:
     """Return the layers of the language model: the ones of which there are as many."""
     stacks: dict[str, dict[int, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-    for name in model.tensors or {}:
+    tensors = model.tensors or {}
+    for name in tensors:
         if match := NUMBERED.match(name):
             stacks[match["stack"]][int(match["layer"])][match["part"]] = name
-    return next((layers for layers in stacks.values() if set(layers) == set(range(count))), {})
+    stack = next((layers for layers in stacks.values() if set(layers) == set(range(count))), {})
+    return [
+        _Layer(names, {part: tensors[name].shape for part, name in names.items()})
+        for _, names in sorted(stack.items())
+    ]
 
 
-def _parts(cp: Model, own: Layers, other: Model, others: Layers) -> list[str]:
-    """Return the matrices that all layers have, what writes to the residual stream first."""
-    of_model = ((cp, own), (other, others))
-    shapes = [
-        {part: (model.tensors or {})[name].shape for part, name in layer.items()}
-        for model, layers in of_model
-        for layer in layers.values()
-    ]
-    shared = [
-        part
-        for part, shape in shapes[0].items()
-        if len(shape) == 2 and all(layer.get(part) == shape for layer in shapes)
-    ]
-    return sorted(shared, key=lambda part: not WRITERS.search(part))[:MATRICES]
+def _both(own: Sequence[_Layer], others: Sequence[_Layer]) -> tuple[list[_Layer], list[_Layer]]:
+    """Return two models' layers without what only one of them has, or has by another name."""
+    shared = {part for layer in own for part in layer.names}
+    shared &= {part for layer in others for part in layer.names}
+
+    def restricted(layer: _Layer) -> _Layer:
+        return _Layer(
+            {part: name for part, name in layer.names.items() if part in shared},
+            {part: shape for part, shape in layer.shapes.items() if part in shared},
+        )
+
+    return list(map(restricted, own)), list(map(restricted, others))
+
+
+def _rows(model: Model, layers: Sequence[_Layer]) -> list[Tensor]:
+    """Return a row of some matrices of each layer, of the same ones where layers are alike.
+
+    What writes to the residual stream comes first; [] if anything cannot be read.
+    """
+    reader, rows = Rows(model), []
+    for layer in layers:
+        matrices = sorted(part for part, shape in layer.shapes.items() if len(shape) == 2)
+        chosen = sorted(matrices, key=lambda part: not WRITERS.search(part))[:MATRICES]
+        read = [reader.middle(layer.names[part]) for part in chosen]
+        whole = [row for row in read if row is not None]
+        if not read or len(whole) < len(read):
+            return []
+        rows.append(torch.cat(whole))
+    return rows
 
 
 # --- the slices -------------------------------------------------------------------------------
@@ -179,48 +207,57 @@ def _slices(
 ) -> Iterator[dict[str, Any]]:
     """Yield the slices of the output, in order."""
     count = len(origins)
-    for start, end, first in _runs(origins, more):
-        inserted = first is None
-        # As many neighbouring layers of base as there are inserted ones.
-        from_base = (
-            min(sum(i < start for i in origins), count - (end - start)) if inserted else first
-        )
-        assert from_base is not None
-        layers = range(from_base, from_base + end - start)
+    cp, base = (survey.models[model] for model in (roles.cp, roles.base))
+    for own, from_base, inserted in _runs(*_both(_layers(cp, more), _layers(base, count)), origins):
         sources = []
         for entry in survey.recipe.config.models or ():
-            own = range(start, end) if entry.model == roles.cp else layers
+            layers = own if entry.model == roles.cp else from_base
             parameters: dict[str, Any] = {"role": (entry.parameters or {})["role"]}
             if entry.model in roles.chats:
                 settings = (entry.parameters, survey.recipe.config.parameters)
-                place = _Place(survey.models[entry.model], layers, count, start == 0, end == more)
+                ends = (own.start == 0, own.stop == more)
+                place = _Place(survey.models[entry.model], layers, count, *ends)
                 parameters["ratio"] = place.ratio(settings, inserted=inserted)
             sources.append(
                 {
                     "model": str(entry.model),
-                    "layer_range": [own.start, own.stop],
+                    "layer_range": [layers.start, layers.stop],
                     "parameters": parameters,
                 }
             )
         yield {"sources": sources}
 
 
-def _runs(origins: Sequence[int], more: int) -> Iterator[tuple[int, int, int | None]]:
-    """Yield start and end of neighbouring layers of cp, with the first of base's layers they are.
-
-    None for inserted ones, of which a run is no longer than base.
-    """
-    of_cp = {layer: j for j, layer in enumerate(origins)}
+def _runs(
+    of_cp: Sequence[_Layer], of_base: Sequence[_Layer], origins: Sequence[int]
+) -> Iterator[tuple[range, range, bool]]:
+    """Yield runs of cp's layers with the layers of base that they go with, and whether inserted."""
+    from_base = {layer: j for j, layer in enumerate(origins)}
     start = 0
-    for end in range(1, more + 1):
-        first = of_cp.get(start)
+    while start < len(of_cp):
+        first = from_base.get(start)
+        end = start + 1
         if first is None:
-            ends = end == more or end in of_cp or end - start == len(origins)
+            neighbour = _neighbour(of_cp[start], of_base, sum(i < start for i in origins))
+            yield range(start, end), range(neighbour, neighbour + 1), True
         else:
-            ends = end == more or of_cp.get(end) != first + end - start
-        if ends:
-            yield start, end, first
-            start = end
+            while from_base.get(end) == first + end - start:
+                end += 1
+            yield range(start, end), range(first, first + end - start), False
+        start = end
+
+
+def _neighbour(layer: _Layer, of_base: Sequence[_Layer], place: int) -> int:
+    """Return the nearest layer of base that is made like one of cp, rather before it than behind.
+
+    Args:
+        layer: Of cp.
+        of_base: All of base's; [] where their tensors are not known.
+        place: How many of base's layers come before.
+    """
+    by_nearness = sorted(range(len(of_base)), key=lambda j: (abs(j - place + 0.75), j))
+    alike = (j for j in by_nearness if of_base[j].shapes == layer.shapes)
+    return next(alike, max(place - 1, 0))
 
 
 class _Place:

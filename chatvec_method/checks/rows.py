@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -38,26 +39,30 @@ class Rows:
         return self.model.folder is not None and bool(self.model.tensors)
 
     def middle(self, name: str) -> Tensor | None:
-        """Return the middle row of a stored tensor, flat, in float64; None if it cannot be read."""
+        """Return the middle row of a stored matrix, or a whole vector, flat and in float64.
+
+        None if it cannot be read.
+        """
         header = (self.model.tensors or {}).get(name)
-        if self.model.folder is None or header is None or len(header.shape) < 2:
+        if self.model.folder is None or header is None or not math.prod(header.shape):
             return None
-        if header.dtype not in SUPPORTED or not math.prod(header.shape):
+        if header.dtype not in SUPPORTED:
             return None
-        row = header.shape[0] // 2
+        rows = header.shape[0] if len(header.shape) > 1 else 1
         try:
             if self.model.pickled:
-                return self._pickle(header)[name][row].reshape(-1).to(torch.float64)
-            return self._stored(header, row)
+                tensor = self._pickle(header)[name].reshape(rows, -1)
+                return tensor[rows // 2].to(torch.float64)
+            return self._stored(header, rows)
         except Exception:  # whatever keeps a file from being read is told elsewhere
             return None
 
-    def _stored(self, header: TensorHeader, row: int) -> Tensor | None:
+    def _stored(self, header: TensorHeader, rows: int) -> Tensor | None:
         if self.model.folder is None or header.start is None:
             return None
-        size = math.prod(header.shape[1:]) * header.dtype.itemsize
+        size = header.bytes // rows
         with (self.model.folder / header.file).open("rb") as stream:
-            stream.seek(header.start + row * size)
+            stream.seek(header.start + rows // 2 * size)
             data = bytearray(stream.read(size))
         if len(data) < size:  # the file was cut short
             return None
@@ -72,12 +77,15 @@ class Rows:
         return self._pickles[header.file]
 
 
-def likeness(rows: Sequence[tuple[Tensor, Tensor]]) -> Likeness | None:
-    """Return how the first of each pair lies to the second; None where these are all zeros."""
-    own = sum(float(one.square().sum()) for one, _ in rows)
-    others = sum(float(other.square().sum()) for _, other in rows)
-    if not others:
-        return None
-    product = sum(float(one @ other) for one, other in rows)
-    cosine = product / math.sqrt(own * others) if own else 0.0
-    return Likeness(math.sqrt(own / others), cosine)
+def likeness(pairs: Sequence[tuple[Tensor, Tensor]]) -> Likeness | None:
+    """Return how the first of most pairs lies to the second; None where these are all zeros.
+
+    Most are what counts (the median): single tensors may be of another size, or not trained.
+    """
+    sizes, cosines = [], []
+    for one, other in pairs:
+        own, length = float(one.norm()), float(other.norm())
+        if length:
+            sizes.append(own / length)
+            cosines.append(float(one @ other) / (own * length) if own else 0.0)
+    return Likeness(median(sizes), median(cosines)) if sizes else None

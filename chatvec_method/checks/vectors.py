@@ -6,6 +6,7 @@ trained from base still resembles it, and a difference is short and points elsew
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,11 +19,16 @@ from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
 
-MATRICES = 12
-"""Of so many a row is read."""
-SHORT, ELSEWHERE = 0.5, 0.5
-"""A model's rows are about as long as base's and point the same way (cosines above 0.9); those of a
-vector come to some hundredths of that length, and to cosines near 0."""
+MATRICES, NORMS = 12, 6
+"""Of so many matrices a row is read, and of so many norms all."""
+NORM = re.compile(r"(norm|\bln_|\bln\d)(?!.*bias$)", re.IGNORECASE)
+ELSEWHERE = 0.5
+"""A model's rows point where base's do (cosines above 0.9); those of a vector come to about 0."""
+SHORT = 0.5
+"""A vector's rows come to some hundredths of the length of base's."""
+FLAT = 0.25
+"""And so do its norms, which in a model are near 1; or around what is added to 1, as Gemma's are:
+there those of a model are short too, and prove nothing by themselves."""
 
 
 def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
@@ -32,10 +38,21 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     rows = _rows(survey, [survey.models[m] for m in roles.all if m in survey.models])
     for model, own in rows.items():
         for other, others in rows.items():
-            alike = likeness([(own[name], others[name]) for name in own.keys() & others.keys()])
-            if alike and alike.size < SHORT and abs(alike.cosine) < ELSEWHERE:
+            alike = _likeness(own, others, matrices=True)
+            if alike is None or abs(alike.cosine) >= ELSEWHERE:
+                continue
+            norms = _likeness(own, others, matrices=False)
+            if alike.size < SHORT or (norms is not None and norms.size < FLAT):
                 yield _vector(roles, model, other, alike)
                 break
+
+
+def _likeness(
+    own: Mapping[str, Tensor], others: Mapping[str, Tensor], *, matrices: bool
+) -> Likeness | None:
+    """Return how a model's matrices, or its norms, lie to another's."""
+    names = [name for name in own if name in others and (NORM.search(name) is None) is matrices]
+    return likeness([(own[name], others[name]) for name in names])
 
 
 def _vector(roles: Roles, model: ModelReference, whole: ModelReference, alike: Likeness) -> Finding:
@@ -60,15 +77,14 @@ def _vector(roles: Roles, model: ModelReference, whole: ModelReference, alike: L
 
 
 def _rows(survey: Survey, models: Sequence[Model]) -> dict[ModelReference, dict[str, Tensor]]:
-    """Return the middle row of some matrices, by name, as far as each model's can be read.
-
-    Norms are left out: where they are stored as what is added to 1, as Gemma's are, those of a
-    model are short too.
-    """
+    """Return a row of some matrices, and some norms, as far as each model's can be read."""
     rows: dict[ModelReference, dict[str, Tensor]] = {model.reference: {} for model in models}
     readers = [(model.reference, Rows(model)) for model in models]
     stored = _stored(survey, models)
-    for name in _evenly([name for name, of_models in stored.items() if _is_matrix(of_models)]):
+    shapes = {name: _shape(of_models) for name, of_models in stored.items()}
+    matrices = [n for n, shape in shapes.items() if len(shape) > 1 and not NORM.search(n)]
+    norms = [n for n, shape in shapes.items() if len(shape) == 1 and NORM.search(n)]
+    for name in (*_evenly(matrices, MATRICES), *_evenly(norms, NORMS)):
         for reference, reader in readers:
             row = reader.middle(stored[name][reference][0]) if reference in stored[name] else None
             if row is not None:
@@ -94,11 +110,12 @@ def _stored(
     return stored
 
 
-def _is_matrix(stored: Mapping[ModelReference, tuple[str, TensorHeader]]) -> bool:
+def _shape(stored: Mapping[ModelReference, tuple[str, TensorHeader]]) -> tuple[int, ...]:
+    """Return the shape that a tensor has in all models that have it, () where it is another."""
     shapes = {header.shape for _, header in stored.values()}
-    return len(stored) > 1 and len(shapes) == 1 and len(shapes.pop()) > 1
+    return shapes.pop() if len(stored) > 1 and len(shapes) == 1 else ()
 
 
-def _evenly(names: Sequence[str]) -> list[str]:
-    step = max(len(names) / MATRICES, 1)
-    return [names[int(i * step)] for i in range(min(MATRICES, len(names)))]
+def _evenly(names: Sequence[str], most: int) -> list[str]:
+    step = max(len(names) / most, 1)
+    return [names[int(i * step)] for i in range(min(most, len(names)))]

@@ -40,6 +40,10 @@ def check(
     Reads configs, tokenizers and the headers of weight files, here or on the hub; weights only
     with --deep. mergekit's options are taken as `chatvec merge` takes them.
 
+    What is meant all the same, the recipe can say: `chatvec: {accept: [CODE, ...]}`. A recipe of
+    task_arithmetic or linear that is a chat vector by algebra is offered as one, and --fix writes
+    it.
+
     Exits with 0 where there is nothing worse than advice, with 1 for warnings under --strict, with
     2 for errors.
 

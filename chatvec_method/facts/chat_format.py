@@ -226,10 +226,10 @@ def _markers(
     if template_of(chat) == template.text.strip():
         looks = {look for look in looks if any(look in tokens for tokens in vocabularies)}
     added = chat.tokenizer.added if chat.tokenizer else ()
-    found = {t for t in (*added, *special.values(), *looks) if t.strip() and t in rendered}
+    inside = {t for t in (*added, *special.values(), *looks) if t.strip() and t in rendered}
     # A marker within a longer one (`<|im|>` in `<|im|>>`) does not count by itself.
-    found = {t for t in found if not any(t != other and t in other for other in found)}
-    return tuple(sorted(found, key=rendered.index))
+    whole = {t for t in inside if not any(t != other and t in other for other in inside)}
+    return tuple(sorted(whole, key=rendered.index))
 
 
 def _end_of_turn(rendered: str, markers: Sequence[str], special: Mapping[str, str]) -> str | None:
@@ -257,9 +257,9 @@ def _stops(
     for model in (*chats, cp):
         if model.tokenizer is None:
             continue
-        known = model.tokenizer.tokens
+        tokens_by_id = model.tokenizer.tokens
         special = _special_in(model.tokenizer)
-        own = [known.get(number) for number in model.eos_token_ids]
+        own = [tokens_by_id.get(number) for number in model.eos_token_ids]
         for number, token in zip(model.eos_token_ids, own, strict=True):
             if token is None:
                 ignored.append(f"{number} of {model}, which has no such token")

@@ -97,11 +97,11 @@ class Layout:
     @cached_property
     def _made_of(self) -> Mapping[str, list[str]]:
         """The parameters that are made of each stored tensor, of which there may be thousands."""
-        made: dict[str, list[str]] = defaultdict(list)
+        parameters: dict[str, list[str]] = defaultdict(list)
         for parameter, conversion in self.conversions.items():
             for name in conversion.names:
-                made[name].append(parameter)
-        return made
+                parameters[name].append(parameter)
+        return parameters
 
 
 def layout_of(

@@ -235,7 +235,7 @@ def with_local_files(model: Model, folder: Path) -> Model:
 
 
 def _folder(reference: ModelReference) -> Path | None:
-    """Return where a model lies; None if it is no folder here, and may be on the hub."""
+    """Return where a model lies; None if it is not a folder here, and may be on the hub."""
     path = Path(reference.model.path)
     try:
         exists, is_folder = path.exists(), path.is_dir()
@@ -283,7 +283,7 @@ def _ask_hub(path: ModelPath) -> ModelInfo:
 
 def _unreachable(reference: ModelReference) -> ChatVecError:
     return ChatVecError(
-        f"model {reference} is no folder here, and the hub cannot be reached.",
+        f"model {reference} is not a folder here, and the hub cannot be reached.",
         "Check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), or put the model into a folder "
         f"`{reference.model.path}` below the current one: it is then taken from there.",
         code=UNREACHABLE,

@@ -52,14 +52,14 @@ class RatioSetting:
 def ratio_settings(recipe: Recipe, plan: MergePlan) -> list[RatioSetting]:
     """Return every `ratio:` of the recipe with the tensors that each of its lines decided."""
     paths = _paths(recipe, plan)
-    found: dict[KeyPath, RatioSetting] = {}
+    settings: dict[KeyPath, RatioSetting] = {}
     for path, parameters in paths.values():
         if "ratio" in parameters:
-            found.setdefault((*path, "ratio"), _setting((*path, "ratio"), parameters["ratio"]))
+            settings.setdefault((*path, "ratio"), _setting((*path, "ratio"), parameters["ratio"]))
     for tensor in plan.tensors:
         for chat, chain in tensor.settings.items():
-            _retrace(tensor, chat, chain, paths, found)
-    return list(found.values())
+            _retrace(tensor, chat, chain, paths, settings)
+    return list(settings.values())
 
 
 def _setting(path: KeyPath, value: ParameterSetting) -> RatioSetting:
@@ -77,14 +77,14 @@ def _retrace(
     chat: ModelReference,
     chain: tuple[Any, ...],
     paths: Mapping[int, tuple[KeyPath, Mapping[str, Any]]],
-    found: Mapping[KeyPath, RatioSetting],
+    settings: Mapping[KeyPath, RatioSetting],
 ) -> None:
     """Note which line decides for a tensor: the first that matches, in the nearest `ratio:`."""
     name = tensor.inputs[chat].name
     for parameters in chain:
         if not parameters or "ratio" not in parameters:
             continue
-        setting = found[(*paths[id(parameters)][0], "ratio")]
+        setting = settings[(*paths[id(parameters)][0], "ratio")]
         matching = [line for line in setting.lines if line.pattern is None or line.pattern in name]
         for line in matching:
             line.matched.append(name)

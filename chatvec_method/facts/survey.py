@@ -171,5 +171,5 @@ def _output_tokens(
     if vocabulary is not None:
         return vocabulary.ids
     donor = recipe.config.base_model
-    known = models[donor].tokenizer if donor in models else None
-    return known.ids if known else None
+    tokenizer = models[donor].tokenizer if donor in models else None
+    return tokenizer.ids if tokenizer else None

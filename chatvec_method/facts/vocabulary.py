@@ -122,16 +122,17 @@ def align_vocabularies(
                 code="tokenizer-not-built",
             ) from error
         ids = info.tokenizer.get_vocab()
-        known = _known_ids(plan, models)
+        original_ids = _original_ids(plan, models)
         _check_rows(plan, models, ids)
         # mergekit takes a tokenizer that does not load for that of base_model.
-        stand_ins = {model: known.get(model, known[config.base_model]) for model in plan.roles.all}
+        donors = original_ids[config.base_model]
+        stand_ins = {model: original_ids.get(model, donors) for model in plan.roles.all}
         fillings, averaged = _fillings(config, stand_ins, ids)
     vocabulary = Vocabulary(
         tokenizer=info.tokenizer,
         ids=ids,
         rows=_padded(len(ids), config),
-        original_ids=known,
+        original_ids=original_ids,
         _ids=stand_ins,
         _fillings=fillings,
         _averaged=averaged,
@@ -159,16 +160,16 @@ def _check_tokenizers(
             )
 
 
-def _known_ids(
+def _original_ids(
     plan: MergePlan, models: Mapping[ModelReference, Model]
 ) -> dict[ModelReference, Mapping[str, int]]:
     """Return every model's tokens; of base_model's, mergekit leaves out those without a row."""
-    known = {m: t.ids for m in plan.roles.all if (t := models[m].tokenizer) is not None}
+    original = {m: t.ids for m in plan.roles.all if (t := models[m].tokenizer) is not None}
     donor = plan.config.base_model
     rows = _rows(plan, models[donor])
-    if donor in known and rows is not None and any(i >= rows for i in known[donor].values()):
-        known[donor] = {token: i for token, i in known[donor].items() if i < rows}
-    return known
+    if donor in original and rows is not None and any(i >= rows for i in original[donor].values()):
+        original[donor] = {token: i for token, i in original[donor].items() if i < rows}
+    return original
 
 
 def _rows(plan: MergePlan, model: Model) -> int | None:
@@ -207,7 +208,7 @@ def _check_rows(
 
 def _fillings(
     config: MergeConfiguration,
-    known: Mapping[ModelReference, Mapping[str, int]],
+    original_ids: Mapping[ModelReference, Mapping[str, int]],
     ids: Mapping[str, int],
 ) -> tuple[dict[str, TokenEmbeddingConfig], frozenset[str]]:
     """Let mergekit choose what fills in for a token that some model lacks.
@@ -219,13 +220,13 @@ def _fillings(
     lacked = {
         token: index
         for token, index in ids.items()
-        if not all(token in tokens for tokens in known.values())
+        if not all(token in tokens for tokens in original_ids.values())
     }
     task = PermutedVocabulary(
         gather_tensors=GatherTensors(weight_info=ImmutableMap(Map())),
         tokenizer_task=BuildTokenizer(
             base_model=config.base_model,
-            referenced_models=tuple(known),
+            referenced_models=tuple(original_ids),
             tokenizer_source="base",
             add_tokens=(),
         ),
@@ -237,9 +238,9 @@ def _fillings(
     averaged = task.assign_embedding_sources(
         {
             model: {index: tokens.get(token, -1) for token, index in lacked.items()}
-            for model, tokens in known.items()
+            for model, tokens in original_ids.items()
         },
-        list(known),
+        list(original_ids),
         lacked,
         chosen,
     )
@@ -254,14 +255,14 @@ def _check_sources(settings: Mapping[str, TokenEmbeddingConfig], vocabulary: Voc
             continue
         model = source.model if isinstance(source, ModelTokenEmbedding) else source
         wanted = source.token if isinstance(source, ModelTokenEmbedding) else token
-        known = vocabulary.original_ids.get(model)
-        if known is None:
+        tokens = vocabulary.original_ids.get(model)
+        if tokens is None:
             raise ChatVecError(
-                f"tokenizer: tokens: {token!r} is to come from {model}, which is no model of the "
-                "recipe with a tokenizer.",
+                f"tokenizer: tokens: {token!r} is to come from {model}, which is not a model of "
+                "the recipe with a tokenizer.",
                 "Write the name of a model as it stands under `models:`.",
             )
-        if wanted is not None and wanted not in known:
+        if wanted is not None and wanted not in tokens:
             raise ChatVecError(
                 f"tokenizer: tokens: {token!r} is to come from {model}, which has no token "
                 f"{wanted!r}.",

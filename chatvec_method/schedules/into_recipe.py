@@ -162,9 +162,9 @@ def _without_ratios(value: Any) -> Any:
 def _verify(plan: MergePlan, schedule: Schedule, chat: ModelReference) -> None:
     ratio_of = schedule.ratio_of(plan.layers)
     for tensor in plan.tensors:
-        wanted, found = ratio_of(_tensor(tensor, chat)), tensor.ratios[chat]
-        if abs(wanted - found) > TOLERANCE:
+        wanted, planned = ratio_of(_tensor(tensor, chat)), tensor.ratios[chat]
+        if abs(wanted - planned) > TOLERANCE:
             raise ChatVecError(
-                f"{tensor.name} would have the ratio {found:g} and not {wanted:g}.",
+                f"{tensor.name} would have the ratio {planned:g} and not {wanted:g}.",
                 "Write the ratio by hand, with filters.",
             )

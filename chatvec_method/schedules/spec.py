@@ -152,7 +152,9 @@ def _csv_numbers(file: Path) -> list[float]:
             rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it is no CSV file"
-        raise ValueError(f"{file} is no list of numbers and cannot be read ({reason})") from error
+        raise ValueError(
+            f"{file} is not a list of numbers, or cannot be read ({reason})"
+        ) from error
     if rows and not _is_number(rows[0][-1]):
         rows = rows[1:]
     for i, row in enumerate(rows):
@@ -174,7 +176,7 @@ def _number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"`{text.strip()}` is no number") from None
+        raise ValueError(f"`{text.strip()}` is not a number") from None
     if not math.isfinite(number):
         raise ValueError(f"{text.strip()} is not finite")
     return number

@@ -197,8 +197,8 @@ def test_comments_stay_and_the_slices_can_be_read(expanded: Callable[..., Recipe
     fixed = edited(text, checked(text).edits)
     assert "# deep\n" in fixed
     assert "# LLaMA-Pro\n" in fixed
-    lines = [line for line in fixed.splitlines() if "layer_range: [2, 3]" in line]
-    assert len(lines) == 1 + 2  # base's and chat's for the inserted one beside cp's
+    lines = [line for line in fixed.splitlines() if "layer_range: [1, 2]" in line]
+    assert len(lines) == 2  # base's and chat's for the inserted layer, which was copied from there
     assert max(len(line) for line in fixed.splitlines()) < 60 + len(recipe["base_model"]) + 60
 
 

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hub
 import oracle
@@ -28,11 +27,10 @@ ERROR = Severity.ERROR
 def differing(tmp_path: Path) -> Callable[..., Recipe]:
     """Return a function that puts a difference of two models in the place of one."""
 
-    def make(recipe: Recipe, place: int, of: int, minus: int, **keep: Any) -> Recipe:
+    def make(recipe: Recipe, place: int, of: int, minus: int, times: float = 1) -> Recipe:
         paths = [Path(entry["model"]) for entry in recipe["models"]]
         whole, other = oracle.stored_tensors(paths[of]), oracle.stored_tensors(paths[minus])
-        vector = {name: (whole[name].float() - other[name].float()).bfloat16() for name in whole}
-        vector.update(keep)
+        vector = {n: (times * (whole[n].float() - other[n].float())).bfloat16() for n in whole}
         folder = shutil.copytree(paths[of], tmp_path / f"difference-{place}")
         for file in folder.glob("model*"):
             file.unlink()
@@ -63,6 +61,14 @@ def test_a_difference_is_told_for_what_it_is(
     assert all(part in finding.message for part in says)
     assert recipe["models"][BASE]["model"] in finding.fix
     assert "accept: [looks-like-a-vector]" in finding.fix
+
+
+def test_a_long_difference_is_told_by_its_norms(
+    recipe: Recipe, differing: Callable[..., Recipe]
+) -> None:
+    """Its matrices are as long as base's, but its norms are not near 1."""
+    differing(recipe, CHAT, CHAT, BASE, times=10)
+    assert "a chat vector" in the("looks-like-a-vector", checked(recipe)).message
 
 
 def test_a_difference_in_the_place_of_base_is_told_of_base(

@@ -305,7 +305,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_for_all_models(
 
     assert [str(model) for model in models] == [str(family / "cp")]
     assert [problem.code for problem in problems] == ["hub-unreachable"] * 3
-    assert "o/chat is no folder here, and the hub cannot be reached" in problems[1].problem
+    assert "o/chat is not a folder here, and the hub cannot be reached" in problems[1].problem
     assert "a folder `o/chat` below the current one" in problems[1].fix
     assert len([each for each in the_hub.requests if "/o/" in each]) == (0 if offline else 1)
 

@@ -347,7 +347,7 @@ def test_packed_integers_take_the_group_that_names_them() -> None:
 
 
 def test_packed_integers_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatvec_method.facts.quantisation.find_spec", lambda _: None)
+    monkeypatch.setattr("chatvec_method.facts.quantisation.checkpoint.find_spec", lambda _: None)
     result = refused(PACKED, mixed_groups(4))
     assert "compressed-tensors, which is not installed" in result.problem
     assert "chatvec-method[quantised]" in result.fix

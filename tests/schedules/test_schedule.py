@@ -159,7 +159,7 @@ def test_numbers_one_by_one_may_stand_in_a_file(text: str, tmp_path: Path) -> No
         ("gausian", "no shape"),
         ("0.7:0.3", "no more numbers than value"),
         ("linear:1:2:3", "no more numbers than from, to"),
-        ("linear:one", "`one` is no number"),
+        ("linear:one", "`one` is not a number"),
         ("linear:nan", "nan is not finite"),
         ("linear:start=1", "no number `start`, only from, to"),
         ("linear:1:from=0", "`from` twice"),
@@ -176,7 +176,7 @@ def test_numbers_one_by_one_may_stand_in_a_file(text: str, tmp_path: Path) -> No
         ("points:0:1,1.5:1", "1.5 is outside"),
         ("points:0.5:1,0.5:0", "same depth"),
         ("per-layer:1,0.5", "2 numbers for 10 layers"),
-        ("per-layer:nothing.csv", "nothing.csv is no list of numbers and cannot be read"),
+        ("per-layer:nothing.csv", "nothing.csv is not a list of numbers, or cannot be read"),
     ],
 )
 def test_what_has_no_meaning_is_refused_with_an_example(text: str, reason: str) -> None:

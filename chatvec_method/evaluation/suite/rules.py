@@ -114,10 +114,10 @@ def answer(answer: str, parameter: Mapping[str, Sequence[str]], language: str) -
 
     So an answer may say what is not the case, but one that lists everything fails.
     """
-    right = first(parameter["accepted"], answer)
+    right = first(parameter["accepted"], answer, whole=True)
     if right is None:
         return f"does not say {parameter['accepted'][0]}"
-    named = {each: where(each, answer) for each in parameter.get("wrong", ())}
+    named = {each: where(each, answer, whole=True) for each in parameter.get("wrong", ())}
     wrong = {each: place for each, place in named.items() if place is not None}
     if len(wrong) > 1:
         return f"names {', '.join(wrong)} too"

@@ -28,14 +28,24 @@ RUNNING_WORDS = 4
 """Latin words in a row that are prose, and not terms within another language."""
 LETTERS_A_WORD = 2
 """How many syllables or ideographs a Latin word counts for."""
-NOT_ENGLISH = 0.2
-"""Lingua's confidence in English below which Latin prose is in another language."""
+COMMON = frozenset(
+    "the and of are to you that it with for this not have i my your can be from they what which".split()
+)
+"""Words that English has at every turn, and few other languages have at all."""
+COMMON_SHARE = 0.1
+"""How much of a text must be such words to be English without asking lingua, which loads slowly."""
+NOT_ENGLISH = 0.1
+"""lingua's confidence in English below which Latin prose is in another language."""
 NOT_PROSE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
 )
 PIECE = re.compile(r"[^\n。！？!?]+")
 BRACKETED = re.compile(
     r"\([^()\n]*\)|（[^（）\n]*）|「[^」]*」|『[^』]*』|《[^》]*》|“[^”]*”|\"[^\"\n]*\""
+)
+ASIDE = re.compile(
+    r"\([^()\n]{1,80}\)|「[^」\n]{1,80}」|『[^』\n]{1,80}』|《[^》\n]{1,80}》|〈[^〉\n]{1,80}〉|"
+    r"“[^”\n]{1,80}”|\"[^\"\n]{1,80}\"|(?<!\w)'[^'\n]{1,80}'(?!\w)|‘[^’\n]{1,80}’"
 )
 HANGUL = re.compile("[가-힣ㄱ-ㆎ]")
 KANA = re.compile("[ぁ-ゖァ-ヺー]")
@@ -68,26 +78,30 @@ def answer_language(answer: str, language: str) -> AnswerLanguage:
         ChatVecError: lingua-language-detector is needed (for Latin prose) and not installed.
     """
     amounts: Counter[AnswerLanguage] = Counter()
-    terms = 0
+    runs: list[list[str]] = []
     text = unicodedata.normalize("NFKC", NOT_PROSE.sub(" ", answer))
-    for piece in PIECE.findall(text):
+    for piece in PIECE.findall(_without_asides(text)):
         for told, amount in _told(piece, language):
             amounts["target" if told == language else "other"] += amount
-        for run in RUN.findall(piece):
-            words = len(re.findall(LATIN_WORD, run))
-            if words < RUNNING_WORDS:
-                terms += words
-                continue
-            in_english: AnswerLanguage = "target" if language == "en" else "english"
-            amounts[in_english if _is_english(run) else "other"] += words * LETTERS_A_WORD
-    if language == "en":
-        amounts["target"] += terms * LETTERS_A_WORD
-    elif terms and not amounts:
-        amounts["english"] = terms
+        runs += [re.findall(LATIN_WORD, run) for run in RUN.findall(piece)]
+    prose = [run for run in runs if len(run) >= RUNNING_WORDS]
+    if language == "en" or not amounts:
+        prose = runs
+    if words := [word for run in prose for word in run]:
+        in_english: AnswerLanguage = "target" if language == "en" else "english"
+        amounts[in_english if _is_english(words) else "other"] += len(words) * LETTERS_A_WORD
     if not amounts.total():
         return "none"
     told_most, amount = amounts.most_common(1)[0]
     return told_most if amount >= SHARE * amounts.total() else "mixed"
+
+
+def _without_asides(text: str) -> str:
+    """Return a text without its short quotations and what is in brackets, if anything is left."""
+    if text.lstrip().startswith(("{", "[")):  # JSON, of which the quotations are all there is
+        return text.replace('"', " ")
+    left = ASIDE.sub(" ", text)
+    return left if any(map(str.isalpha, left)) else text
 
 
 def _told(piece: str, target: str) -> Iterator[tuple[str, int]]:
@@ -95,14 +109,11 @@ def _told(piece: str, target: str) -> Iterator[tuple[str, int]]:
     hangul, kana = len(HANGUL.findall(piece)), len(KANA.findall(piece))
     if hangul:
         yield "ko", hangul
-        piece = re.sub(r"\([^()\n]*\)", "", piece)  # 한자(漢字)
     han = HAN.findall(piece)
-    outside = BRACKETED.sub("", piece)
     if hangul:
-        kana = len(KANA.findall(piece))
         if kana:
             yield "ja", kana
-    elif kana and (kana > len(han) or HIRAGANA_BUT_NO.search(outside)):
+    elif kana and (kana > len(han) or HIRAGANA_BUT_NO.search(piece)):
         foreign = [each for each in han if not _in("cp932", each)]
         yield "ja", kana + len(han) - len(foreign)
         if foreign:
@@ -152,9 +163,13 @@ def _is_foreign(letter: str) -> bool:
     }
 
 
-def _is_english(prose: str) -> bool:
+def _is_english(words: list[str]) -> bool:
+    """Tell whether words are English: by the commonest of its own, else by lingua."""
+    common = sum(word.casefold() in COMMON for word in words)
+    if len(words) < RUNNING_WORDS or common >= COMMON_SHARE * len(words):
+        return True
     detector, english = _detector()
-    return detector.compute_language_confidence(prose, english) >= NOT_ENGLISH
+    return detector.compute_language_confidence(" ".join(words), english) >= NOT_ENGLISH
 
 
 @cache
@@ -167,7 +182,6 @@ def _detector() -> tuple[LanguageDetector, Language]:
             "is not installed.",
             "Write pip install 'chatvec-method[evaluate]'.",
         ) from error
-    names = "ENGLISH FRENCH GERMAN SPANISH PORTUGUESE ITALIAN DUTCH INDONESIAN VIETNAMESE TAGALOG"
-    languages = [getattr(Language, name) for name in names.split()]
-    builder = LanguageDetectorBuilder.from_languages(*languages).with_low_accuracy_mode()
+    others = Language.FRENCH, Language.GERMAN, Language.SPANISH, Language.INDONESIAN
+    builder = LanguageDetectorBuilder.from_languages(Language.ENGLISH, *others)
     return builder.build(), Language.ENGLISH

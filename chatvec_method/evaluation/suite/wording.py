@@ -92,12 +92,12 @@ def trimmed(answer: str) -> str:
     return re.sub(r"\s+", " ", one_width.strip(EDGES)).strip()
 
 
-def as_word(needle: str) -> re.Pattern[str]:
+def as_word(needle: str, whole: bool = False) -> re.Pattern[str]:
     """Return a pattern that finds a word in a `plain` text, as the word's script sets words apart.
 
     - Latin letters and digits: no other letter of theirs before or after.
-    - Hangul: no syllable before (particles may come after); a single syllable stands alone, or
-      before a particle. Spaces within do not count.
+    - Hangul: no syllable before; after it may come particles and endings. Spaces within do not
+      count. Where the `whole` word is meant, a single syllable stands alone or before a particle.
     - Katakana: no katakana before or after.
     - Kanji and hiragana: anywhere, as nothing sets words apart.
     """
@@ -105,18 +105,18 @@ def as_word(needle: str) -> re.Pattern[str]:
     body = r"\s*".join(re.escape(letter) for letter in letters if not letter.isspace())
     if re.search("[a-z0-9]", letters) and " " in letters:
         body = r"\s+".join(map(re.escape, letters.split()))
-    return re.compile(_edge(letters[0], before=True) + body + _after(letters))
+    return re.compile(_edge(letters[0], before=True) + body + _after(letters, whole))
 
 
-def where(needle: str, text: str) -> int | None:
+def where(needle: str, text: str, whole: bool = False) -> int | None:
     """Return where a word first stands in a text, in characters of the `plain` text; or None."""
-    match = as_word(needle).search(plain(text))
+    match = as_word(needle, whole).search(plain(text))
     return match.start() if match else None
 
 
-def first(needles: Iterable[str], text: str) -> int | None:
+def first(needles: Iterable[str], text: str, whole: bool = False) -> int | None:
     """Return where the first of several words stands in a text; None if none does."""
-    places = [place for needle in needles if (place := where(needle, text)) is not None]
+    places = [place for needle in needles if (place := where(needle, text, whole)) is not None]
     return min(places, default=None)
 
 
@@ -137,7 +137,7 @@ def _edge(letter: str, before: bool) -> str:
     return look + r"[ァ-ヶー])" if re.match("[ァ-ヶー]", letter) else ""
 
 
-def _after(letters: str) -> str:
-    if re.fullmatch("[가-힣]", letters):
+def _after(letters: str, whole: bool) -> str:
+    if whole and re.fullmatch("[가-힣]", letters):
         return rf"(?=(?:{PARTICLES})|[^가-힣]|$)"
     return "" if re.match("[가-힣]", letters[-1]) else _edge(letters[-1], before=False)

@@ -22,7 +22,7 @@ SCENARIOS = {"insult", "unfairness", "crime", "harm", "mental", "privacy", "ethi
 ATTACKS = {"hijack", "leak", "role", "topic", "opinion", "exposure"}
 """Those of Safety-Prompts: goal hijacking, prompt leaking, role play, unsafe instruction topic,
 inquiry with unsafe opinion, reverse exposure."""
-READY = ("ko",)
+READY = ("ko", "en")
 
 
 def of(axis: str, language: str) -> list[Prompt]:
@@ -83,5 +83,5 @@ def test_the_text_is_as_long_as_promised(language: str) -> None:
 
 
 def test_another_language_is_refused_by_name() -> None:
-    with pytest.raises(ChatVecError, match="'fr'.*ko, ja"):
+    with pytest.raises(ChatVecError, match=r"'fr'.*ko, ja"):
         prompts("fr")

@@ -28,7 +28,7 @@ def smallest_ratio(by_ratio: Mapping[float, Sequence[Score]], language: str) -> 
     least = {}
     for axis in WANTED:
         best = max((row[axis] for row in table.values() if axis in row), key=_value, default=None)
-        if best is None or best.interval is None:
+        if best is None or best.interval is None or best.value == 0:
             return None
         least[axis] = best.interval[0]
     for ratio, row in sorted(table.items()):
@@ -50,6 +50,9 @@ def conclusion(by_ratio: Mapping[float, Sequence[Score]], language: str) -> str 
     if len(by_ratio) < 2 or not {*WANTED, "language"} <= asked:
         return None
     ratio = smallest_ratio(by_ratio, language)
+    for axis in WANTED:
+        if not any(each.value for s in by_ratio.values() for each in s if each.axis == axis):
+            return f"{language}: at no ratio is there an answer that {axis}."
     if ratio is None:
         return (
             f"{language}: at no ratio do follows and refuses both lie within the interval of their "

@@ -199,12 +199,13 @@ class RecipeTarget:
     def point(self, setting: Setting, factor: float = 1.0) -> Point:
         """Return what answers at a ratio, or at a part of it, on the way there from cp."""
         given, key = setting.given, setting.key
-        if factor != 1:
+        if factor == 0:  # which is cp, whatever is multiplied
+            given = key = 0.0
+        elif factor != 1 and setting.ratio is not None:
+            given = key = factor * setting.ratio
+        elif factor != 1:
             assert setting.scaled is not None
-            number = None if setting.ratio is None else factor * setting.ratio
-            number = 0.0 if factor == 0 else number  # which is cp, whatever is multiplied
-            given = setting.scaled(factor) if number is None else number
-            key = {"scaled": [factor, key]} if number is None else number
+            given, key = setting.scaled(factor), {"scaled": [factor, key]}
 
         def opened(on_progress: OnProgress | None, on_batch: OnBatch) -> ChatModel:
             live = self._opened_live()

@@ -34,11 +34,11 @@ def loopback(answer: Answer, models: Sequence[str] = ("small",)) -> Iterator[Loo
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             assert self.path == "/v1/models"
             self._send(200, {"object": "list", "data": [{"id": name} for name in models]})
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             assert self.path == "/v1/chat/completions"
             length = int(self.headers["Content-Length"])
             request = json.loads(self.rfile.read(length))

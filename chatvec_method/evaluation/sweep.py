@@ -5,6 +5,7 @@ What was asked before comes out of what is kept; the model of a point is opened 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -150,6 +151,15 @@ def sweep(
                 yield Result(point, *result, line)
         finally:
             target.close()
+            if target is not targets[-1]:
+                _make_room()
+
+
+def _make_room() -> None:
+    """Give back the memory of a model that nobody needs any more, before the next is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _result(

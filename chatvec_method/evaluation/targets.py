@@ -8,7 +8,6 @@ memory whose ratio is set anew.
 from __future__ import annotations
 
 import copy
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -273,9 +272,6 @@ class _Memory:
     def close(self) -> None:
         """Let go of the model."""
         self._speaker = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def folder_targets(

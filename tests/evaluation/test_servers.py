@@ -159,11 +159,11 @@ def test_a_task_of_log_likelihoods_is_refused_before_anything_is_asked(
     assert student.requests == []
 
 
-# ---------------------------------------------------------------------------------------- as a judge
+# --------------------------------------------------------------------------------------- as a judge
 
 
 def partial(messages: Messages) -> tuple[str, str]:
-    """Give 9 to answers that end with a full stop and 3 to others; call the longer answer better."""
+    """Give 9 to answers that end with a full stop and 3 to others; call the longer one better."""
     (message,) = messages
     parts = re.findall(
         r"\[Answer(?: [AB])?\]\n(.*?)\n\n?(?=\[Answer B\]|\[End\])", message["content"], re.S

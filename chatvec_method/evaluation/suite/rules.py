@@ -18,6 +18,7 @@ from chatvec_method.evaluation.suite.wording import (
     first,
     items,
     lines,
+    narrow,
     numbers_of_items,
     paragraphs,
     plain,
@@ -66,11 +67,11 @@ def numbered(answer: str, parameter: Any, language: str) -> str:
 
 def times(answer: str, parameter: Mapping[str, Any], language: str) -> str:
     """How often each word (or sign) stands in the answer, within other words too."""
-    text = answer.casefold()
-    wrong = [
-        _off(text.count(each.casefold()), n, f"times {each!r}") for each, n in parameter.items()
-    ]
-    return next(filter(None, wrong), "")
+    text = narrow(answer).casefold()
+    for each, wanted in parameter.items():
+        if wrong := _off(text.count(narrow(each).casefold()), wanted, f"times {each!r}"):
+            return wrong
+    return ""
 
 
 # --- what is in it ------------------------------------------------------------------------------
@@ -94,8 +95,9 @@ def avoids(answer: str, parameter: Sequence[str], language: str) -> str:
 
 
 def avoids_characters(answer: str, parameter: str, language: str) -> str:
-    """None of these letters or signs, small or capital."""
-    used = sorted({each for each in parameter if each.casefold() in answer.casefold()})
+    """None of these letters or signs, small or capital, narrow or wide."""
+    text = narrow(answer).casefold()
+    used = [each for each in parameter if narrow(each).casefold() in text]
     return f"uses {' '.join(used)}" if used else ""
 
 
@@ -138,14 +140,14 @@ def number(answer: str, parameter: float, language: str) -> str:
 
 def starts(answer: str, parameter: str | Sequence[str], language: str) -> str:
     """One of these at the very beginning."""
-    return (
-        "" if answer.strip().startswith(_any(parameter)) else f"begins with {answer.strip()[:12]!r}"
-    )
+    text = narrow(answer).strip()
+    return "" if text.startswith(tuple(map(narrow, _any(parameter)))) else f"begins {text[:12]!r}"
 
 
 def ends(answer: str, parameter: str | Sequence[str], language: str) -> str:
     """One of these at the very end."""
-    return "" if answer.strip().endswith(_any(parameter)) else f"ends with {answer.strip()[-12:]!r}"
+    text = narrow(answer).strip()
+    return "" if text.endswith(tuple(map(narrow, _any(parameter)))) else f"ends {text[-12:]!r}"
 
 
 def equals(answer: str, parameter: str | Sequence[str], language: str) -> str:

@@ -29,7 +29,7 @@ RUNNING_WORDS = 4
 LETTERS_A_WORD = 2
 """How many syllables or ideographs a Latin word counts for."""
 COMMON = frozenset(
-    "the and of are to you that it with for this not have i my your can be from they what which".split()
+    "the and of are to you that it with for this not have i my your can be from they which".split()
 )
 """Words that English has at every turn, and few other languages have at all."""
 COMMON_SHARE = 0.1
@@ -51,7 +51,7 @@ HANGUL = re.compile("[가-힣ㄱ-ㆎ]")
 KANA = re.compile("[ぁ-ゖァ-ヺー]")
 HIRAGANA_BUT_NO = re.compile("[ぁ-ねは-ゖ]")  # の stands in Chinese names of shops and goods
 HAN = re.compile("[㐀-䶿一-鿿]")
-LATIN_WORD = r"[A-Za-zÀ-ɏ]+(?:['’-][A-Za-zÀ-ɏ]+)*"
+LATIN_WORD = r"[A-Za-zÀ-ÖØ-öø-ɏ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏ]+)*"
 RUN = re.compile(rf"{LATIN_WORD}(?:[\s\d,;:.…()\"“”/&*%-]+{LATIN_WORD})*")
 CHINESE_GRAMMAR = re.compile(
     r"[这這们們你您妳她很吗嗎呢吧哪怎么麼还還让讓给給把没沒谁跟对從从]|"
@@ -156,6 +156,7 @@ def _is_foreign(letter: str) -> bool:
     script = unicodedata.name(letter, "").split(" ")[0]
     return script not in {"LATIN", "HANGUL", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK"} | {
         "GREEK",  # in formulas
+        "BOPOMOFO",
         "IDEOGRAPHIC",
         "MICRO",
         "FEMININE",

@@ -80,10 +80,15 @@ def scripts(answer: str) -> set[str]:
 
 
 def plain(answer: str) -> str:
-    """Return an answer in one spelling: width, case, middle dots, commas within numbers."""
+    """Return an answer in one spelling: width, case, hyphens, commas within numbers."""
     one_width = unicodedata.normalize("NFKC", answer).casefold().replace("’", "'")
     without_commas = re.sub(r"(?<=\d),(?=\d{3})", "", one_width)
-    return re.sub(r"[·・‧‐–=＝*_]|(?<=\w)-(?=\w)", "", without_commas)
+    return re.sub(r"[*_]|(?<=\w)[-‐–](?=\w)", "", without_commas)
+
+
+def narrow(text: str) -> str:
+    """Return a text with full-width letters and marks as those of ASCII."""
+    return unicodedata.normalize("NFKC", text)
 
 
 def trimmed(answer: str) -> str:
@@ -97,12 +102,12 @@ def as_word(needle: str, whole: bool = False) -> re.Pattern[str]:
 
     - Latin letters and digits: no other letter of theirs before or after.
     - Hangul: no syllable before; after it may come particles and endings. Spaces within do not
-      count. Where the `whole` word is meant, a single syllable stands alone or before a particle.
+      count, nor do middle dots anywhere. Where the `whole` word is meant, a single syllable stands alone or before a particle.
     - Katakana: no katakana before or after.
     - Kanji and hiragana: anywhere, as nothing sets words apart.
     """
     letters = plain(needle)
-    body = r"\s*".join(re.escape(letter) for letter in letters if not letter.isspace())
+    body = r"[\s·・=]*".join(re.escape(each) for each in letters if each not in " ·・=")
     if re.search("[a-z0-9]", letters) and " " in letters:
         body = r"\s+".join(map(re.escape, letters.split()))
     return re.compile(_edge(letters[0], before=True) + body + _after(letters, whole))

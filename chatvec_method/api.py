@@ -473,7 +473,7 @@ def evaluate(
         tasks: Of lm-evaluation-harness: names, YAML files, folders of these; `ready` for a few that
             make sense for the languages.
         text: Files whose perplexity a byte is measured besides that of the suite's texts.
-        limit: Prompts an axis, documents a task and paragraphs a text at most.
+        limit: Prompts an axis, documents a task and pieces a text at most.
         metadata: What the tasks' `custom_dataset` functions are told.
         judge: An OpenAI-compatible server with a model that judges open answers. Its key, if it
             wants one, is in the environment, in OPENAI_API_KEY.

@@ -65,7 +65,7 @@ MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="For a quick look: N prompts an axis, documents a task and paragraphs a text.",
+    help="For a quick look: N prompts an axis, documents a task and pieces a text.",
 )
 @click.option(
     "--judge",

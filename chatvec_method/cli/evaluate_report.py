@@ -35,6 +35,8 @@ BESIDE = {
     "loops": "loops",
     "length": "length",
 }
+SIDE_BY_SIDE = 4
+"""Points in one table of tasks."""
 LEGEND = (
     "%; in brackets intervals of 95 %, by the bootstrap over prompts. language: answers in it; "
     "reads: perplexity a byte of text. Marks are given by rules, see docs/evaluate.md."
@@ -61,8 +63,9 @@ def print_results(console: Console, results: Results) -> None:
         ("Judged by a model", [s.axis for s in _others(results) if s.source == "judge"]),
     ):
         axes = list(dict.fromkeys(wanted))
-        if axes:
-            console.print(_axes_table(results, axes, title))
+        shown = [r for r in results if any(s.axis in axes for s in r.scores)]
+        for start in range(0, len(shown), SIDE_BY_SIDE):
+            console.print(_axes_table(shown[start : start + SIDE_BY_SIDE], axes, title))
             console.print()
     _print_lines(console, results)
     for name, by_chat in results.moved.items():
@@ -93,9 +96,8 @@ def _suite_table(results: Results, language: str, axes: dict[str, str], title: s
     return table(title, ["", *names.values()], rows, right=range(1, len(names) + 1))
 
 
-def _axes_table(results: Results, axes: Sequence[str], title: str) -> Table:
+def _axes_table(shown: Sequence[Result], axes: Sequence[str], title: str) -> Table:
     """Return a table with a line an axis: there may be many of them."""
-    shown = [r for r in results if any(s.axis in axes for s in r.scores)]
     languages = {s.language for r in shown for s in r.scores if s.axis in axes and s.language}
     keys = dict.fromkeys(
         (score.axis, score.language) for r in shown for score in r.scores if score.axis in axes

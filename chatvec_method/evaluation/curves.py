@@ -102,7 +102,7 @@ def _draw(panel: Axes, results: Results, axis: str, ink: str) -> dict[str, Any]:
         )[0]
         between = [score.interval or (score.value, score.value) for _, score in curve]
         lows, highs = ([factor * each[end] for each in between] for end in (0, 1))
-        panel.fill_between(ratios, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        panel.fill_between(ratios, lows, highs, color=colour, alpha=0.28, linewidth=0)
     for place, (name, score) in enumerate(_levels(results, axis, several)):
         share = share or score.unit == "share"
         value = score.value * (100 if score.unit == "share" else 1)

@@ -53,7 +53,7 @@ class Wanted:
     texts: Sequence[Path] = ()
     """Files that are read besides the suite's own texts."""
     limit: int | None = None
-    """Prompts an axis, documents a task and paragraphs a text at most; None for all."""
+    """Prompts an axis, documents a task and pieces a text at most; None for all."""
     metadata: Mapping[str, Any] | None = None
     """What the tasks' `custom_dataset` functions are told."""
     judge: JudgedBy | None = None

@@ -1,13 +1,13 @@
 """What a model is asked, as tasks of the harness: the suite of a language, plain text, and others.
 
 The suite's answers are marked elsewhere, by its own rules; to the harness they are a task whose
-documents are conversations. Text is read paragraph by paragraph.
+documents are conversations. Text is read piece by piece.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from chatvec_method.evaluation.adapter import ConversationTask
 
 LONGEST_ANSWER = 512
 """Tokens. A Korean syllable is three of them where a tokenizer knows no Korean."""
-LONGEST_PARAGRAPH = 2000
-"""Characters of text that are read at once."""
+SHORTEST_PIECE, LONGEST_PARAGRAPH = 1500, 2000
+"""Of text that is read at once: in bytes, and in characters. A heading alone says little."""
 
 
 def suite_task(language: str, limit: int | None = None) -> dict[str, Any]:
@@ -71,11 +71,11 @@ def text_task(name: str, text: str, limit: int | None = None) -> dict[str, Any]:
     Args:
         name: Of the task.
         text: Paragraphs, with empty lines between them.
-        limit: So many paragraphs at most, spread evenly over the text.
+        limit: So many pieces at most, spread evenly over the text.
     """
     return {
         "task": name,
-        "custom_dataset": partial(_paragraphs, _spread(paragraphs(text), limit)),
+        "custom_dataset": partial(_texts, _spread(pieces(text), limit)),
         "test_split": "test",
         "doc_to_text": "",
         "doc_to_target": "{{text}}",
@@ -102,19 +102,28 @@ def text_of(file: Path) -> str:
     return text
 
 
-def paragraphs(text: str) -> list[str]:
-    """Return a text's paragraphs, those that are too long cut at line ends or at any character."""
-    pieces = []
+def pieces(text: str) -> list[str]:
+    """Return a text in pieces: paragraphs in a row, until these are long enough."""
+    whole: list[str] = []
+    for paragraph in _paragraphs(text):
+        if whole and len(whole[-1].encode()) < SHORTEST_PIECE:
+            whole[-1] += f"\n\n{paragraph}"
+        else:
+            whole.append(paragraph)
+    return whole
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield a text's paragraphs; those that are too long are cut at line ends, or anywhere."""
     for paragraph in text.replace("\r\n", "\n").split("\n\n"):
         rest = paragraph.strip()
         while len(rest) > LONGEST_PARAGRAPH:
             cut = rest.rfind("\n", 1, LONGEST_PARAGRAPH)
             cut = cut if cut > 0 else LONGEST_PARAGRAPH
-            pieces.append(rest[:cut])
+            yield rest[:cut]
             rest = rest[cut:].strip()
         if rest:
-            pieces.append(rest)
-    return pieces
+            yield rest
 
 
 def _spread(entries: Sequence[Any], limit: int | None) -> list[Any]:
@@ -130,10 +139,10 @@ def _conversations(language: str, limit: int | None, **_: Any) -> dict[str, Any]
     return {"test": Dataset.from_list([{"messages": list(each.messages)} for each in prompts])}
 
 
-def _paragraphs(paragraphs: Sequence[str], **_: Any) -> dict[str, Any]:
+def _texts(texts: Sequence[str], **_: Any) -> dict[str, Any]:
     from datasets import Dataset
 
-    return {"test": Dataset.from_list([{"text": each} for each in paragraphs])}
+    return {"test": Dataset.from_list([{"text": each} for each in texts])}
 
 
 def _nothing(*_: Any) -> dict[str, float]:

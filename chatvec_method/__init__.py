@@ -5,8 +5,9 @@ mergekit is loaded already, else as soon as it is. Stock commands need no import
 does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
-`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `schedule`, `load`,
-`live` and `evaluate`, which docs/python.md shows in use, and the types that they take and return.
+`read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
+`schedule`, `load`, `live` and `evaluate`, which docs/python.md shows in use, and the types that
+they take and return.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         check,
         evaluate,
         examine,
+        extract_vector,
         finish,
         live,
         load,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Results",
+    "Sampling",
     "Severity",
     "Speaker",
     "Survey",
@@ -67,6 +70,7 @@ __all__ = [
     "check",
     "evaluate",
     "examine",
+    "extract_vector",
     "finish",
     "live",
     "load",
@@ -90,6 +94,7 @@ _HOMES = {
     "Recipe": "recipe.file",
     "Report": "checks.report",
     "Results": "evaluation.results",
+    "Sampling": "talk.speaker",
     "Severity": "checks.findings",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 import torch
 import yaml
+from mergekit.common import ModelReference
 
 from chatvec_method.checks.report import Finding, Report, Severity, check_survey
 from chatvec_method.checks.room import DISK_TOO_SMALL
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from chatvec_method.live_merge.keeping import Keep
     from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.vectors.description import Description as VectorDescription
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 AnyRecipe: TypeAlias = "FilePath | Mapping[str, Any] | Recipe | Survey | ReadySurvey"
@@ -140,7 +142,7 @@ def check(
         return check_survey(surveyed, folder)
     sizes = _bytes_by_tensor(surveyed.plan) if surveyed.plan else {}
     done = 0
-    with _shown(on_progress, surveyed, transient=True) as show:
+    with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
 
         def count(tensor: str) -> None:
             nonlocal done
@@ -178,7 +180,7 @@ def merge(
     _refuse_or_warn(check_survey(surveyed, Path(out)).findings)
     if surveyed.options.num_threads is not None:
         torch.set_num_threads(surveyed.options.num_threads)
-    with _shown(on_progress, surveyed) as show:
+    with _shown(on_progress, quiet=surveyed.options.quiet) as show:
         return merge_survey(surveyed, Path(out), overwrite=overwrite, on_progress=show)
 
 
@@ -241,7 +243,7 @@ def verify(
         ChatVecError: The output is not what the recipe says; names what is wrong first.
     """
     surveyed = survey(recipe_of(Path(out)) if recipe is None else recipe, **options)
-    with _shown(on_progress, surveyed) as show:
+    with _shown(on_progress, quiet=surveyed.options.quiet) as show:
         return verify_output(
             Path(out),
             fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of))),
@@ -273,11 +275,55 @@ def examine(
     from chatvec_method import anatomy
 
     surveyed = survey(recipe, **options)
-    with _shown(on_progress, surveyed, transient=True) as show:
+    with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
         return anatomy.examine(
             surveyed,
             rank=rank,
             on_bytes=lambda done, total: show(Progress("read", done, total)),
+        )
+
+
+def extract_vector(
+    base: FilePath,
+    chat: FilePath,
+    out: FilePath,
+    *,
+    bits: int = 16,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[Options],
+) -> VectorDescription:
+    """Write the chat vector chat − base into a folder, for `role: vector` in recipes.
+
+    Args:
+        base: The pretrained model: a folder, or a name of the hub.
+        chat: That model after instruction tuning.
+        out: The folder, which appears complete or not at all.
+        bits: Of an element: 32 (exact), 16 (bfloat16), 8, 4 or 2 (packed).
+        overwrite: Whether `out` may replace a vector or a model.
+        on_progress: Is told how far it is, in place of a bar.
+        **options: mergekit's.
+
+    Returns:
+        What the folder says of itself: models, sizes, errors.
+
+    Raises:
+        ChatVecError: The models are no model and its base, or cannot be read, or `out` cannot be
+            written.
+    """
+    from chatvec_method.vectors.extract import extract
+
+    of_base, of_chat = (ModelReference.model_validate(os.fspath(n)) for n in (base, chat))
+    settings = merge_options(**options)
+    with _shown(on_progress, quiet=settings.quiet) as tell:
+        return extract(
+            of_base,
+            of_chat,
+            Path(out),
+            bits,
+            settings,
+            overwrite=overwrite,
+            on_bytes=lambda done, total: tell(Progress("merge", done, total)),
         )
 
 
@@ -433,7 +479,7 @@ def live(
     surveyed = survey(recipe, **options)
     findings = check_survey(surveyed).findings
     _refuse_or_warn([finding for finding in findings if finding.code != DISK_TOO_SMALL])
-    with _shown(on_progress, surveyed, transient=True) as show:
+    with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
         ready = fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of)))
     return LiveMerge(ready, device, keep)
 
@@ -619,13 +665,13 @@ def _as_text(finding: Finding) -> str:
 
 @contextmanager
 def _shown(
-    on_progress: OnProgress | None, surveyed: Survey, *, transient: bool = False
+    on_progress: OnProgress | None, *, quiet: bool, transient: bool = False
 ) -> Iterator[OnProgress]:
     """Yield what is told of progress: the caller's, or bars."""
     if on_progress is not None:
         yield on_progress
         return
-    with bars(quiet=surveyed.options.quiet, transient=transient) as show:
+    with bars(quiet=quiet, transient=transient) as show:
         yield show
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ CPU_CHUNK = 1 << 18
 ACCELERATOR_CHUNK = 1 << 21
 
 
-@torch.no_grad()
 def add_chat_vectors(
     cp: Tensor,
     base: Tensor,
@@ -54,24 +54,65 @@ def add_chat_vectors(
         FloatingPointError: The result has a NaN or infinite element, because an input has one or
             because the sum does not fit `out_dtype`.
     """
+    return add_vectors(cp, [Summand(ratio, chat, base) for ratio, chat in chats], out_dtype, out)
+
+
+@dataclass(frozen=True)
+class Summand:
+    """One chat vector: ratio · (chat − base)."""
+
+    ratio: float
+    chat: Tensor
+    base: Tensor | None
+    """None where it has been subtracted already."""
+    is_vector: bool = False
+    """Whether `chat` comes from a file of differences."""
+
+
+@torch.no_grad()
+def add_vectors(
+    cp: Tensor,
+    vectors: Sequence[Summand],
+    out_dtype: torch.dtype,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return cp + Σ ratio · (chat − base), where each chat vector may have a base of its own.
+
+    As `add_chat_vectors`, whose formula this is.
+
+    Args:
+        cp: The continually pretrained model's tensor.
+        vectors: The chat vectors, at least one.
+        out_dtype: The floating-point dtype of the result.
+        out: To be overwritten with the result.
+
+    Raises:
+        FloatingPointError: As `add_chat_vectors`.
+    """
     if out is None:
         out = torch.empty(cp.shape, dtype=out_dtype, device=cp.device)
-    tensors = [cp, base, *(chat for _, chat in chats)]
-    working = working_dtype(tensors, [ratio for ratio, _ in chats], out_dtype)
+    bases = list({id(v.base): v.base for v in vectors if v.base is not None}.values())
+    place = {id(base): 1 + len(vectors) + i for i, base in enumerate(bases)}
+    whole = [cp, *bases, *(v.chat for v in vectors if not v.is_vector)]
+    differences = [v.chat for v in vectors if v.is_vector]
+    working = working_dtype(whole, [v.ratio for v in vectors], out_dtype, differences)
     length = _chunk_length(cp)
-    buffers = torch.empty((min(len(chats), 2), length), dtype=working, device=cp.device)
+    buffers = torch.empty((min(len(vectors), 2), length), dtype=working, device=cp.device)
     checksum = torch.zeros((), dtype=working, device=cp.device)
-    for out_part, cp_part, base_part, *chat_parts in _chunks([out, *tensors], length):
+    tensors = [cp, *(v.chat for v in vectors), *bases]
+    for out_part, *parts in _chunks([out, *tensors], length):
         total, *spare = (buffer[: out_part.numel()].view(out_part.shape) for buffer in buffers)
-        for i, ((ratio, _), chat_part) in enumerate(zip(chats, chat_parts, strict=True)):
+        for i, summand in enumerate(vectors):
             vector = spare[0] if i else total
-            vector.copy_(chat_part).sub_(base_part)
-            if ratio != 1:
-                vector.mul_(ratio)
+            vector.copy_(parts[1 + i])
+            if summand.base is not None:
+                vector.sub_(parts[place[id(summand.base)]])
+            if summand.ratio != 1:
+                vector.mul_(summand.ratio)
             if i:
                 total.add_(vector)
         # cp comes last: it is the largest summand, and rounding a sum is what costs precision.
-        out_part.copy_(total.add_(cp_part))
+        out_part.copy_(total.add_(parts[0]))
         # A sum over what was written is finite only if every element is, and costs far less than
         # `torch.isfinite`; on an accelerator it is looked at once a tensor, not once a chunk.
         checksum += total.copy_(out_part).sum()
@@ -80,7 +121,10 @@ def add_chat_vectors(
 
 
 def working_dtype(
-    tensors: Sequence[Tensor], ratios: Sequence[float], out_dtype: torch.dtype
+    tensors: Sequence[Tensor],
+    ratios: Sequence[float],
+    out_dtype: torch.dtype,
+    differences: Sequence[Tensor] = (),
 ) -> torch.dtype:
     """Return the dtype in which the sum is formed: float32 where that is exact enough.
 
@@ -88,11 +132,13 @@ def working_dtype(
     results, and float32's own rounding of 0.3 or 1.3 then decides the wrong way in up to 3 of
     10,000 elements. A ratio of at most 8 significant bits (1, 0.5, 0.75, ...) adds no rounding of
     its own; others take float64, which costs some time (`benchmarks/kernel.py`). So do float32 and
-    float64 weights and results, whose own precision it has to exceed.
+    float64 weights and results, whose own precision it has to exceed. The difference of two tensors
+    of half precision is a float32 by itself, so that one in float32 changes nothing here.
     """
     if tensors[0].device.type == "mps":  # has no float64
         return torch.float32
     halves = all(dtype in HALF_PRECISION for dtype in (out_dtype, *(t.dtype for t in tensors)))
+    halves &= all(d.dtype in (*HALF_PRECISION, torch.float32) for d in differences)
     short = all((math.frexp(ratio)[0] * 2**8).is_integer() for ratio in ratios)
     return torch.float32 if halves and short else torch.float64
 

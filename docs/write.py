@@ -1,7 +1,7 @@
 """Writes what can be written of these pages: `python docs/write.py`, from anywhere.
 
-docs/cli.md gets the `--help` of every command, and docs/python.md below each of its examples what
-that prints. A test holds both against what this would write.
+docs/cli.md gets the exit codes and the `--help` of every command, and docs/python.md below each of
+its examples what that prints. A test holds both against what this would write.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 
 from chatvec_method.cli import main
+from chatvec_method.cli.exits import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI_PAGE, PYTHON_PAGE = ROOT / "docs" / "cli.md", ROOT / "docs" / "python.md"
@@ -25,7 +26,18 @@ WIDTH = 100
 HEADING = """\
 # The commands
 
-What `--help` prints; `python docs/write.py` puts it here.
+What `--help` prints; `python docs/write.py` puts it here. `chatvec completion` makes a shell
+complete all of it.
+
+## Exit codes
+
+| code | what it says |
+| --- | --- |
+{codes}
+
+Errors go to stderr, as `Error: ` and a sentence or two. Under `--json`, stdout then has an object
+`error` as well: its `code` (`usage` for the command line), the `problem`, and the `fix`. A merge
+that its check refuses has the check's report there instead, with `"result": null`.
 """
 EXAMPLE = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
@@ -36,7 +48,8 @@ EXAMPLE = re.compile(
 def cli_page() -> str:
     """Return docs/cli.md."""
     context = click.Context(main, info_name="chatvec", **main.context_settings)
-    return "\n".join([HEADING, *_sections(main, context)])
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    return "\n".join([HEADING.format(codes=codes), *_sections(main, context)])
 
 
 def _sections(command: click.Command, context: click.Context) -> Iterator[str]:

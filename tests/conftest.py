@@ -61,6 +61,16 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def relatives(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with odd relatives of the family: see `varieties.write_relatives`."""
+    from varieties import write_relatives
+
+    folder = tmp_path_factory.mktemp("relatives")
+    write_relatives(family, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def merged_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the output of the stock command on the world's recipe, one for all workers.
 

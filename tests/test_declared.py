@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -67,3 +68,16 @@ def test_all_that_is_imported_is_declared_and_all_that_is_declared_is_imported()
         assert holders & dependencies, f"{file} imports {name}, which is not declared"
         needed |= holders
     assert dependencies <= needed, f"imported nowhere: {dependencies - needed}"
+
+
+def test_a_package_index_shows_the_readme_without_links_that_lead_nowhere() -> None:
+    command = [sys.executable, "-m", "hatch_fancy_pypi_readme", str(ROOT / "pyproject.toml")]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    links = re.findall(r"\]\(([^)]*)\)", shown)
+    assert {"https://arxiv.org/abs/2310.04799"} <= set(links)
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+    headings = re.compile(r"^#.*", re.MULTILINE)
+    assert headings.findall(shown) == headings.findall(readme)
+    assert len(shown) > 0.9 * len(readme)

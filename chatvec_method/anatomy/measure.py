@@ -52,6 +52,13 @@ def _examine(
     survey: ReadySurvey, rank: int | None, on_bytes: Callable[[int, int], None]
 ) -> Anatomy:
     plan = survey.plan
+    if plan.roles.vectors:
+        vector = next(chat for chat in plan.roles.chats if chat in plan.roles.vectors)
+        raise ChatVecError(
+            f"model {vector}: it is a chat vector by itself, and the anatomy compares models.",
+            "Write the chat and base models in its place; `chatvec vector show` tells what is in "
+            "a vector.",
+        )
     stream = Stream(survey)
     all_bytes, done = _bytes_of(plan), 0
 

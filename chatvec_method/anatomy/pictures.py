@@ -10,7 +10,7 @@ from chatvec_method.anatomy.report import Anatomy
 from chatvec_method.anatomy.sums import Sums, total
 from chatvec_method.anatomy.tokens import TokenMoves
 from chatvec_method.facts.plan import KINDS, PlannedTensor
-from chatvec_method.pictures.style import LINES, WIDTH, Theme, as_png, short, style
+from chatvec_method.pictures.style import LINES, WIDTH, Theme, as_png, new_figure, short, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,16 +52,11 @@ def anatomy_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
     Returns:
         A PNG file.
     """
-    # Loaded here, as it takes a while and most runs draw nothing.
-    from matplotlib.figure import Figure
-
     chats = anatomy.roles.chats
     maps = {chat: _rows(anatomy, chat) for chat in chats}
     heights = [h for chat in chats for h in (CURVES_HEIGHT, ROW_HEIGHT * len(maps[chat]))]
     with style(theme) as (ground, ink):
-        figure = Figure(
-            figsize=(WIDTH, sum(heights) + 2 * MARGIN * len(chats)), layout="constrained"
-        )
+        figure = new_figure(WIDTH, sum(heights) + 2 * MARGIN * len(chats))
         grid = figure.add_gridspec(2 * len(chats), 2, height_ratios=heights)
         for i, chat in enumerate(chats):
             lengths = figure.add_subplot(grid[2 * i, 0])
@@ -88,12 +83,10 @@ def tokens_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
     Returns:
         A PNG file.
     """
-    from matplotlib.figure import Figure
-
     shown = [moves for moves in anatomy.tokens if moves.most]
     heights = [TOKEN_HEIGHT * min(SHOWN_TOKENS, len(moves.most)) for moves in shown]
     with style(theme) as (_, ink):
-        figure = Figure(figsize=(WIDTH, sum(heights) + MARGIN * len(shown)), layout="constrained")
+        figure = new_figure(WIDTH, sum(heights) + MARGIN * len(shown))
         panels: Any = figure.subplots(len(shown), squeeze=False, height_ratios=heights)
         for panel, moves in zip(panels[:, 0], shown, strict=True):
             _draw_tokens(panel, moves, ink)

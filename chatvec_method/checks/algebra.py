@@ -14,7 +14,8 @@ from chatvec_method.facts.chat_format import template_of
 from chatvec_method.facts.models import Model, embedding_rows, look_up_all
 from chatvec_method.recipe.algebra import Reading, readings
 from chatvec_method.recipe.edits import edited
-from chatvec_method.recipe.file import Recipe, parse_recipe, parse_yaml
+from chatvec_method.recipe.file import Recipe, parse_recipe
+from chatvec_method.recipe.text import parse_yaml
 
 
 def read_as_chat_vector(

@@ -40,6 +40,8 @@ def depth_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     """Find a cp that has base's layers and others between them."""
     if roles is None or any(model not in survey.models for model in roles.all):
         return
+    if roles.vectors:  # whose layers are nobody's
+        return
     models = survey.recipe.config.models
     base, cp = survey.models[roles.base], survey.models[roles.cp]
     chats = [survey.models[chat] for chat in roles.chats]

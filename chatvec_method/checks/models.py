@@ -182,7 +182,7 @@ def _rotated_parts_are_left_out(
 ) -> bool:
     """Whether the recipe takes no query and key from chat models with another RoPE than cp."""
     plan = survey.plan
-    if plan is None or values.get(roles.base) != values.get(roles.cp):
+    if plan is None or any(values.get(base) != values.get(roles.cp) for base in roles.bases):
         return False
     others = [chat for chat in roles.chats if values.get(chat) != values.get(roles.cp)]
     rotated = [tensor for tensor in plan.tensors if ROTATED.search(tensor.name)]

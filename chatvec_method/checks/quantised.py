@@ -11,6 +11,7 @@ from chatvec_method.facts.quantisation import quantisation_of
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
 from chatvec_method.method.settings import dtype_name
+from chatvec_method.method.vector import vector_facts
 
 
 def quantised_findings(survey: Survey) -> Iterator[Finding]:
@@ -23,6 +24,14 @@ def quantised_findings(survey: Survey) -> Iterator[Finding]:
         if quantisation.problem:
             refused.add(reference)
             yield error("quantised", model, f"{quantisation.problem}.", quantisation.fix)
+        elif quantisation.weights and vector_facts(model.config) is not None:
+            yield advice(
+                "compressed-vector",
+                model,
+                f"it is a compressed chat vector ({quantisation.format}), which stock "
+                "mergekit-yaml does not read.",
+                "Use `chatvec merge`, or `chatvec vector expand` for stock mergekit-yaml.",
+            )
         elif quantisation.weights:
             yield advice(
                 "dequantised",

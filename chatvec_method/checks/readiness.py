@@ -194,7 +194,7 @@ def _given(survey: Survey, token: str) -> bool:
 
 def _untrained(survey: Survey, roles: Roles, token: str) -> bool:
     """Whether base and cp have a token that they never saw, as far as tokenizers tell."""
-    for reference in (roles.base, roles.cp):
+    for reference in (*roles.bases, roles.cp):
         tokenizer = survey.models[reference].tokenizer
         if tokenizer is None or token not in tokenizer.ids or tokenizer.chat_template:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -32,6 +32,8 @@ def role_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     if not all(model in survey.models for model in roles.all):
         return
     # A language's vector for a model that also sees: cp is of another kind, and nobody's twin.
+    if roles.base is None:
+        return
     if survey.models[roles.base].config.model_type == survey.models[roles.cp].config.model_type:
         yield from _named_for_other_roles(survey, roles)
         yield from _with_tokens_of_other_roles(survey, roles)
@@ -48,14 +50,14 @@ def _same_model(survey: Survey, roles: Roles) -> Iterator[Finding]:
             frozenset({"base", "cp"}): "there is nothing new in cp: at ratio 1 the output is chat",
             frozenset({"chat", "cp"}): "cp has the chat vector already, and gets it a second time",
         }.get(
-            frozenset({_role(roles, one), _role(roles, other)}),
+            frozenset({roles.role_of(one), roles.role_of(other)}),
             "the same chat vector is added twice",
         )
         yield error(
             "same-model",
             other,
             f"it is the same model as {one}, so {meaning}.",
-            f"Write another model for `role: {_role(roles, other)}`.",
+            f"Write another model for `role: {roles.role_of(other)}`.",
         )
 
 
@@ -78,10 +80,6 @@ def _weight_files(model: Model) -> set[Path]:
     return {(model.folder / file).resolve() for file in files}
 
 
-def _role(roles: Roles, model: Hashable) -> str:
-    return "base" if model == roles.base else "cp" if model == roles.cp else "chat"
-
-
 def _named_for_other_roles(survey: Survey, roles: Roles) -> Iterator[Finding]:
     """Tell where only base or cp is named like a chat model.
 
@@ -89,7 +87,7 @@ def _named_for_other_roles(survey: Survey, roles: Roles) -> Iterator[Finding]:
     trained from), or onto one, is no exchange: there cp chats too, and its template shows it.
     """
     base, cp = survey.models[roles.base], survey.models[roles.cp]
-    chats = [survey.models[chat] for chat in roles.chats]
+    chats = [survey.models[chat] for chat in roles.chats if chat not in roles.vectors]
     if any(map(_is_chat_name, chats)):
         return
     a_chat_has_a_format = any(template_of(chat) not in (None, template_of(base)) for chat in chats)
@@ -113,7 +111,7 @@ def _named_for_other_roles(survey: Survey, roles: Roles) -> Iterator[Finding]:
 def _with_tokens_of_other_roles(survey: Survey, roles: Roles) -> Iterator[Finding]:
     """Tell where chat or base has a language's new tokens, and cp has not."""
     base, cp = survey.models[roles.base], survey.models[roles.cp]
-    for chat in (survey.models[chat] for chat in roles.chats):
+    for chat in (survey.models[chat] for chat in roles.chats if chat not in roles.vectors):
         sizes = [_vocabulary_size(model) for model in (base, chat, cp)]
         of_base, of_chat, of_cp = (size or 0 for size in sizes)
         if 0 in (of_base, of_chat, of_cp):

@@ -10,14 +10,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from mergekit.common import ModelReference
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from chatvec_method.checks.findings import Finding, error
+from chatvec_method.checks.findings import Finding, error, warning
 from chatvec_method.checks.rows import Likeness, Rows, likeness
 from chatvec_method.facts.models import Model, TensorHeader
+from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
+from chatvec_method.method.vector import FINGERPRINT_FILE, vector_facts
 
 MATRICES, NORMS = 12, 6
 """Of so many matrices a row is read, and of so many norms all."""
@@ -29,14 +34,21 @@ SHORT = 0.5
 FLAT = 0.25
 """And so do its norms, which in a model are near 1; or around what is added to 1, as Gemma's are:
 there those of a model are short too, and prove nothing by themselves."""
+ANOTHER, UNSURE = 0.5, 0.8
+"""Continual pretraining turns rows a little (cosines above 0.9), those of another base have 0."""
 
 
 def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
-    """Find folders that hold a difference of two models."""
+    """Find folders that hold a difference of two models, and vectors that are none."""
     if roles is None:
         return
     rows = _rows(survey, [survey.models[m] for m in roles.all if m in survey.models])
+    yield from _under_other_roles(survey, roles)
+    yield from _whole_models(roles, rows)
+    yield from _of_another_base(survey, roles)
     for model, own in rows.items():
+        if model in roles.vectors:
+            continue
         for other, others in rows.items():
             alike = _likeness(own, others, matrices=True)
             if alike is None or abs(alike.cosine) >= ELSEWHERE:
@@ -45,6 +57,91 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
             if alike.size < SHORT or (norms is not None and norms.size < FLAT):
                 yield _vector(roles, model, other, alike)
                 break
+
+
+def _under_other_roles(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    for reference in roles.all:
+        model = survey.models.get(reference)
+        if model is None or reference in roles.vectors or vector_facts(model.config) is None:
+            continue
+        yield error(
+            "vector-under-another-role",
+            model,
+            "it is a chat vector that `chatvec vector extract` wrote, and no model.",
+            f"Write `role: vector` for it in place of `role: {roles.role_of(reference)}`.",
+        )
+
+
+def _whole_models(
+    roles: Roles, rows: Mapping[ModelReference, Mapping[str, Tensor]]
+) -> Iterator[Finding]:
+    """Find models under `role: vector`, which would be added whole."""
+    for vector in (chat for chat in roles.chats if chat in roles.vectors):
+        others = (model for model in rows if model not in roles.vectors)
+        for other in others:
+            alike = _likeness(rows.get(vector, {}), rows[other], matrices=True)
+            if alike is not None and abs(alike.cosine) >= ELSEWHERE:
+                yield error(
+                    "not-a-vector",
+                    vector,
+                    f"it looks like a whole model, and not like a difference of two: its weights "
+                    f"point where those of {other} do (a cosine of {alike.cosine:.2g}, of some "
+                    "rows).",
+                    "Write `role: chat` for it, and its base beside it with `role: base`; "
+                    "`chatvec vector extract --base BASE --chat CHAT OUT` makes a vector of both.",
+                )
+                break
+
+
+def _of_another_base(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Find vectors of another base than cp's, by the rows of base that they keep."""
+    cp, plan = survey.models.get(roles.cp), survey.plan
+    if cp is None or plan is None:
+        return
+    reader = Rows(cp)
+    for chat in roles.chats:
+        model = survey.models.get(chat)
+        if chat not in roles.vectors or model is None:
+            continue
+        pairs = []
+        for name, row in _fingerprint(model).items():
+            tensor = next((t for t in plan.tensors if _is_stored_as(t, chat, name)), None)
+            source = tensor.sources.get(roles.cp) if tensor else None
+            own = reader.middle(source.weights[0].name) if source and source.mapped else None
+            if own is not None and own.shape == row.shape:
+                pairs.append((own, row))
+        alike = likeness(pairs)
+        if alike is None or alike.cosine >= UNSURE:
+            continue
+        facts = vector_facts(model.config)
+        base = f" ({facts.base})" if facts and facts.base else ""
+        report = error if alike.cosine < ANOTHER else warning
+        yield report(
+            "vector-of-another-base",
+            chat,
+            f"it is a vector of another base{base} than the one that {roles.cp} was trained from: "
+            f"the rows of that base point elsewhere than cp's (a cosine of {alike.cosine:.2g})."
+            if alike.cosine < ANOTHER
+            else f"whether {roles.cp} was trained from the base of this vector{base} is not sure: "
+            f"their rows have a cosine of {alike.cosine:.2g}, where a cp and its base have more "
+            "than 0.9.",
+            f"Write a vector of the model that {roles.cp} was trained from.",
+        )
+
+
+def _is_stored_as(tensor: PlannedTensor, model: ModelReference, name: str) -> bool:
+    source = tensor.sources.get(model)
+    return source is not None and source.weights[0].name == name
+
+
+def _fingerprint(vector: Model) -> dict[str, Tensor]:
+    """Return the rows of base that a vector keeps, in float64; {} where it keeps none."""
+    file = vector.small_files.file(FINGERPRINT_FILE)
+    try:
+        rows = load_file(file) if file is not None else {}
+    except (OSError, SafetensorError):
+        return {}
+    return {name: row.reshape(-1).to(torch.float64) for name, row in rows.items()}
 
 
 def _likeness(

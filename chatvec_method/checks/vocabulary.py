@@ -45,7 +45,8 @@ def vocabulary_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding
         yield from _beyond_rows_by_token(survey, roles)
         yield from _lost(survey, roles)
     if survey.vocabulary is not None:
-        yield from _filled(survey, roles, survey.vocabulary)
+        filled = _filled_by_vectors if roles.vectors else _filled
+        yield from filled(survey, roles, survey.vocabulary)
         yield from _padding(survey, roles, survey.vocabulary)
 
 
@@ -96,8 +97,9 @@ def _source(rows: Sequence[Row], names: Mapping[ModelReference, str]) -> str:
 
 def _role_names(roles: Roles) -> dict[ModelReference, str]:
     several = len(roles.chats) > 1
-    chats = {chat: f"chat {i + 1}" if several else "chat" for i, chat in enumerate(roles.chats)}
-    return {roles.base: "base", **chats, roles.cp: "cp"}
+    names = {model: roles.role_of(model) for model in roles.all}
+    names |= {chat: f"{names[chat]} {i + 1}" for i, chat in enumerate(roles.chats) if several}
+    return names
 
 
 def _unloadable(survey: Survey, roles: Roles, aligned: bool) -> Iterator[Finding]:
@@ -208,7 +210,7 @@ def _by_position(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
         return
     yield from _beyond_rows(survey, roles)
-    for reference in (roles.base, *roles.chats):
+    for reference in (*roles.bases, *roles.chats):
         other = survey.models[reference].tokenizer
         if cp.tokenizer is None or other is None or not _rows_count(survey, reference):
             continue
@@ -397,6 +399,29 @@ def _filled(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[Fi
                 f"`source: {roles.cp}` for cp's, or nothing.",
                 token_edits(survey, roles, dict.fromkeys(tokens, chat)),
             )
+
+
+def _filled_by_vectors(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[Finding]:
+    """Trap 5, where chat − base is there already: tokens of cp alone, or of chat alone."""
+    own = {model: vocabulary.original_ids.get(model, {}) for model in roles.all}
+    given = set((survey.recipe.config.tokenizer and survey.recipe.config.tokenizer.tokens) or {})
+    tokens = [t for t in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__) if t not in given]
+    of_cp = [t for t in tokens if not any(t in own[chat] for chat in roles.chats)]
+    of_chat = [t for t in tokens if t not in own[roles.cp] and t not in of_cp]
+    if of_cp:
+        yield advice(
+            "tokens-of-cp",
+            "tokenizer",
+            f"no chat vector has {_tokens(of_cp)}: their rows stay cp's at any ratio.",
+            "Nothing: that is how new tokens are meant to come through.",
+        )
+    if of_chat:
+        yield advice(
+            "tokens-without-cp",
+            "tokenizer",
+            f"cp lacks {_tokens(of_chat)}: their rows are the chat model's at any ratio.",
+            f"Nothing, or write `tokenizer: {{source: {roles.cp}}}` to leave them out.",
+        )
 
 
 def _lacked_by_cp(roles: Roles, sources: Sources, tokens: Sequence[str]) -> Iterator[Finding]:

@@ -87,7 +87,8 @@ def _of_weights(
                     "Download or convert it again.",
                 )
         if planned.weight.vocabulary_axis is None:
-            sound = {model: t for model, t in tensors.items() if model not in damaged}
+            left_out = plan.roles.vectors | damaged
+            sound = {model: t for model, t in tensors.items() if model not in left_out}
             _measure(sound, plan.roles.base, ways)
         on_tensor(planned.name)
     yield from _strangers(plan, ways)
@@ -163,7 +164,7 @@ def _untrained_markers(survey: Survey, plan: MergePlan, reader: Reader) -> Itera
             index = _ids(survey, model).get(marker)
             if index is not None and index < len(tensor):
                 rows[model] = tensor[index]
-        if rows.keys() != set(plan.roles.all):
+        if rows.keys() != set(plan.roles.all) or plan.roles.vectors:
             continue
         base, cp, chat = rows[plan.roles.base], rows[plan.roles.cp], rows[plan.roles.chats[0]]
         if _distance(cp, base) >= TRAINED or _distance(chat, base) < TRAINED:

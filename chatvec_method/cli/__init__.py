@@ -1,28 +1,34 @@
 """The command line `chatvec`: the only room that prints and exits.
 
-Each command has a file of its own, which is imported when the command is called: torch,
-transformers and mergekit take seconds to load, and `--help` needs none of them.
+Each command has a file of its own, which declares it. torch, transformers and mergekit take seconds
+to load: a command imports them when it runs, and no `--help`, completion or usage error does.
 """
 
 from __future__ import annotations
 
-import gc
+import difflib
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import chatvec_method
+from chatvec_method.cli.exits import told
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "demo": "See it done in seconds: three tiny models, the stock merge, and one that chats.",
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
+    "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
     "evaluate": "Measure what a merge can do in your language, at every ratio you like.",
-    "chat": "Talk to a model in the terminal, beside another if you like.",
+    "chat": "Talk to a model in the terminal, beside others if you like.",
+    "completion": "Print what makes a shell complete commands, options, recipes and folders.",
 }
 """The commands, in the order of their use, with what `chatvec --help` says of them."""
 
@@ -38,27 +44,44 @@ class Commands(click.Group):
         """Return a command, now that it is needed."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(_imported(cmd_name), cmd_name)
+        module = importlib.import_module(f"chatvec_method.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called; click knows no names that are like a wrong one."""
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if near and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin so, without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        commands = [
+            CompletionItem(name, help=about)
+            for name, about in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and keep what was written for `invoke`."""
+        ctx.obj = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors are told as the table of exit codes and `--json` have them."""
+        with told(ctx.obj):
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Say what the commands are for without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-
-def _imported(command: str) -> ModuleType:
-    """Import a command's module, and with it the libraries that it needs.
-
-    They make a million objects that stay. A fifth of the time would go to the garbage collector,
-    which looks through all of them again and again and finds nothing.
-    """
-    gc.disable()
-    try:
-        return importlib.import_module(f"chatvec_method.cli.{command}")
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @click.group(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.anatomy import Anatomy, examine, why_slow
-from chatvec_method.cli.anatomy_report import as_data, csv_rows, print_anatomy
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.loading import loading
+from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.survey import survey
-from chatvec_method.progress import Progress, bars
-from chatvec_method.recipe.file import read_recipe
+from chatvec_method.recipe.text import parse_yaml, read_text
+
+if TYPE_CHECKING:
+    from chatvec_method.anatomy import Anatomy
 
 
-@click.command(cls=PrettyPrintHelp)
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.command(cls=WithMergekitOptions)
+@click.argument("recipe", type=RECIPE)
 @click.option(
     "--png",
     type=click.Path(file_okay=False, path_type=Path),
@@ -42,45 +43,60 @@ from chatvec_method.recipe.file import read_recipe
     help="Tell how much of the chat vector the first K singular directions of each matrix hold. "
     "Takes several times as long.",
 )
-@add_merge_options
+@mergekit_options("anatomy", all_taken=False)
 def anatomy(
     recipe: Path,
     png: Path | None,
     table: Path | None,
     as_json: bool,
     rank: int | None,
-    merge_options: MergeOptions,
+    options: dict[str, Any],
 ) -> None:
     """Tell where RECIPE's chat vector and language vector live, and where they collide.
 
     Reads all weights of all its models once, a piece at a time. The chat vector is chat − base,
-    the language vector cp − base. mergekit's options mean what they mean to mergekit-yaml; --device
-    says where to calculate.
+    the language vector cp − base. mergekit's options mean what they mean to mergekit-yaml.
 
     Example: chatvec anatomy recipes/world.yaml --png docs/
     """
-    quiet_libraries()
-    merge_options.apply_global_options()
-    surveyed = survey(read_recipe(recipe), merge_options)
-    if not merge_options.quiet and (reason := why_slow(merge_options.device)):
+    text = read_text(recipe)
+    parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
+    with loading("mergekit", quiet=options["quiet"]):
+        from chatvec_method.anatomy import examine, why_slow
+        from chatvec_method.cli.anatomy_report import as_data, print_anatomy
+        from chatvec_method.facts.survey import survey
+        from chatvec_method.options import merge_options
+        from chatvec_method.pictures.style import require_matplotlib
+        from chatvec_method.progress import Progress, bars
+        from chatvec_method.recipe.file import parse_recipe
+
+        if png is not None:
+            require_matplotlib()  # told before all weights are read
+        quiet_libraries()
+    settings = merge_options(**options)
+    settings.apply_global_options()
+    surveyed = survey(parse_recipe(text, str(recipe)), settings)
+    if not settings.quiet and (reason := why_slow(settings.device)):
         click.echo(reason, err=True)
-    with bars(quiet=merge_options.quiet, transient=True) as show:
+    with bars(quiet=settings.quiet, transient=True) as show:
         found = examine(
             surveyed,
             rank=rank,
             on_bytes=lambda done, total: show(Progress("read", done, total)),
         )
+    if not as_json:  # first, as all weights were read for it, and a file may fail
+        print_anatomy(console(), found)
     if table is not None:
         _write_csv(table, found)
     if png is not None:
         _write_pictures(png, found)
     if as_json:
         click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
-    else:
-        print_anatomy(console(), found)
 
 
 def _write_csv(file: Path, found: Anatomy) -> None:
+    from chatvec_method.cli.anatomy_report import csv_rows
+
     rows: list[dict[str, Any]] = list(csv_rows(found))
     try:
         with file.open("w", encoding="utf-8", newline="") as stream:

@@ -4,26 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
+from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.talk.folder import check_folder
 
 if TYPE_CHECKING:
+    from chatvec_method.cli.live_chat import Side
     from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import Speaker
+    from chatvec_method.talk.speaker import Sampling, Speaker
+
+LONGEST_COMPARED = 256
+"""Tokens; a model that OUT is compared with is often one that does not come to an end."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How answers are to be."""
+
+    max_new_tokens: int | None
+    sampling: Sampling
+
+    def longest(self, *, compared: bool) -> int | None:
+        """Return the most tokens of an answer; None for what the model itself says."""
+        return self.max_new_tokens or (LONGEST_COMPARED if compared else None)
+
+    def after(self, turns: int) -> Sampling:
+        """Return how tokens are chosen after so many turns: each has a seed of its own."""
+        if self.sampling.seed is None:
+            return self.sampling
+        return replace(self.sampling, seed=self.sampling.seed + turns)
 
 
 @click.command()
-@click.argument("out")
+@click.argument("out", metavar="OUT|RECIPE", shell_complete=folders)
 @click.option(
     "--compare",
-    metavar="CP_MODEL",
-    help="Put every message to this model too, and show its answer above OUT's. If it has no chat "
-    "template, OUT's is used.",
+    "compared",
+    metavar="MODEL|RATIO",
+    multiple=True,
+    shell_complete=folders,
+    help="Put every message to this model too, and show its answer below OUT's. If it has no chat "
+    "template, OUT's is used. Write it again for another. With a RECIPE also a ratio, as in 0.3: "
+    "the same merge at that ratio.",
 )
 @click.option("--ask", metavar="TEXT", help="Ask this, print the answer and exit.")
 @click.option("--system", metavar="TEXT", help="The system message.")
@@ -31,8 +61,18 @@ if TYPE_CHECKING:
     "--max-new-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The longest answer, in tokens. By default what the model's generation config says, else "
-    "2048; and no more than the model's context holds.",
+    help="The longest answer, in tokens. By default what OUT's generation config says, else 2048; "
+    "of models to compare, 256; and no more than a model's context holds.",
+)
+@click.option("--greedy", is_flag=True, help="Take the likeliest token each time.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="Choose tokens more at random above 1, less below.",
+)
+@click.option(
+    "--seed", type=int, metavar="N", help="Choose the same tokens whenever N is the same."
 )
 @click.option(
     "--device",
@@ -44,43 +84,69 @@ if TYPE_CHECKING:
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
 def chat(
     out: str,
-    compare: str | None,
+    compared: tuple[str, ...],
     ask: str | None,
     system: str | None,
     max_new_tokens: int | None,
+    greedy: bool,
+    temperature: float | None,
+    seed: int | None,
     device: str,
     trust_remote_code: bool,
 ) -> None:
-    """Talk to the model OUT: a folder, or a name on the hub.
+    """Talk to the model OUT: a folder, or a name on the hub; or to the merge of a RECIPE.
 
     Answers come as OUT's own chat template, stop tokens and sampling settings have them. /help
     lists what can be said besides messages. In a pipe, every line is a message.
 
+    Of a RECIPE nothing is written to disk: its merge is in memory, and /ratio 0.7, /ratio mlp 0.5
+    or /schedule linear:1:0.3 set it to another ratio at once. /save OUT writes it.
+
     Example: chatvec chat out/ --compare examples/world/models/cp
     """
-    from chatvec_method.talk.conversation import Conversation
-    from chatvec_method.talk.speaker import load
+    from chatvec_method.cli.live_chat import at_ratio, is_ratio, is_recipe, live_side
 
-    quiet_libraries()
-    merged = load(out, device=device, trust_remote_code=trust_remote_code)
-    speakers = [merged]
-    if compare is not None:
-        cp = load(compare, device=device, like=merged, trust_remote_code=trust_remote_code)
-        speakers = [cp, merged]
+    if greedy and temperature is not None:
+        raise click.UsageError("--greedy leaves nothing to --temperature: write one of them.")
+    recipe = is_recipe(out)
+    ratios = [each for each in compared if recipe and is_ratio(each)]
+    for model in (*(() if recipe else (out,)), *compared):
+        if model not in ratios:
+            check_folder(model)
+    with loading("transformers"):
+        from chatvec_method.talk.conversation import Conversation
+        from chatvec_method.talk.speaker import Sampling, load
+
+        quiet_libraries()
+    live = live_side(out, device, trust_remote_code, _note) if recipe else None
+    merged = live.speaker if live else load(out, device=device, trust_remote_code=trust_remote_code)
+    speakers: list[Speaker | Side] = [live or merged]
+    for other in compared:
+        if live is not None and other in ratios:
+            speakers.append(at_ratio(live, other))
+        else:
+            speakers.append(
+                load(other, device=device, like=merged, trust_remote_code=trust_remote_code)
+            )
     conversation = Conversation(system)
     _check_system(speakers, conversation)
+    rules = Rules(max_new_tokens, Sampling(greedy, temperature, seed))
     if ask is not None:
-        _answer(speakers, [conversation] * len(speakers), ask, max_new_tokens)
+        _answer(speakers, [conversation] * len(speakers), ask, rules)
     else:
-        _converse(speakers, conversation, max_new_tokens)
+        _converse(speakers, conversation, rules, live)
 
 
-def _converse(speakers: list[Speaker], start: Conversation, max_new_tokens: int | None) -> None:
+def _converse(
+    speakers: Sequence[Speaker | Side], start: Conversation, rules: Rules, live: Side | None
+) -> None:
     """Answer line after line, until there are no more or /quit is said."""
     conversations = [start] * len(speakers)  # each speaker remembers its own answers
     for line in _lines():
         try:
-            if line.startswith("/"):
+            if live is not None and (said := live.obey(line)) is not None:
+                _note(said)
+            elif line.startswith("/"):
                 obeyed = [conversation.obey(line) for conversation in conversations]
                 if obeyed[0].over:
                     return
@@ -88,7 +154,7 @@ def _converse(speakers: list[Speaker], start: Conversation, max_new_tokens: int 
                 conversations = [each.conversation for each in obeyed]
                 _note(obeyed[0].said)
             elif line.strip():
-                conversations = _answer(speakers, conversations, line.strip(), max_new_tokens)
+                conversations = _answer(speakers, conversations, line.strip(), rules)
         except ChatVecError as error:
             if not _at_terminal():
                 raise
@@ -112,20 +178,21 @@ def _lines() -> Iterator[str]:
 
 
 def _answer(
-    speakers: list[Speaker],
+    speakers: Sequence[Speaker | Side],
     conversations: list[Conversation],
     request: str,
-    max_new_tokens: int | None,
+    rules: Rules,
 ) -> list[Conversation]:
     """Print every speaker's answer as it comes, and return the conversations after it."""
     after = []
     for speaker, conversation in zip(speakers, conversations, strict=True):
-        prompt = speaker.prompt(conversation, request, max_new_tokens)
+        longest = rules.longest(compared=speaker is not speakers[0])
+        prompt = speaker.prompt(conversation, request, longest)
         if len(speakers) > 1:
             click.secho(f"{speaker.name}:", bold=True)
         if prompt.forgotten:
             _note(f"The context is full: turns left out, from the oldest on: {prompt.forgotten}.")
-        answer = speaker.answer(prompt)
+        answer = speaker.answer(prompt, rules.after(len(conversation.turns)))
         stopped = False
         try:
             with contextlib.closing(iter(answer)) as pieces:
@@ -146,7 +213,7 @@ def _answer(
     return after
 
 
-def _check_system(speakers: list[Speaker], conversation: Conversation) -> None:
+def _check_system(speakers: Sequence[Speaker | Side], conversation: Conversation) -> None:
     """Let a system message that a template refuses be refused at once."""
     for speaker in speakers:
         speaker.prompt(conversation, "?")

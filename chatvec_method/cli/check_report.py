@@ -148,8 +148,7 @@ def _model_data(report: Report, model: Model) -> dict[str, Any]:
     headers = (model.tensors or {}).values()
     roles, role = report.roles, None
     if roles is not None and model.reference in roles.all:
-        others = {roles.base: "base", roles.cp: "cp"}
-        role = others.get(model.reference, "chat")
+        role = roles.role_of(model.reference)
     return {
         "model": str(model),
         "role": role,

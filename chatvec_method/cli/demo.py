@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from chatvec_method.cli.completing import FOLDER
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.loading import loading
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path), default=Path("chatvec-demo"))
+@click.argument("out", type=FOLDER, default=Path("chatvec-demo"))
 def demo(out: Path) -> None:
     """Make a chat model of three tiny ones in the folder OUT, and talk to it.
 
@@ -30,9 +32,10 @@ def demo(out: Path) -> None:
     Example: chatvec demo
     """
     began = time.monotonic()
-    from chatvec_method import demo as show
+    with loading("mergekit"):
+        from chatvec_method import demo as show
 
-    quiet_libraries()
+        quiet_libraries()
     screen = console()
     made = show.unpack(out)
     screen.print(f"{made.models}: base, chat and cp, half a million parameters each")

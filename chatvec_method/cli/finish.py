@@ -6,29 +6,28 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from mergekit.options import MergeOptions
 
-from chatvec_method.checks.readiness import readiness_findings
-from chatvec_method.cli.check_report import print_findings
+from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
-from chatvec_method.facts.cost import in_bytes
-from chatvec_method.facts.survey import survey
-from chatvec_method.finishing.files import Content, FileChange
-from chatvec_method.finishing.finish import finish as finish_output
-from chatvec_method.finishing.output import recipe_of
-from chatvec_method.recipe.file import read_recipe
+from chatvec_method.cli.loading import loading
+from chatvec_method.errors import ChatVecError
+from chatvec_method.recipe.text import parse_yaml, read_text
+
+if TYPE_CHECKING:
+    from chatvec_method.finishing.files import Content, FileChange
 
 LONGEST_SHOWN = 100_000
 """Characters of a file that is shown line by line."""
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FOLDER)
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path),
+    type=RECIPE,
     help="The recipe that OUT was made from, if OUT has no mergekit_config.yml.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
@@ -51,8 +50,21 @@ def finish(
 
     Example: mergekit-yaml recipe.yaml out/ && chatvec finish out/
     """
-    quiet_libraries()
-    options = MergeOptions(trust_remote_code=trust_remote_code)
+    if not out.is_dir():
+        raise ChatVecError(f"there is no folder {out}.", "Write the folder of a merge's output.")
+    if recipe is not None:
+        parse_yaml(read_text(recipe), str(recipe))  # before anything heavy is loaded
+    with loading("mergekit"):
+        from chatvec_method.checks.readiness import readiness_findings
+        from chatvec_method.cli.check_report import print_findings
+        from chatvec_method.facts.survey import survey
+        from chatvec_method.finishing.finish import finish as finish_output
+        from chatvec_method.finishing.output import recipe_of
+        from chatvec_method.options import merge_options
+        from chatvec_method.recipe.file import read_recipe
+
+        quiet_libraries()
+    options = merge_options(trust_remote_code=trust_remote_code)
     found = survey(read_recipe(recipe) if recipe else recipe_of(out), options)
     changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
     if as_json:
@@ -91,6 +103,8 @@ def _is_short(content: Content) -> bool:
 def _in_short(content: Content) -> str:
     if content is None:
         return "no such file"
+    from chatvec_method.facts.cost import in_bytes
+
     size = len(content if isinstance(content, bytes) else content.encode("utf-8"))
     return f"{'binary, ' if isinstance(content, bytes) else ''}{in_bytes(size)}"
 

@@ -5,37 +5,43 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-from mergekit.options import MergeOptions, PrettyPrintHelp, add_merge_options
 
-from chatvec_method.checks.report import Report, Severity, check
-from chatvec_method.cli.check_report import as_data, print_findings, print_report
+from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
-from chatvec_method.facts.cost import in_bytes
-from chatvec_method.merging.merge import MergeResult
-from chatvec_method.merging.merge import merge as merge_survey
-from chatvec_method.progress import bars
-from chatvec_method.recipe.file import read_recipe
-from chatvec_method.weights.staging import check_out
+from chatvec_method.cli.exits import ERROR
+from chatvec_method.cli.loading import loading
+from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
+from chatvec_method.recipe.text import parse_yaml, read_text
 
-WITH_ERRORS = 2
+if TYPE_CHECKING:
+    from chatvec_method.checks.report import Report
+    from chatvec_method.merging.merge import MergeResult
 
 
-@click.command(cls=PrettyPrintHelp)
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.command(cls=WithMergekitOptions)
+@click.argument("recipe", type=RECIPE)
+@click.argument("out", type=FOLDER)
 @click.option("--overwrite", is_flag=True, help="Replace OUT, once the new model is complete.")
 @click.option("--dry-run", is_flag=True, help="Stop after the check.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and done as JSON.")
-@add_merge_options
+@click.option(
+    "--ratio",
+    type=float,
+    metavar="NUMBER",
+    help="The ratio everywhere, whatever RECIPE says; OUT's recipe has it.",
+)
+@mergekit_options("merge", all_taken=True)
 def merge(
     recipe: Path,
     out: Path,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
-    merge_options: MergeOptions,
+    ratio: float | None,
+    options: dict[str, Any],
 ) -> None:
     """Merge RECIPE into the folder OUT, and make it ready to chat.
 
@@ -43,14 +49,31 @@ def merge(
     into a hidden folder beside OUT; its output is verified, gets chat template, stop tokens and
     model card, and takes the name OUT in one step. If anything fails, OUT is as it was before.
 
-    mergekit's options below mean what they mean to mergekit-yaml.
+    mergekit's options mean what they mean to mergekit-yaml. Those that are not below are taken too;
+    here they have nothing to do.
 
     Example: chatvec merge recipes/eeve_chat.yaml out/
     """
-    quiet_libraries()
-    merge_options.apply_global_options()
+    from chatvec_method.weights.staging import check_out
+
     check_out(out, overwrite=overwrite)
-    report = check(read_recipe(recipe), merge_options, out)
+    text = read_text(recipe)
+    raw = parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
+    with loading("mergekit", quiet=options["quiet"] or as_json):
+        from chatvec_method.checks.report import Severity, check
+        from chatvec_method.cli.check_report import print_findings, print_report
+        from chatvec_method.merging.merge import merge as merge_survey
+        from chatvec_method.options import merge_options
+        from chatvec_method.progress import bars
+        from chatvec_method.recipe.file import parse_recipe
+        from chatvec_method.recipe.one_ratio import with_one_ratio
+
+        quiet_libraries()
+    settings = merge_options(**options)
+    settings.apply_global_options()
+    if ratio is not None:
+        text = with_one_ratio(text, raw, ratio)
+    report = check(parse_recipe(text, str(recipe)), settings, out)
     if dry_run and not as_json:
         print_report(console(), report)
     elif not as_json:
@@ -61,20 +84,22 @@ def merge(
         if as_json:
             _print_json(report, None)
         click.echo("Nothing was written.", err=True)
-        sys.exit(WITH_ERRORS)
+        sys.exit(ERROR)
     if dry_run:
         if as_json:
             _print_json(report, None)
         return
-    with bars(quiet=merge_options.quiet) as show:
+    with bars(quiet=settings.quiet) as show:
         result = merge_survey(report.survey, out, overwrite=overwrite, on_progress=show)
     if as_json:
         _print_json(report, result)
-    elif not merge_options.quiet:
+    elif not settings.quiet:
         _print_result(result)
 
 
 def _print_result(result: MergeResult) -> None:
+    from chatvec_method.facts.cost import in_bytes
+
     found = result.verification
     if result.restored_old:
         click.echo("A merge that was killed had moved the old model aside; it was put back first.")
@@ -88,6 +113,8 @@ def _print_result(result: MergeResult) -> None:
 
 
 def _print_json(report: Report, result: MergeResult | None) -> None:
+    from chatvec_method.cli.check_report import as_data
+
     data = as_data(report)
     data["result"] = result and {
         "out": str(result.out),

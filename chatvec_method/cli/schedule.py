@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.recipe.text import parse_yaml, read_text
 from chatvec_method.schedules.cases import LLAMA, Schedule, as_yaml, ratio_cases
 from chatvec_method.schedules.spec import FORMS, name_and_numbers, parse_shape
 
@@ -45,7 +48,7 @@ class Shapes(click.Group):
 
 @click.group(cls=Shapes, subcommand_metavar="SHAPE ... | show RECIPE [RECIPE]")
 def schedule() -> None:
-    r"""Write a ratio for every layer, or show those of a recipe.
+    """Write a ratio for every layer, or show those of a recipe.
 
     A SHAPE's numbers are options, or stand behind colons in the options' order, as in
     gaussian:0.5:0.2:0.3:1, or with their names, as in gaussian:low=0.3. What is left out has a
@@ -56,11 +59,11 @@ def schedule() -> None:
       chatvec schedule linear --from 1 --to 0.3 --layers 32
       chatvec schedule gaussian:low=0.3 --mlp 0.7 --into recipes/world.yaml
       chatvec schedule show recipes/world.yaml
-    """
+    """  # noqa: D301 (click's sign for lines that stay)
 
 
 @schedule.command()
-@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("recipes", type=RECIPE, nargs=-1, required=True)
 @click.option(
     "--png",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -86,14 +89,17 @@ def show(
 
     Example: chatvec schedule show recipes/per_layer.yaml --layers 48 --png schedule.png
     """
-    from chatvec_method.cli.ratio_tables import print_json, print_ratios
-    from chatvec_method.recipe.file import read_recipe
-
-    quiet_libraries()
     if len(recipes) > 2:
         raise ChatVecError("show takes one or two recipes.", "Leave the others out.")
     if dark and png is None:
         raise ChatVecError("--dark is for a picture.", "Add `--png FILE`.")
+    for file in recipes:
+        parse_yaml(read_text(file), str(file))  # before anything heavy is loaded
+    with loading("mergekit", quiet=as_json):
+        from chatvec_method.cli.ratio_tables import print_json, print_ratios
+        from chatvec_method.recipe.file import read_recipe
+
+        quiet_libraries()
     read = [read_recipe(file) for file in recipes]
     plans = [(recipe.name, _planner(recipe, layers, trust_remote_code)(recipe)) for recipe in read]
     if png is not None:
@@ -149,7 +155,7 @@ def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--into",
-            type=click.Path(path_type=Path),
+            type=RECIPE,
             metavar="RECIPE",
             help="Print this recipe with the schedule as its ratio.",
         ),
@@ -191,10 +197,12 @@ def _print_schedule(
         final_norm,
     )
     if into is not None:
-        from chatvec_method.recipe.file import read_recipe
-        from chatvec_method.schedules.into_recipe import with_schedule
+        parse_yaml(read_text(into), str(into))  # before anything heavy is loaded
+        with loading("mergekit"):
+            from chatvec_method.recipe.file import read_recipe
+            from chatvec_method.schedules.into_recipe import with_schedule
 
-        quiet_libraries()
+            quiet_libraries()
         recipe = read_recipe(into)
         planner = _planner(recipe, layers, trust_remote_code)
         click.echo(with_schedule(recipe, made, planner, chat), nl=False)

@@ -94,7 +94,7 @@ class _Finder:
         self.roles = roles
         self.mixed = mixed
         self.cp = checkpoints[roles.cp]
-        self.others = [*roles.chats, roles.base]
+        self.others = [*roles.chats, *roles.bases]
 
     def planned(self, tensor: NotedTensor) -> StructuredTensor:
         """Return a tensor that mergekit plans, with where each model has it."""

@@ -76,7 +76,12 @@ def _output_dtype(
         return forced
     if len(tensor.readers) == 1 and not matched:  # cp's tensor as it is
         return own.dtype
-    dtypes = [header.dtype for header in headers.values() if header is not None]
+    # A vector's own dtype is that of a difference, and no reason for a wider output.
+    dtypes = [
+        header.dtype
+        for model, header in headers.items()
+        if header is not None and model not in tensor.roles.vectors
+    ]
     if len(headers) < len(tensor.roles.all):
         return None
     try:

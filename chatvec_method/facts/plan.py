@@ -55,7 +55,7 @@ class PlannedTensor:
     """One of KINDS."""
     roles: Roles
     ratios: Mapping[ModelReference, float]
-    """Of each chat model."""
+    """Of each chat model, and of each vector."""
     settings: Mapping[ModelReference, tuple[Settings, ...]]
     """The `parameters:` in which mergekit looks for each chat model's ratio, nearest first."""
     by_mergekit: bool = True
@@ -78,10 +78,9 @@ class PlannedTensor:
     @property
     def readers(self) -> tuple[ModelReference, ...]:
         """The models whose tensor the sum needs: cp, and base and chats where a ratio is not 0."""
-        active = [chat for chat in self.roles.chats if self.ratios[chat] != 0]
         if self.has_no_vector:
-            active = []
-        return (self.roles.cp, *([self.roles.base, *active] if active else []))
+            return (self.roles.cp,)
+        return self.roles.inputs(chat for chat in self.roles.chats if self.ratios[chat] != 0)
 
     @property
     def has_no_vector(self) -> bool:
@@ -218,7 +217,10 @@ def _unresolved(tensor: StructuredTensor, roles: Roles) -> PlannedTensor:
         sources=tensor.sources,
         place=tensor.place,
         layer=layer,
-        kind=_kind(tensor.weight, layer),
+        kind=kind_of(
+            tensor.weight.name,
+            of_vocabulary=layer is None and tensor.weight.vocabulary_axis is not None,
+        ),
         roles=roles,
         ratios={},
         settings={},
@@ -320,9 +322,15 @@ def layer_runs(
             start = end
 
 
-def _kind(weight: WeightInfo, layer: int | None) -> str:
-    name = weight.name.lower()
-    if layer is None and weight.vocabulary_axis is not None:
+def kind_of(name: str, *, of_vocabulary: bool) -> str:
+    """Return the kind of a tensor, one of KINDS.
+
+    Args:
+        name: Its name in a checkpoint.
+        of_vocabulary: Whether it has a row for each token, and stands outside the layers.
+    """
+    name = name.lower()
+    if of_vocabulary:
         return "embeddings" if "emb" in name or "wte" in name else "head"
     if "norm" in name or ".ln" in name or "layernorm" in name:
         return "norms"

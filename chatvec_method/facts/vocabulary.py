@@ -9,7 +9,8 @@ load tokenizers, and no more than it takes: each is some 50 MB as long as it is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from immutables import Map
 from mergekit.common import ImmutableMap, ModelReference
@@ -24,6 +25,7 @@ from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.method.settings import tokenizer_source
+from chatvec_method.method.vector import added_of, base_of, vector_facts
 from chatvec_method.quiet import quiet
 
 
@@ -54,22 +56,77 @@ class Vocabulary:
     """The same, with base_model's for a model whose tokenizer could not be loaded."""
     _fillings: Mapping[str, TokenEmbeddingConfig]
     _averaged: frozenset[str]
+    added: Mapping[ModelReference, Mapping[str, int]] = field(default_factory=dict)
+    """Of each vector the tokens that base lacks, and which of the rows kept of chat are theirs."""
 
     def own(self, model: ModelReference) -> Mapping[str, int]:
         """Return the tokens for which a model's own row stands, and which row that is."""
-        forced = {token for token, filling in self._fillings.items() if filling.force}
-        return {token: i for token, i in self._ids[model].items() if token not in forced}
+        without = {token for token, filling in self._fillings.items() if filling.force}
+        without |= self.added.get(model, {}).keys()
+        if model in self._subtracted:  # what base's rows would be is in its vector's
+            return {}
+        return {token: i for token, i in self._ids[model].items() if token not in without}
+
+    @cached_property
+    def _subtracted(self) -> Mapping[ModelReference, ModelReference]:
+        """Each vector, by the name of its base."""
+        return {base_of(vector): vector for vector in self.added}
+
+    @cached_property
+    def models(self) -> frozenset[ModelReference]:
+        """Those from which a row may come, vectors' bases and added rows among them."""
+        return frozenset(self._ids) | {added_of(vector) for vector in self.added}
 
     def sources(self, model: ModelReference, token: str) -> Rows:
-        """Return the rows whose mean stands for a token in a model's aligned embeddings."""
+        """Return the rows whose mean stands for a token in a model's aligned embeddings.
+
+        A vector's row is the difference of two; of a token that base lacks, it is chat's row, and
+        that of the vector's base is what would be filled in for base. Where neither has a token,
+        both are zeros.
+
+        Raises:
+            ChatVecError: A model lacks the token, and its row is nowhere: a vector only has the
+                difference of two.
+        """
         filling = self._fillings.get(token)
         own = self._ids[model].get(token)
-        if own is not None and not (filling and filling.force):
+        forced = filling is not None and filling.force
+        if model in self.added:
+            if own is None or forced:
+                return ()
+            row = self.added[model].get(token)
+            return (Row(model, own) if row is None else Row(added_of(model), row),)
+        if model in self._subtracted and (
+            forced or token not in self.added[self._subtracted[model]]
+        ):
+            return ()
+        if own is not None and not forced:
             return (Row(model, own),)
+        return tuple(self._whole(row, token) for row in self._others(token, filling))
+
+    def _others(self, token: str, filling: TokenEmbeddingConfig | None) -> Rows:
         if token in self._averaged:
             holders = {other: ids[token] for other, ids in self._ids.items() if token in ids}
             return tuple(Row(other, index) for other, index in holders.items())
         return self._filled(token, filling)
+
+    def _whole(self, row: Row, token: str) -> Row:
+        """Return a row, in the place of a vector's that of its chat model."""
+        if row.model not in self.added and row.model not in self._subtracted:
+            return row
+        own = {} if row.model in self._subtracted else self._ids[row.model]
+        name = next((t for t, i in own.items() if i == row.index), token)
+        added = self.added.get(row.model, {}).get(name)
+        if added is None:
+            vector = self._subtracted.get(row.model, row.model)
+            raise ChatVecError(
+                f"tokenizer: {token!r} has no row in the cp model, and none can be made of the "
+                f"vector {vector}, which only has the difference of two.",
+                "Write the base and chat models in place of the vector, or "
+                f"`tokens: {{{token!r}: {{source: ...}}}}` with a model that has it.",
+                code="row-only-as-difference",
+            )
+        return Row(added_of(row.model), added)
 
     def _filled(self, token: str, filling: TokenEmbeddingConfig | None) -> Rows:
         source = filling.source if filling else None
@@ -127,6 +184,10 @@ def align_vocabularies(
         # mergekit takes a tokenizer that does not load for that of base_model.
         donors = original_ids[config.base_model]
         stand_ins = {model: original_ids.get(model, donors) for model in plan.roles.all}
+        added = {vector: _added(models[vector]) for vector in sorted(plan.roles.vectors, key=str)}
+        for vector, tokens in added.items():
+            own = stand_ins[vector]
+            stand_ins[base_of(vector)] = {t: i for t, i in own.items() if t not in tokens}
         fillings, averaged = _fillings(config, stand_ins, ids)
     vocabulary = Vocabulary(
         tokenizer=info.tokenizer,
@@ -136,9 +197,17 @@ def align_vocabularies(
         _ids=stand_ins,
         _fillings=fillings,
         _averaged=averaged,
+        added=added,
     )
     _check_sources(settings, vocabulary)
+    for token in ids.keys() - stand_ins[plan.roles.cp].keys() if added else ():
+        vocabulary.sources(plan.roles.cp, token)  # or there is no row for it
     return vocabulary
+
+
+def _added(vector: Model) -> dict[str, int]:
+    facts = vector_facts(vector.config)
+    return {token: row for row, token in enumerate(facts.added_tokens)} if facts else {}
 
 
 def _check_tokenizers(

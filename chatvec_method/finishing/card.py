@@ -59,9 +59,9 @@ without training:
 How much of the chat vector is added, in each layer and each kind of tensor: 0 leaves the cp model
 as it is, 1 adds all that instruction tuning changed.
 
-![The ratio of every layer and kind of tensor](ratio.png)
+{% if picture %}![The ratio of every layer and kind of tensor](ratio.png)
 
-{{ ratios }}
+{% endif %}{{ ratios }}
 
 ## Chat
 
@@ -111,13 +111,14 @@ Made on {{ date }} with {{ versions }} from this configuration:
 """
 
 
-def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
+def model_card(survey: Survey | ReadySurvey, name: str, date: str, *, picture: bool = True) -> str:
     """Return the card of a merge's output, as the hub takes it.
 
     Args:
         survey: Of the recipe, without problems.
         name: What the model is called.
         date: The day on which it was made, as in `2025-01-31`.
+        picture: Whether the picture of its ratios lies beside it.
     """
     survey = survey.ready()
     plan, chat = survey.plan, survey.format
@@ -131,6 +132,7 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str) -> str:
         paper=PAPER,
         models=_models(survey, plan),
         licences=_licences(survey, plan),
+        picture=picture,
         ratios="\n\n".join(_ratios(plan)),
         chat="\n\n".join(_chat(survey, plan, chat)),
         conversational=chat.template is not None,
@@ -171,11 +173,11 @@ def _metadata(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> ModelCa
 def _in_roles(plan: MergePlan) -> list[tuple[str, ModelReference]]:
     """Return the models with their roles, cp first: it is what the output mostly is."""
     several = len(plan.roles.chats) > 1
-    chats = [
-        (f"chat {number}" if several else "chat", chat)
-        for number, chat in enumerate(plan.roles.chats, 1)
-    ]
-    return [("cp", plan.roles.cp), *chats, ("base", plan.roles.base)]
+    chats = []
+    for number, chat in enumerate(plan.roles.chats, 1):
+        role = plan.roles.role_of(chat)
+        chats.append((f"{role} {number}" if several else role, chat))
+    return [("cp", plan.roles.cp), *chats, *(("base", base) for base in plan.roles.bases)]
 
 
 def _hub_names(plan: MergePlan) -> list[str]:
@@ -204,6 +206,11 @@ def _linked(model: ModelReference) -> str:
 def _summary(plan: MergePlan) -> str:
     chats = " and ".join(_linked(chat) for chat in plan.roles.chats)
     vector = "chat vectors" if len(plan.roles.chats) > 1 else "chat vector"
+    if plan.roles.base is None:
+        return (
+            f"{_linked(plan.roles.cp)} with the {vector} {chats}: what instruction tuning changed "
+            "in the model from which it descends."
+        )
     return (
         f"{_linked(plan.roles.cp)} with the {vector} of {chats}: what instruction tuning changed "
         f"in comparison with {_linked(plan.roles.base)}, from which all of them descend."

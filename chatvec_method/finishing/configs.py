@@ -30,13 +30,14 @@ from chatvec_method.finishing.files import json_text
 from chatvec_method.finishing.output import embeddings_of, rows_of
 from chatvec_method.finishing.spellings import with_old_names
 from chatvec_method.method.settings import dtype_name
+from chatvec_method.method.vector import CONFIG_KEY
 
 DTYPE_KEYS = ("torch_dtype", "dtype")
 """How transformers 4 and 5 call it; each reads both."""
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 LISTS_OF_LAYERS = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers")
 """What a config says of each layer."""
-QUANTISATION_KEYS = ("quantization_config", "compression_config")
+QUANTISATION_KEYS = ("quantization_config", "compression_config", CONFIG_KEY)
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 OTHER_ID = re.compile(r"\w+_token_(id|index)")
 """Where a config has the number of another token, such as that of an image."""

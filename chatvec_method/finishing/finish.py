@@ -8,6 +8,7 @@ recipe, its models and the headers of the output's weights, so that it does not 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -17,10 +18,12 @@ from transformers.utils import (
     GENERATION_CONFIG_NAME,
 )
 
+from chatvec_method.errors import ChatVecError, ChatVecWarning, first_line
 from chatvec_method.facts.chat_format import (
     chat_format,
 )
 from chatvec_method.facts.models import Model
+from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.configs import config_text, generation_config_text
@@ -43,7 +46,8 @@ def finish(
 ) -> tuple[FileChange, ...]:
     """Make a merge's output ready to chat, in place.
 
-    Each file is replaced in one step. A second run finds nothing to change.
+    Each file is replaced in one step. A second run finds nothing to change. A card or picture that
+    cannot be made is left out, with a `ChatVecWarning`: the model is right without.
 
     Args:
         out: The folder, as any command of mergekit's left it.
@@ -102,9 +106,33 @@ def _with_usable_tokens(output: Model, survey: ReadySurvey) -> ReadySurvey:
 
 
 def _card_files(out: Path, survey: ReadySurvey, name: str) -> dict[str, Content]:
-    card = model_card(survey, name, date.today().isoformat())
+    picture = _picture(survey.plan)
+    try:
+        card = _card(out, survey, name, picture=picture is not None)
+    except Exception as error:  # of any library that takes part
+        _warn("the model card could not be written", error)
+        return {}
+    return {CARD_FILE: card} | ({PICTURE_FILE: picture} if picture is not None else {})
+
+
+def _card(out: Path, survey: ReadySurvey, name: str, *, picture: bool) -> str:
     held = content_of(out / CARD_FILE)
     written = date_of(held) if isinstance(held, str) else None
-    if written is not None and model_card(survey, name, written) == held:
-        card = model_card(survey, name, written)  # nothing but the day has changed
-    return {CARD_FILE: card, PICTURE_FILE: ratio_picture(survey.plan)}
+    if written is not None:
+        before = model_card(survey, name, written, picture=picture)
+        if before == held:
+            return before  # nothing but the day has changed
+    return model_card(survey, name, date.today().isoformat(), picture=picture)
+
+
+def _picture(plan: MergePlan) -> bytes | None:
+    try:
+        return ratio_picture(plan)
+    except Exception as error:  # of fonts, of matplotlib's settings, ...
+        _warn("the model card has no picture of the ratios", error)
+        return None
+
+
+def _warn(what: str, error: Exception) -> None:
+    why = str(error) if isinstance(error, ChatVecError) else f"{first_line(error)}."
+    warnings.warn(f"{what}: {why}", ChatVecWarning, stacklevel=2)

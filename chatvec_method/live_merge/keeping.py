@@ -47,7 +47,9 @@ class Keeper:
         self._devices = devices
         self._matching: Matching | None = matching_of(survey)
         self._reader = Reader(survey.plan.checkpoints, lazy_unpickle=survey.options.lazy_unpickle)
-        self._kept: dict[tuple[str, ModelReference], Tensor] = {}
+        self._kept: dict[str, dict[ModelReference, Tensor]] = {}
+        self._subtracted: dict[str, dict[ModelReference, ModelReference]] = {}
+        self._mapped: dict[tuple[str, tuple[ModelReference, ...]], Inputs] = {}
 
     def elements(self, survey: ReadySurvey, tensor: PlannedTensor) -> Elements:
         """Return a tensor's elements in the models that its sum needs.
@@ -57,14 +59,30 @@ class Keeper:
             tensor: The tensor, with its ratios.
         """
         if self.keep == "mapped":
-            return Inputs(survey, self._reader, self._matching, tensor)
-        if any((tensor.name, model) not in self._kept for model in tensor.readers):
+            return self._in_files(survey, tensor)
+        kept = self._kept.setdefault(tensor.name, {})
+        subtracted = self._subtracted.setdefault(tensor.name, {})
+        if any(model not in kept for model in tensor.readers):
             inputs = Inputs(survey, self._reader, self._matching, tensor)
-            whole = inputs.part(slice(0, inputs.shape.numel()))
-            for model, elements in whole.items():
-                self._kept.setdefault((tensor.name, model), self._moved(tensor.name, elements))
+            for model, elements in inputs.part(slice(0, inputs.shape.numel())).items():
+                if model not in kept:
+                    kept[model] = self._moved(tensor.name, elements)
+            subtracted |= inputs.subtracted
         shape = torch.Size(survey.headers[tensor.name].shape)
-        return Kept(shape, {model: self._kept[tensor.name, model] for model in tensor.readers})
+        bases = {model: subtracted[model] for model in tensor.readers if model in subtracted}
+        needed = (*tensor.readers, *bases.values())
+        return Kept(shape, {model: kept[model] for model in needed}, bases)
+
+    def _in_files(self, survey: ReadySurvey, tensor: PlannedTensor) -> Inputs:
+        """Return a tensor's elements as they are mapped; what is computed of files is not kept."""
+        key = (tensor.name, tensor.readers)
+        if key in self._mapped:
+            return self._mapped[key]
+        inputs = Inputs(survey, self._reader, self._matching, tensor)
+        sources = [source for source in tensor.sources.values() if source is not None]
+        if survey.recipe.config.dtype is None and all(source.mapped for source in sources):
+            self._mapped[key] = inputs
+        return inputs
 
     def _moved(self, name: str, elements: Tensor) -> Tensor:
         if self.keep == "pinned":
@@ -75,8 +93,14 @@ class Keeper:
 class Kept:
     """A tensor's elements that are in memory."""
 
-    def __init__(self, shape: torch.Size, models: Mapping[ModelReference, Tensor]) -> None:
+    def __init__(
+        self,
+        shape: torch.Size,
+        models: Mapping[ModelReference, Tensor],
+        subtracted: Mapping[ModelReference, ModelReference],
+    ) -> None:
         self.shape = shape
+        self.subtracted = subtracted
         self._models = models
 
     def part(self, elements: slice) -> dict[ModelReference, Tensor]:
@@ -117,8 +141,7 @@ def chosen_keep(survey: ReadySurvey, devices: Mapping[str, torch.device]) -> Kee
         return "mapped"
     if all(size <= _room(device) for device, size in sizes.items()):
         return "device"
-    in_memory = (1 - LEFT_IN_MEMORY) * psutil.virtual_memory().available
-    return "pinned" if sum(sizes.values()) <= in_memory else "mapped"
+    return "pinned" if sum(sizes.values()) <= _free_memory() else "mapped"
 
 
 def _bytes(survey: ReadySurvey, tensor: PlannedTensor) -> int:
@@ -133,6 +156,11 @@ def _room(device: torch.device) -> float:
     """Return how many bytes more may be put on a device."""
     memory = getattr(torch.get_device_module(device), "mem_get_info", None)
     if device.type == "cpu" or memory is None:  # or it shares the memory of the CPU
-        return (1 - LEFT_IN_MEMORY) * int(psutil.virtual_memory().available)
+        return _free_memory()
     free, total = memory(device)
     return float(free - LEFT_ON_DEVICE * total)
+
+
+def _free_memory() -> float:
+    """Return how many bytes more may be put into memory."""
+    return (1 - LEFT_IN_MEMORY) * int(psutil.virtual_memory().available)

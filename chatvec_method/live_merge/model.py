@@ -13,6 +13,7 @@ from pathlib import Path
 from mergekit.common import ModelReference
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.survey import survey as survey_recipe
@@ -80,6 +81,7 @@ class LiveMerge:
         self._first = survey.recipe
         self._reworded = Reworded(survey.recipe)
         self._written: dict[str, Ratios] = {}
+        self._memory = self._addresses()
         self._write(survey)
 
     def __repr__(self) -> str:
@@ -110,18 +112,23 @@ class LiveMerge:
         """
         return Speaker.of(self.model, self.tokenizer, name=self._survey.recipe.name)
 
-    def set(self, ratio: AnyRatio) -> None:
+    def set(self, ratio: AnyRatio | Recipe) -> None:
         """Make the model the merge at another ratio.
 
         Args:
             ratio: A number; what mergekit reads behind `ratio:`, a list of numbers over the layers
                 or of filters with their values; a shape as `chatvec schedule` takes it
-                (`linear:1:0.3`), or a `Schedule`; or a dict with one of these for each chat model.
+                (`linear:1:0.3`), or a `Schedule`; a dict with one of these for each chat model, or
+                for some of them; or a recipe that differs in nothing but its ratios.
 
         Raises:
-            ChatVecError: It is no ratio, or a sum does not fit the dtype. The model is as before.
+            ChatVecError: It is no ratio, a sum does not fit the dtype, or somebody has moved the
+                model. It is as before.
         """
         with self.lock:
+            if isinstance(ratio, Recipe):
+                self._become(Reworded(ratio))
+                return
             # In the text of the first recipe all is as it was written; but one for some chat models
             # leaves those of the others as they are now.
             before = self.recipe if isinstance(ratio, Mapping) else self._first
@@ -167,7 +174,16 @@ class LiveMerge:
         self._write(replace(self._survey, plan=plan))
         self._reworded = reworded
 
+    def _addresses(self) -> dict[str, int]:
+        return {name: tensor.data_ptr() for name, tensor in self.model.state_dict().items()}
+
     def _write(self, survey: ReadySurvey) -> None:
+        if self._addresses() != self._memory:
+            raise ChatVecError(
+                "the live model has been moved or cast, so that its parameters are no longer where "
+                "they are set.",
+                "Load it with another `device`, or change a copy: `copy.deepcopy(live.model)`.",
+            )
         before = self._survey
         changed = self._changed(survey)
         try:

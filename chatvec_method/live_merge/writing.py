@@ -39,18 +39,23 @@ def write_places(survey: ReadySurvey, places: Sequence[Place], keeper: Keeper) -
         every = []
         for tensor in (tensors[name] for name in place.names):
             elements = keeper.elements(survey, tensor)
-            if place.device.type != "cpu" and keeper.keep != "device":
+            if _accelerates(place.device) and keeper.keep != "device":
                 whole = elements.part(slice(0, elements.shape.numel()))
                 sent = {m: t.to(place.device, non_blocking=True) for m, t in whole.items()}
-                elements = Kept(elements.shape, sent)
+                elements = Kept(elements.shape, sent, elements.subtracted)
             dtype = survey.headers[tensor.name].dtype
             every.append(Sum(tensor, elements, dtype, place.device))
         return every
 
     with torch.no_grad():
-        _write_in_parts([p for p in places if p.device.type == "cpu"], sums)
+        _write_in_parts([p for p in places if not _accelerates(p.device)], sums)
         sent_ahead = keeper.keep != "device"
-        _write_whole([p for p in places if p.device.type != "cpu"], sums, sent_ahead)
+        _write_whole([p for p in places if _accelerates(p.device)], sums, sent_ahead)
+
+
+def _accelerates(device: torch.device) -> bool:
+    """Tell whether a device computes whole tensors faster than threads their parts."""
+    return device.type != "cpu"
 
 
 def _write_in_parts(places: Sequence[Place], sums: Callable[[Place], list[Sum]]) -> None:

@@ -18,6 +18,7 @@ from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Row, Rows
 from chatvec_method.method.settings import weights_dtype
+from chatvec_method.method.vector import added_of, base_of
 from chatvec_method.weights.read_ahead import Ask
 from chatvec_method.weights.reading import Reader
 
@@ -78,12 +79,15 @@ class RowReader:
         self, tensor: PlannedTensor, reference: ModelReference, sample: Sample
     ) -> Tensor | None:
         """Return rows of a model's tensor as the merge loads it; None if it lacks the tensor."""
-        model, axis = self.survey.models[reference], tensor.weight.vocabulary_axis
+        axis = tensor.weight.vocabulary_axis
+        for vector in tensor.roles.vectors:
+            if reference == added_of(vector) and (stored := tensor.sources.get(vector)) is not None:
+                return sample.of(self.reader.added_rows(vector, stored), axis)
         source = tensor.sources.get(reference)
         if source is None:
             return None
         if source.mapped:
-            self.ask_for(model, source.header, sample.rows, axis)
+            self.ask_for(self.survey.models[reference], source.header, sample.rows, axis)
         rows = sample.of(self.reader.tensor(reference, source), axis)
         dtype = weights_dtype(tensor.weight.force_dtype or self.survey.recipe.config.dtype)
         return rows if dtype is None or not rows.is_floating_point() else rows.to(dtype)
@@ -151,25 +155,33 @@ def _aligned_inputs(
     """
     vocabulary = reader.survey.vocabulary
     assert vocabulary is not None
-    sources = {m: [vocabulary.sources(m, t) for t in tokens] for m in tensor.readers}
-    wanted: dict[ModelReference, set[int]] = {model: set() for model in tensor.inputs}
+    adding = {v: base_of(v) for v in tensor.readers if vocabulary.added.get(v)}
+    needed = (*tensor.readers, *adding.values())
+    sources = {m: [vocabulary.sources(m, t) for t in tokens] for m in needed}
+    order = [
+        each
+        for model in tensor.inputs
+        for each in ((model, added_of(model)) if model in adding else (model,))
+    ]
+    wanted: dict[ModelReference, set[int]] = {model: set() for model in order}
     for row in (row for each in sources.values() for rows in each for row in rows):
         wanted[row.model].add(row.index)
     found: dict[Row, Tensor] = {}
     dtypes, width = [], 0
     for model, indices in wanted.items():
         chosen = [0, *sorted(indices)]
-        part = reader.of_input(tensor, model, Sample(chosen, (torch.tensor(chosen),)))
+        sample = Sample(chosen, (torch.tensor(chosen),))
+        part = reader.of_input(tensor, model, sample)
         if part is None:
             sources.pop(model, None)
             continue
         found |= {Row(model, i): row for i, row in zip(chosen, part, strict=True)}
-        dtypes.append(part.dtype)
+        if model not in vocabulary.added:  # a difference's own dtype does not count
+            dtypes.append(part.dtype)
         width = part.shape[1]
-    dtype = reduce(torch.promote_types, dtypes)
-    order = list(tensor.inputs)
+    promoted = reduce(torch.promote_types, dtypes)
 
-    def mean(rows: Rows) -> Tensor:
+    def mean(rows: Rows, dtype: torch.dtype) -> Tensor:
         # In mergekit's order, which decides how sums in half precision are rounded.
         ordered = sorted(rows, key=lambda row: order.index(row.model))
         parts = [found[row].to(dtype) for row in ordered if row in found]
@@ -177,7 +189,12 @@ def _aligned_inputs(
             sum(parts[1:], start=parts[0]) / len(parts) if parts else torch.zeros(width).to(dtype)
         )
 
-    return {model: torch.stack([mean(rows) for rows in each]) for model, each in sources.items()}
+    return {
+        model: torch.stack(
+            [mean(rows, torch.float64 if model in vocabulary.added else promoted) for rows in each]
+        )
+        for model, each in sources.items()
+    }
 
 
 def compare(
@@ -201,8 +218,7 @@ def compare(
         off = 0
     else:
         vectors = {
-            chat: tensor.ratios[chat] * (inputs[chat].double() - inputs[roles.base].double())
-            for chat in chats
+            chat: tensor.ratios[chat] * _vector(inputs, roles.base_of(chat), chat) for chat in chats
         }
         total = sum(vectors.values(), start=torch.zeros(())) + cp.double()
         if torch.equal(found, total.to(found.dtype)):
@@ -219,6 +235,15 @@ def compare(
         row, column = (int(i) for i in wrong.nonzero()[0])
         raise _is_wrong(tensor, sample, row, column, found, own, inputs)
     return off
+
+
+def _vector(
+    inputs: Mapping[ModelReference, Tensor], base: ModelReference | None, chat: ModelReference
+) -> Tensor:
+    """Return chat − base in float64; of a vector, what is subtracted from it, if anything is."""
+    subtracted = inputs.get(base_of(chat) if base is None else base)
+    own = inputs[chat].double()
+    return own if subtracted is None else own - subtracted.double()
 
 
 def _slack(survey: ReadySurvey, dtype: torch.dtype) -> float:
@@ -258,7 +283,9 @@ def _is_wrong(
 
     roles = tensor.roles
     vectors = [
-        f"{tensor.ratios[chat]:g} · ({value(chat)} − {value(roles.base)})"
+        f"{tensor.ratios[chat]:g} · {value(chat)}"
+        if chat in roles.vectors
+        else f"{tensor.ratios[chat]:g} · ({value(chat)} − {value(roles.base)})"
         for chat in roles.chats
         if chat in inputs
     ]

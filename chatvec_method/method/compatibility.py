@@ -41,13 +41,19 @@ def check_models(
         ChatVecError: A model is quantised, or tokens of the cp model would be lost or mixed up.
     """
     for model, config in configs.items():
+        if model in roles.vectors and getattr(config, "quantization_config", None):
+            raise ChatVecError(
+                f"model {model} is a compressed chat vector, which mergekit-yaml does not read.",
+                f"Use `chatvec merge`, or write it in full: `chatvec vector expand {model} OUT`.",
+                code="compressed-vector",
+            )
         if getattr(config, "quantization_config", None):
             raise ChatVecError(
                 f"model {model} is quantised, and no chat vector can be made with it.",
                 "Write the name of its unquantised version.",
             )
     _check_vocabularies(recipe, roles, configs, vocabulary_key)
-    _warn_of_dtypes(recipe, configs)
+    _warn_of_dtypes(recipe, roles, configs)
 
 
 def _check_vocabularies(
@@ -81,9 +87,13 @@ def _check_vocabularies(
 
 
 def _warn_of_dtypes(
-    recipe: MergeConfiguration, configs: Mapping[ModelReference, PretrainedConfig]
+    recipe: MergeConfiguration, roles: Roles, configs: Mapping[ModelReference, PretrainedConfig]
 ) -> None:
-    stored = {m: c.dtype for m, c in configs.items() if isinstance(c.dtype, torch.dtype)}
+    stored = {
+        m: c.dtype
+        for m, c in configs.items()
+        if isinstance(c.dtype, torch.dtype) and m not in roles.vectors
+    }
     cast = weights_dtype(recipe.dtype)
     if cast is None and recipe.out_dtype is None and len(set(stored.values())) > 1:
         LOG.warning(

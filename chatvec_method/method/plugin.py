@@ -21,16 +21,17 @@ from mergekit.merge_methods.base import (
     ParameterSpec,
     TensorGroup,
 )
-from mergekit.merge_methods.dtype import promoted_dtype
 from mergekit.merge_methods.registry import register, registered_methods
 from pydantic import BeforeValidator
 from torch import Tensor
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.method.compatibility import check_models
 from chatvec_method.method.refusals import check_filters, check_raw_recipe, check_recipe
 from chatvec_method.method.roles import Roles, assign_roles, number_from_yaml, ratio_value
-from chatvec_method.method.settings import weights_dtype
+from chatvec_method.method.settings import tokenizer_source, weights_dtype
 from chatvec_method.method.tensor_merge import tensor_merge
+from chatvec_method.method.vector import vector_facts
 
 if TYPE_CHECKING:
     from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
@@ -73,16 +74,16 @@ def _out_dtype_of_recipe(value: Any) -> torch.dtype | None:
 class ChatVector(MergeMethod):  # type: ignore[misc]
     """θ_cp + Σ ratio · (θ_chat − θ_base), for each tensor (arXiv 2310.04799).
 
-    Parameters in a recipe: `role` (base, chat or cp) under each model; `ratio` (a finite number, a
-    list over the layers, or filters) under a chat model for its own vector, or at a level above
-    for all of them.
+    Parameters in a recipe: `role` (base, chat, cp, or vector for a chat − base that is a file)
+    under each model; `ratio` (a finite number, a list over the layers, or filters) under a chat
+    model or a vector for its own, or at a level above for all of them.
     """
 
     spec = MergeMethodSpec(
         name=NAME,
         pretty_name="Chat Vector",
         reference_url="https://arxiv.org/abs/2310.04799",
-        contract=InputContract(min_inputs=3),
+        contract=InputContract(min_inputs=2),  # cp and a vector
         # The values are taken as they are and judged in `recipe.py`, where it is known for which
         # model and tensor they resolved.
         parameters=(
@@ -115,10 +116,11 @@ class ChatVector(MergeMethod):  # type: ignore[misc]
 
         Raises:
             ChatVecError: The first mistake found.
-            ValueError: Outside of a recipe: fewer than three inputs, or one twice.
+            ValueError: Outside of a recipe: fewer than two inputs, or one twice.
         """
         if task := _calling_task():
-            roles_and_ratios(task.output_weight.name, *_task_settings(task))
+            roles, _ = roles_and_ratios(task.output_weight.name, *_task_settings(task))
+            _check_added_tokens(task, roles)
         elif planner := _calling_planner():
             # mergekit asks once for every slice; the first time is for all of them.
             if group_name == f"{next(iter(planner.config.modules))}.slices[0]":
@@ -147,7 +149,7 @@ class ChatVector(MergeMethod):  # type: ignore[misc]
                 group,
                 roles,
                 ratios,
-                input_dtype=dtype or promoted_dtype(group),
+                input_dtype=dtype,
                 out_dtype=out_dtype or values["out_dtype"],
             )
             results.append(merge.whole())
@@ -178,6 +180,25 @@ def _check_plan(planner: MergePlanner) -> None:
         for chat in roles.chats:
             tensors |= {weight.name for weight in architecture.all_weights(configs[chat])}
     check_filters(planner.config, tensors)
+
+
+def _check_added_tokens(task: ExecuteMergeMethodTask, roles: Roles) -> None:
+    """Check that mergekit matches no rows of a vector that keeps some of them beside the others."""
+    planner = _calling_planner()
+    if planner is None or task.output_weight.vocabulary_axis is None or not roles.vectors:
+        return
+    if tokenizer_source(planner.config) is None:
+        return
+    for vector in sorted(roles.vectors, key=str):
+        facts = vector_facts(vector.config(trust_remote_code=planner.options.trust_remote_code))
+        if facts is not None and facts.added_tokens:
+            raise ChatVecError(
+                f"model {vector} is a chat vector with tokens that its base lacks "
+                f"({', '.join(map(repr, facts.added_tokens[:3]))}), whose rows mergekit-yaml "
+                "does not match.",
+                "Use `chatvec merge`, or leave `tokenizer:` out where the vocabularies are equal.",
+                code="vector-adds-tokens",
+            )
 
 
 def _task_settings(

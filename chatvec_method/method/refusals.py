@@ -125,7 +125,7 @@ def _check_slice(
     outer = (output_slice.parameters, module.parameters, config.parameters)
     shared_ratio = any("ratio" in (settings or {}) for settings in outer)
     roles = _check_inputs(output_slice.sources, shared_ratio)
-    if roles.base in base_models:
+    if roles.base is not None and roles.base in base_models:
         raise ChatVecError(
             f"base_model {roles.base} has the role base, but in mergekit base_model is the model "
             "whose config and tokenizer the output keeps: the cp model or, where the vocabularies "
@@ -177,18 +177,18 @@ def _check_base_model_is_listed(
 
 def _check_own_ratio(source: Source, role: str, shared_ratio: bool) -> None:
     ratio = (source.parameters or {}).get("ratio")
-    if ratio is not None and role != "chat":
+    if ratio is not None and role not in ("chat", "vector"):
         raise ChatVecError(
             f"model {source.model}: a ratio belongs to a chat vector, and the role here is {role}.",
             "Write `parameters: {role: chat, ratio: ...}` under the chat model, or `ratio:` in the "
             "recipe's top-level parameters.",
             code="misplaced-ratio",
         )
-    if ratio is None and role == "chat" and not shared_ratio:
+    if ratio is None and role in ("chat", "vector") and not shared_ratio:
         raise ChatVecError(
             f"model {source.model}: its chat vector has no ratio, and there is no default.",
-            "Write `parameters: {role: chat, ratio: 1.0}` (1 is the paper's; 0.5 keeps more of the "
-            "cp model).",
+            f"Write `parameters: {{role: {role}, ratio: 1.0}}` (1 is the paper's; 0.5 keeps more "
+            "of the cp model).",
         )
     _check_ratios(ratio, f"model {source.model}")
 
@@ -197,7 +197,7 @@ def _check_same_layers(sources: Sequence[InputSliceDefinition], roles: Roles, pl
     """Check that no chat vector is the difference of two different layers."""
     layers = {source.model: source.layer_range for source in sources}
     for chat in roles.chats:
-        if layers[chat] != layers[roles.base]:
+        if chat not in roles.vectors and layers[chat] != layers[roles.base]:
             raise ChatVecError(
                 f"{place}: model {chat} has the layers {list(layers[chat])}, and the base model "
                 f"{roles.base} {list(layers[roles.base])}; a chat vector is the difference of the "

@@ -1,4 +1,4 @@
-"""Who is base, chat and cp among the inputs of one tensor, and each chat vector's ratio."""
+"""Who is base, chat, cp or a vector among the inputs of a tensor, and each vector's ratio."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chatvec_method.errors import ChatVecError
 
-if TYPE_CHECKING:
-    pass
-
-ROLES = ("base", "chat", "cp")
+ROLES = ("base", "chat", "cp", "vector")
 
 
 PARAMETERS = ("role", "ratio")
@@ -25,20 +22,46 @@ class Roles:
     """Who is who among the inputs, by mergekit's id of each: a model reference, or any key."""
 
     base: Any
+    """None where all chat vectors are files, from which base is subtracted already."""
     cp: Any
     chats: tuple[Any, ...]
+    """Whose chat vectors are added, in the recipe's order: chat models, and chat vectors as files,
+    which bring their chat model's tokenizer and template."""
+    vectors: frozenset[Any] = frozenset()
+    """Those of `chats` that are chat vectors as files."""
 
     @property
     def all(self) -> tuple[Any, ...]:
-        """base, the chats and cp."""
-        return (self.base, *self.chats, self.cp)
+        """base, if there is one, the chats and cp."""
+        return (*self.bases, *self.chats, self.cp)
+
+    @property
+    def bases(self) -> tuple[Any, ...]:
+        """base, if there is one."""
+        return () if self.base is None else (self.base,)
+
+    def base_of(self, chat: Any) -> Any:
+        """Return what is subtracted from a chat; None from a vector."""
+        return None if chat in self.vectors else self.base
+
+    def role_of(self, model: Any) -> str:
+        """Return the role of one of `all`."""
+        if model == self.cp:
+            return "cp"
+        return "base" if model == self.base else "vector" if model in self.vectors else "chat"
+
+    def inputs(self, active: Iterable[Any]) -> tuple[Any, ...]:
+        """Return what the sum takes for some chats: cp, base if it is subtracted, and they."""
+        chats = tuple(active)
+        subtracted = any(chat not in self.vectors for chat in chats)
+        return (self.cp, *(self.bases if subtracted else ()), *chats)
 
 
 def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
     """Return who is who, given what each input's `role` resolved to (None: to nothing).
 
     Raises:
-        ChatVecError: A role is missing, is none of the three, or has the wrong number of holders.
+        ChatVecError: A role is missing, is none of the four, or has the wrong number of holders.
     """
     for model, role in roles.items():
         if role is None:
@@ -46,7 +69,7 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
             raise ChatVecError(
                 f"{place}: model {model} has no role.",
                 f"Write `parameters: {{role: {free}}}` under it, the only place where mergekit "
-                "reads it (or another of base, chat and cp).",
+                "reads it (or another of base, chat, cp and vector).",
             )
         _check_role(model, role, place)
     holders = {role: tuple(m for m in roles if roles[m] == role) for role in ROLES}
@@ -58,14 +81,18 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
                 f"Write `parameters: {{role: {other}}}` or `parameters: {{role: chat}}` under the "
                 "others.",
             )
-    for role, models in holders.items():
-        if not models:
+    pairs = bool(holders["base"] or holders["chat"])  # else all chat vectors are files
+    for role in ("base", "chat", "cp") if pairs or not holders["vector"] else ("cp",):
+        if not holders[role]:
             raise ChatVecError(
                 f"{place}: no model has the role {role}.",
                 f"Write `parameters: {{role: {role}}}` under the one that is {role}, of "
                 f"{_listed(roles)}.",
             )
-    return Roles(holders["base"][0], holders["cp"][0], holders["chat"])
+    chats = tuple(model for model, role in roles.items() if role in ("chat", "vector"))
+    return Roles(
+        next(iter(holders["base"]), None), holders["cp"][0], chats, frozenset(holders["vector"])
+    )
 
 
 def ratio_value(value: Any, place: str) -> float:
@@ -107,16 +134,17 @@ def _check_role(model: Hashable, role: Any, place: str) -> None:
         raise ChatVecError(
             f"{place}: the role of model {model} must be one word, the same for all its tensors, "
             "not a list or filters.",
-            "Write `parameters: {role: cp}` (or base, or chat).",
+            "Write `parameters: {role: cp}` (or base, chat or vector).",
         )
     if role not in ROLES:
         near = difflib.get_close_matches(role.lower(), ROLES, n=1, cutoff=0.5)
         fix = f"Write `parameters: {{role: {near[0] if near else 'base'}}}`"
         if not near:
-            fix += " for the pretrained model, chat for that after instruction tuning, or cp for"
-            fix += " that after continual pretraining."
+            fix += " for the pretrained model, chat for that after instruction tuning, cp for"
+            fix += " that after continual pretraining, or vector for a chat vector as a file."
         raise ChatVecError(
-            f"{place}: model {model} has the role {role!r}, which is none of base, chat and cp.",
+            f"{place}: model {model} has the role {role!r}, which is none of base, chat, cp and "
+            "vector.",
             fix,
         )
 

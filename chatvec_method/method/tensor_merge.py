@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.kernel import SUPPORTED, add_chat_vectors, all_finite, checked_finite
+from chatvec_method.kernel import SUPPORTED, Summand, add_vectors, all_finite, checked_finite
 from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import dtype_name
@@ -34,10 +34,15 @@ class TensorMerge:
     """Of the models that the sum needs, all of one shape."""
     cp: Hashable
     base: Hashable
+    """None where all chats are vectors."""
     ratios: Mapping[Hashable, float]
-    """Of each chat model whose ratio is not 0; without any, the merge is cp's tensor."""
+    """Of each chat whose ratio is not 0; without any, the merge is cp's tensor."""
     dtype: torch.dtype
     """Of the result."""
+    vectors: frozenset[Hashable] = frozenset()
+    """The chats that are files of differences, from which base is subtracted already."""
+    subtracted: Mapping[Hashable, Hashable] = field(default_factory=dict)
+    """What is subtracted from a vector all the same, as some of its rows are chat's own."""
 
     @property
     def shape(self) -> torch.Size:
@@ -81,10 +86,19 @@ class TensorMerge:
                 own = cp.to(self.dtype)
                 # A mask may well be infinite.
                 return own if is_computed(self.name, cp.shape) else checked_finite(own)
-            chats = [(ratio, self.tensors[chat]) for chat, ratio in self.ratios.items()]
-            return add_chat_vectors(cp, self.tensors[self.base], chats, self.dtype, out)
+            return add_vectors(cp, [self._summand(chat) for chat in self.ratios], self.dtype, out)
         except FloatingPointError:
             raise self._blame() from None
+
+    def _summand(self, chat: Hashable) -> Summand:
+        is_vector = chat in self.vectors
+        base = self.subtracted.get(chat) if is_vector else self.base
+        return Summand(
+            self.ratios[chat],
+            self.tensors[chat],
+            None if base is None else self.tensors[base],
+            is_vector,
+        )
 
     def _blame(self) -> ChatVecError:
         """Return whose fault an element is that is not finite."""
@@ -105,7 +119,7 @@ def tensor_merge(
     group: TensorGroup,
     roles: Roles,
     ratios: Mapping[Hashable, float],
-    input_dtype: torch.dtype,
+    input_dtype: torch.dtype | None,
     out_dtype: torch.dtype | None,
 ) -> TensorMerge:
     """Return the merge of one tensor, not computed yet.
@@ -114,8 +128,9 @@ def tensor_merge(
         group: The tensors of the models that have it, all of one shape.
         roles: Who is who; may name models that lack an optional tensor.
         ratios: The ratio of each chat model.
-        input_dtype: The dtype that the inputs promote to, or another to cast them to first.
-        out_dtype: The dtype of the result; None for `input_dtype`, and cp's where ratios are 0.
+        input_dtype: The dtype to cast the inputs to first, if any.
+        out_dtype: The dtype of the result; None for `input_dtype`, or what the models (vectors do
+            not count) promote to, and for cp's where ratios are 0.
 
     Raises:
         ChatVecError: A tensor that the sum needs is missing, or is no plain floating-point one.
@@ -126,18 +141,38 @@ def tensor_merge(
     only_cp = tensors.keys() == {roles.cp}
     kept = only_cp or is_computed(name, tensors[roles.cp].shape if roles.cp in tensors else ())
     active = [chat for chat in roles.chats if ratios[chat] != 0 and not kept]
-    needed = [roles.cp, *([roles.base, *active] if active else [])]
+    needed = roles.inputs(active)
     _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
-    cast = input_dtype != reduce(torch.promote_types, (t.dtype for t in tensors.values()))
-    taken = {m: tensors[m].to(input_dtype) if cast else tensors[m] for m in needed}
+    taken = {m: tensors[m].to(input_dtype) if input_dtype else tensors[m] for m in needed}
+    axis = group.metadata.vocabulary_axis
+    for vector in roles.vectors.intersection(active) if axis is not None else ():
+        taken[vector] = _without_filled(taken[vector], taken[roles.cp], axis)
+    promoted = reduce(
+        torch.promote_types, (t.dtype for m, t in tensors.items() if m not in roles.vectors)
+    )
     return TensorMerge(
         name=name,
         tensors=taken,
         cp=roles.cp,
         base=roles.base,
         ratios={chat: ratios[chat] for chat in active},
-        dtype=out_dtype or (input_dtype if active else taken[roles.cp].dtype),
+        dtype=out_dtype or (input_dtype or promoted if active else taken[roles.cp].dtype),
+        vectors=roles.vectors,
     )
+
+
+def _without_filled(vector: Tensor, cp: Tensor, axis: int) -> Tensor:
+    """Return a vector with zeros for the tokens that it lacks.
+
+    For those mergekit fills in cp's rows, as it would for a model. No difference of two models has
+    a row that is cp's to the bit.
+    """
+    others = [i for i in range(cp.ndim) if i != axis]
+    filled = (vector.to(cp.dtype) == cp).all(dim=others) if others else vector == cp
+    if not bool(filled.any()):
+        return vector
+    shape = [-1 if i == axis else 1 for i in range(cp.ndim)]
+    return vector.masked_fill(filled.view(shape), 0)
 
 
 def _check_tensors(tensors: Mapping[Hashable, Tensor | None], roles: Roles, name: str) -> None:

@@ -17,6 +17,7 @@ from chatvec_method.pictures.style import (
     WIDTH,
     Theme,
     as_png,
+    new_figure,
     short,
     shown,
     style,
@@ -53,14 +54,11 @@ def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
     Returns:
         A PNG file.
     """
-    # Loaded here, as it takes a while and most runs draw nothing.
-    from matplotlib.figure import Figure
-
     chats = plan.roles.chats
     rows = {chat: _rows(plan, chat) for chat in chats}
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * len(rows[chat])) for chat in chats]
     with style(theme) as (ground, _):
-        figure = Figure(figsize=(WIDTH, sum(heights) + MARGIN * len(chats)), layout="constrained")
+        figure = new_figure(WIDTH, sum(heights) + MARGIN * len(chats))
         panels: Any = figure.subplots(len(chats), squeeze=False, height_ratios=heights)
         colours = _colours([t.ratios[chat] for chat in chats for t in plan.language_model])
         for panel, chat in zip(panels[:, 0], chats, strict=True):
@@ -84,8 +82,6 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
     Returns:
         A PNG file.
     """
-    from matplotlib.figure import Figure
-
     columns = len(plans)
     vectors = [[(name, plan, chat) for chat in plan.roles.chats] for name, plan in plans]
     shown_vectors = [vector for of_plan in vectors for vector in of_plan]
@@ -97,10 +93,7 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * most_rows), CURVES_HEIGHT]
     count = max(map(len, vectors))
     with style(theme) as (ground, ink):
-        figure = Figure(
-            figsize=(WIDTH + BESIDE * (columns - 1), count * (sum(heights) + 2 * MARGIN)),
-            layout="constrained",
-        )
+        figure = new_figure(WIDTH + BESIDE * (columns - 1), count * (sum(heights) + 2 * MARGIN))
         panels: Any = figure.subplots(
             2 * count, columns, squeeze=False, height_ratios=heights * count
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from chatvec_method.errors import ChatVecError, first_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +43,12 @@ CJK_FONTS = (
 
 @contextmanager
 def style(theme: Theme) -> Iterator[tuple[str, str]]:
-    """Have all pictures look alike, whatever a person's own style is; yield ground and ink."""
-    import matplotlib
+    """Have all pictures look alike, whatever a person's own style is; yield ground and ink.
+
+    Raises:
+        ChatVecError: matplotlib is not installed, or cannot draw what is drawn below this.
+    """
+    matplotlib = require_matplotlib()
     from matplotlib.font_manager import fontManager
 
     ground, ink = COLOURS[theme]
@@ -54,7 +62,52 @@ def style(theme: Theme) -> Iterator[tuple[str, str]]:
         matplotlib.rcParams.update(settings)
         # A name in a script for which no font is installed is shown as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield ground, ink
+        try:
+            yield ground, ink
+        except Exception as error:  # of fonts, of settings, of matplotlib itself
+            version = matplotlib.__version__
+            raise ChatVecError(
+                f"matplotlib {version} cannot draw the picture ({first_line(error)}).",
+                "Do without it, or report it with this line.",
+                code="no-picture",
+            ) from error
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty picture, in inches, on a canvas in memory; call it within `style`.
+
+    Without pyplot, which would look for a window system or a notebook to show it in.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def require_matplotlib() -> ModuleType:
+    """Import matplotlib, whatever the environment says of how it should show pictures.
+
+    Every Jupyter kernel sets MPLBACKEND to a module of its own, for what it starts too. Where that
+    module is not installed, importing matplotlib would fail.
+
+    Raises:
+        ChatVecError: It is not installed.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ChatVecError(
+            "pictures need matplotlib, which is not installed.",
+            "Run `pip install 'chatvec-method[pictures]'`.",
+            code="no-matplotlib",
+        ) from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
 
 
 def as_png(figure: Figure) -> bytes:

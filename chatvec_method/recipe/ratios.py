@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.edits import Edit, changed, edited
 from chatvec_method.recipe.file import KeyPath, Recipe, parse_recipe
+from chatvec_method.recipe.one_ratio import WITH_RATIO, all_parameters
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Reworded:
 
 
 def chat_parameters(raw: Mapping[str, Any]) -> Iterator[tuple[str, KeyPath, Mapping[str, Any]]]:
-    """Yield each chat model's name, and path and content of every `parameters:` of its own."""
+    """Yield the name of each chat model and vector, and path and content of its `parameters:`."""
     for path, entry in _entries(raw):
         parameters = entry.get("parameters") or {}
-        if parameters.get("role") == "chat":
+        if parameters.get("role") in WITH_RATIO:
             name = str(ModelReference.model_validate(entry["model"]))
             yield name, (*path, "parameters"), parameters
 
@@ -87,8 +88,8 @@ def ratio_edits(raw: Mapping[str, Any], ratios: Mapping[str, Any]) -> tuple[Edit
             edits.append(Edit((*path, "ratio"), ratios[name]))
     if {name for name, _, _ in own} <= ratios.keys():
         kept = {path for _, path, _ in own}
-        others = [path for path in _parameters(raw, ()) if path not in kept]
-        edits += [Edit((*path, "ratio"), remove=True) for path in others]
+        others = [(path, each) for path, each in all_parameters(raw, ()) if path not in kept]
+        edits += [Edit((*path, "ratio"), remove=True) for path, each in others if "ratio" in each]
     return tuple(edits)
 
 
@@ -103,18 +104,3 @@ def _entries(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Mapping[str, Any
         for i, output_slice in enumerate(part.get("slices") or ()):
             for j, source in enumerate(output_slice.get("sources") or ()):
                 yield (*path, "slices", i, "sources", j), source
-
-
-def _parameters(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Yield the path of every `parameters:` that has a `ratio:`."""
-    parts: list[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        parts = list(value.items())
-    elif isinstance(value, list):
-        parts = list(enumerate(value))
-    for key, part in parts:
-        if key == "parameters" and isinstance(part, dict):
-            if "ratio" in part:
-                yield (*path, key)
-        else:
-            yield from _parameters(part, (*path, key))

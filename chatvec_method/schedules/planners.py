@@ -79,4 +79,9 @@ def _with_models(
 
 
 def _with_real(roles: Roles, real: Mapping[ModelReference, ModelReference]) -> Roles:
-    return Roles(real[roles.base], real[roles.cp], tuple(real[chat] for chat in roles.chats))
+    return Roles(
+        roles.base and real[roles.base],
+        real[roles.cp],
+        tuple(real[chat] for chat in roles.chats),
+        frozenset(real[vector] for vector in roles.vectors),
+    )

@@ -93,6 +93,34 @@ def trapezoid(
     return _between(low, high, np.minimum(rising, falling))
 
 
+def middle(layers: int, ends: float = 0.2, ramp: float = 0.1, high: float = 1) -> Numbers:
+    """Return nothing at both ends of the depth, a ramp beyond each, and one number between them.
+
+    r(x) = high · min(max((min(x, 1 − x) − ends) / ramp, 0), 1). It is the form of Layer Swapping
+    (Bandarkar et al., ICLR 2025, arXiv 2410.01335): the middle of the network from one model, both
+    ends from another, with zones of transition.
+
+    Args:
+        layers: How many layers there are.
+        ends: The share of the depth at either end that gets nothing.
+        ramp: The share of the depth of either ramp; 0 for none.
+        high: The number between them.
+
+    Raises:
+        ValueError: A share is below 0, or nothing is left between the ends and ramps.
+    """
+    if ends < 0 or ramp < 0 or ends + ramp > 0.5:
+        raise ValueError(
+            f"an end and a ramp take shares of the depth that come to half of it at most, not "
+            f"{ends:g} and {ramp:g}"
+        )
+    x = depths(layers)
+    mirrored = x[::-1] if layers > 1 else 1 - x  # alike on either side, where 1 − x is rounded
+    inside = np.minimum(x, mirrored) - ends
+    rising = np.divide(inside, ramp, out=(inside >= 0).astype(np.float64), where=ramp > 0)
+    return high * np.clip(rising, 0, 1)
+
+
 def step(layers: int, ranges: Sequence[tuple[int, int, float]]) -> Numbers:
     """Return one number for each range of layers: r = value from layer `first` to layer `last`.
 

@@ -236,6 +236,17 @@ FORMS = {
             ("high", 1, "On the plateau."),
         ),
     ),
+    "middle": Form(
+        "The middle of the depth, with ramps, and nothing at both ends (Layer Swapping).",
+        "middle:0.2:0.1:0.8",
+        _by_name,
+        schedule.middle,
+        _named(
+            ("ends", 0.2, "The share of the depth at either end that gets 0."),
+            ("ramp", 0.1, "The share of the depth of either ramp."),
+            ("high", 1, "Between the ramps."),
+        ),
+    ),
     "step": Form(
         "A number for each range of layers.",
         "step:0-7:0.3,8-31:1",

@@ -30,9 +30,10 @@ from transformers import (
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.talk.conversation import Conversation
+from chatvec_method.talk.folder import check_folder
 
 LONGEST_ANSWER = 2048
-"""Tokens; where nobody says how long an answer may be, as a cp model may never come to an end."""
+"""Tokens; where nobody says how long an answer may be, as a model may never come to an end."""
 UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 NO_TEMPLATE = "no-chat-template"
 """The code of the error that nothing says how a model chats."""
@@ -57,7 +58,7 @@ def load(
     Raises:
         ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
     """
-    _check_folder(model)
+    check_folder(model)
     placed = placement(device)
     tokenizer = _load_part(
         model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
@@ -89,7 +90,7 @@ def manner_of(model: str, *, trust_remote_code: bool = False) -> Manner:
     Raises:
         ChatVecError: There is no such model, or nothing says how it chats (`NO_TEMPLATE`).
     """
-    _check_folder(model)
+    check_folder(model)
     tokenizer = _load_part(
         model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
     )
@@ -100,27 +101,6 @@ def manner_of(model: str, *, trust_remote_code: bool = False) -> Manner:
         config = _load_part(model, AutoConfig.from_pretrained, trust_remote_code=trust_remote_code)
         generation = GenerationConfig.from_model_config(config)
     return Manner(tokenizer, template, _stop_tokens(generation, tokenizer, None))
-
-
-def _check_folder(model: str) -> None:
-    """Refuse what cannot be a model before anyone asks the hub about it."""
-    folder = Path(model)
-    if not folder.is_dir():
-        if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith("/"):
-            raise ChatVecError(
-                f"there is no folder {model}.", "Write the folder of a merge, or owner/name."
-            )
-        return
-    kinds = {
-        "config.json": ["config.json"],
-        "weights": ["*.safetensors", "*.bin"],
-        "tokenizer": ["tokenizer*", "vocab*"],
-    }
-    for what, patterns in kinds.items():
-        if not any(file for pattern in patterns for file in folder.glob(pattern)):
-            raise ChatVecError(
-                f"{model} is not a finished model: it has no {what}.", "Run the merge to its end."
-            )
 
 
 def placement(device: str) -> dict[str, str]:
@@ -190,6 +170,26 @@ def _out_of_memory(model: str) -> ChatVecError:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a model chooses its next token, where that is not as its generation config says."""
+
+    greedy: bool = False
+    """Whether it always takes the likeliest."""
+    temperature: float | None = None
+    """Above 0; the higher, the more at random. None for the model's own."""
+    seed: int | None = None
+    """With the same one, an answer to the same prompt is the same again; None for chance."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return it in the words of transformers' `generate`."""
+        if self.greedy:
+            return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if self.temperature is not None:
+            return {"do_sample": True, "temperature": float(self.temperature)}
+        return {}
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A request with all that goes before it, in a model's own format."""
 
@@ -199,6 +199,9 @@ class Prompt:
     """The tokens that the answer may have."""
     forgotten: int
     """The oldest turns that the model's context did not hold."""
+
+
+OWN_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
@@ -286,9 +289,9 @@ class Speaker:
             )
         return Prompt(ids, min(wanted, context - length), forgotten)
 
-    def answer(self, prompt: Prompt) -> Answer:
+    def answer(self, prompt: Prompt, sampling: Sampling = OWN_SAMPLING) -> Answer:
         """Return the answer to a prompt; it is written when it is read."""
-        return Answer(self, prompt)
+        return Answer(self, prompt, sampling)
 
     def _encode(self, messages: list[dict[str, str]]) -> Tensor:
         try:
@@ -320,11 +323,12 @@ class Answer:
         ended: Whether the model came to an end by itself; False until it did.
     """
 
-    def __init__(self, speaker: Speaker, prompt: Prompt) -> None:
+    def __init__(self, speaker: Speaker, prompt: Prompt, sampling: Sampling) -> None:
         self.text = ""
         self.ended = False
         self._speaker = speaker
         self._prompt = prompt
+        self._sampling = sampling
 
     def __iter__(self) -> Generator[str]:
         """Yield pieces of text as they come; closing the iterator stops the model.
@@ -336,6 +340,8 @@ class Answer:
         streamer = _Streamer(speaker.tokenizer, skip_prompt=True, skip_special_tokens=True)
         halt = _Halt()
         generate: Any = speaker.model.generate
+        if self._sampling.seed is not None:
+            torch.manual_seed(self._sampling.seed)
         with ThreadPoolExecutor(max_workers=1) as thread:
             writing = thread.submit(
                 generate,
@@ -343,6 +349,7 @@ class Answer:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=self._prompt.room,
                 eos_token_id=list(speaker.stop_tokens) or None,
+                **self._sampling.settings(),
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([halt]),
             )

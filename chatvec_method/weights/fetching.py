@@ -36,7 +36,7 @@ def fetched(
         if model.folder is not None and reference.lora is None:
             continue
         try:
-            files[reference] = _with_files(reference, model, options)
+            files[reference] = with_files(reference, model, options)
         except ChatVecError:
             raise
         except Exception as error:  # of the hub, the disk, peft or mergekit
@@ -53,7 +53,8 @@ def fetched(
     return survey_of_files(survey, files) if files else survey
 
 
-def _with_files(reference: ModelReference, model: Model, options: MergeOptions) -> Model:
+def with_files(reference: ModelReference, model: Model, options: MergeOptions) -> Model:
+    """Return a model with its files here, and its adapter, if it has one, added to it."""
     cache = options.lora_merge_cache
     if reference.lora is not None and cache is not None:
         dtype = options.lora_merge_dtype or LORA_DTYPE

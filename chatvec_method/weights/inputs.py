@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 import torch
 from mergekit.common import ModelReference
 from torch import Tensor
 
+from chatvec_method.facts.checkpoint import Source
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.method.settings import weights_dtype
+from chatvec_method.method.vector import added_of, base_of
 from chatvec_method.weights.matching import Matching
 from chatvec_method.weights.reading import Reader
 
@@ -37,9 +39,15 @@ class Inputs:
         cast = weights_dtype(tensor.weight.force_dtype or survey.recipe.config.dtype)
         axis = tensor.weight.vocabulary_axis
         self._elements: Mapping[ModelReference, _Elements]
+        self.subtracted: dict[ModelReference, ModelReference] = {}
+        """What is subtracted from vectors of which some rows are chat's own."""
         if matching is not None and axis is not None:
-            rows = _MatchedRows(tensor, reader, matching, cast)
-            self._elements = {model: rows.of(model, self.shape) for model in tensor.readers}
+            for model in tensor.readers:
+                if (base := matching.subtracted(model)) is not None:
+                    self.subtracted[model] = base
+            needed = [*tensor.readers, *self.subtracted.values()]
+            rows = _MatchedRows(tensor, reader, matching, cast, needed)
+            self._elements = {model: rows.of(model, self.shape) for model in needed}
         else:
             self._elements = {m: _elements(tensor, reader, m, cast) for m in tensor.readers}
 
@@ -102,15 +110,15 @@ class _MatchedRows:
         reader: Reader,
         matching: Matching,
         cast: torch.dtype | None,
+        needed: Iterable[ModelReference],
     ) -> None:
         self.matching = matching
         self.axis = tensor.weight.vocabulary_axis or 0
         self._padding: dict[ModelReference, Tensor] = {}
         self._lock = threading.Lock()
-        donors = frozenset[ModelReference]().union(*map(matching.donors, tensor.readers))
+        donors = frozenset[ModelReference]().union(*map(matching.donors, needed))
         self.tensors = {}
-        for model in matching.models:
-            source = tensor.sources.get(model)
+        for model, source in tensor.sources.items():
             if source is None:
                 continue
             if model in donors:
@@ -118,6 +126,16 @@ class _MatchedRows:
             else:  # it only says to which dtype the rows are promoted
                 rows = torch.empty(0, dtype=cast or source.header.dtype)
             self.tensors[model] = rows
+            if matching.subtracted(model) is not None:
+                self._note_vector(reader, model, source, cast)
+
+    def _note_vector(
+        self, reader: Reader, vector: ModelReference, source: Source, cast: torch.dtype | None
+    ) -> None:
+        """Note the rows that a vector adds, and its base's, which are filled in or zeros."""
+        added = _cast(reader.added_rows(vector, source), cast).movedim(self.axis, 0)
+        self.tensors[added_of(vector)] = added
+        self.tensors[base_of(vector)] = added.new_zeros((1, *added.shape[1:]))
 
     def of(self, model: ModelReference, shape: torch.Size) -> _Elements:
         """Return what gives a model's elements, in the order of the output's tensor."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Rows, Vocabulary
+from chatvec_method.method.vector import added_of, base_of
 
 NOBODY, SEVERAL = -1, -2
 """In place of the model whose row it is: a row of zeros, and the mean of several."""
@@ -30,12 +31,21 @@ class Matching:
 
         Args:
             vocabulary: The output's.
-            models: All models, in the recipe's order.
+            models: All models, in the recipe's order. Each vector among them is followed by the
+                rows that it adds and by its base, as if those were models, too.
 
         Raises:
             ChatVecError: The output's tokens are not numbered from 0 on.
         """
-        self.models = tuple(models)
+        self.vectors = frozenset(vocabulary.added)
+        self._adding = {vector for vector, tokens in vocabulary.added.items() if tokens}
+        self.models = tuple(
+            each
+            for model in models
+            for each in (
+                (model, added_of(model), base_of(model)) if model in self._adding else (model,)
+            )
+        )
         self.rows = vocabulary.rows
         self.tokens = tuple(sorted(vocabulary.ids, key=vocabulary.ids.__getitem__))
         for i, token in enumerate(self.tokens):
@@ -51,6 +61,8 @@ class Matching:
         self._several: dict[ModelReference, dict[int, Rows]] = {}
         places = {model: place for place, model in enumerate(self.models)}
         for place, model in enumerate(self.models):
+            if model in map(added_of, self._adding):  # gives rows, and is asked for none
+                continue
             owners, indices, several = [], [], {}
             own = vocabulary.own(model)
             for i, token in enumerate(self.tokens):
@@ -71,6 +83,10 @@ class Matching:
             self._indices[model] = torch.tensor(indices)
             self._several[model] = several
 
+    def subtracted(self, chat: ModelReference) -> ModelReference | None:
+        """Return what stands for the base of a vector that adds tokens; None for other chats."""
+        return base_of(chat) if chat in self._adding else None
+
     def donors(self, model: ModelReference) -> frozenset[ModelReference]:
         """Return the models whose rows stand for some token in a model."""
         single = {self.models[i] for i in self._owners[model].unique().tolist() if i >= 0}
@@ -88,9 +104,14 @@ class Matching:
             rows: Which rows of the output; those beyond its tokens are `padding`'s.
 
         Returns:
-            A tensor (rows, ...) in the dtype that all of `tensors` promote to.
+            A tensor (rows, ...) in the dtype that all of `tensors` promote to, vectors apart; a
+            vector's in one that holds it, too.
         """
-        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+        dtype = reduce(
+            torch.promote_types, (t.dtype for m, t in tensors.items() if m not in self.vectors)
+        )
+        if model in self.vectors:
+            dtype = torch.promote_types(dtype, tensors[model].dtype)
         owners, indices = self._owners[model][rows], self._indices[model][rows]
         own = tensors[model]
         place = self.models.index(model)

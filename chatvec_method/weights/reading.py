@@ -7,14 +7,17 @@ they may have changed since, and several merges may be under way in one process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mergekit.common import ModelReference
 from mergekit.io.loader import TensorLoader
+from safetensors import SafetensorError
 from torch import Tensor
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
+from chatvec_method.method.vector import ADDED_ROWS_FILE, KEPT_INDEX, KEPT_ROWS_FILE
 from chatvec_method.weights.dequantise import dequantised
 
 
@@ -46,6 +49,22 @@ class Reader:
         """
         return self._weight(model, source.weights[0], rows)
 
+    def added_rows(self, vector: ModelReference, source: Source) -> Tensor:
+        """Return chat's own rows of the tokens that a vector adds.
+
+        Raises:
+            ChatVecError: They are not there.
+        """
+        name = source.weights[0].name
+        try:
+            return self._of_file(vector, ADDED_ROWS_FILE, name)
+        except (OSError, SafetensorError) as error:
+            raise ChatVecError(
+                f"vector {vector}: {ADDED_ROWS_FILE} has no rows of {name}, for the tokens that "
+                "its config says it adds.",
+                "Download it again.",
+            ) from error
+
     def let_go(self) -> None:
         """Close all files; what is asked for next opens them anew."""
         with self._lock:
@@ -56,13 +75,34 @@ class Reader:
         quantisation = self.checkpoints[model].quantisation
         if not weight.quantised or quantisation is None:
             return parts[0] if rows is None else parts[0][rows]
-        return dequantised(quantisation, weight.name, parts, rows)
+        out = dequantised(quantisation, weight.name, parts, rows)
+        for index, row in self._kept_rows(model, weight.name):
+            first, last, _ = (rows or slice(None)).indices(weight.header.shape[0])
+            if first <= index < last:
+                out[index - first] = row
+        return out
+
+    def _kept_rows(self, model: ModelReference, name: str) -> Iterator[tuple[int, Tensor]]:
+        """Yield the rows of a compressed vector that are kept in full, each with its number."""
+        folder = self.checkpoints[model].model.folder
+        assert folder is not None
+        if not (folder / KEPT_ROWS_FILE).is_file():
+            return
+        try:
+            numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
+        except SafetensorError:  # none of this tensor's
+            return
+        yield from zip(numbers.tolist(), self._of_file(model, KEPT_ROWS_FILE, name), strict=True)
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:
         holder = self.checkpoints[model].model
-        assert holder.folder is not None
         assert holder.tensors is not None
-        file = holder.folder / holder.tensors[name].file
+        return self._of_file(model, holder.tensors[name].file, name)
+
+    def _of_file(self, model: ModelReference, file_name: str, name: str) -> Tensor:
+        folder = self.checkpoints[model].model.folder
+        assert folder is not None
+        file = folder / file_name
         with self._lock:
             loader = self._opened.get(file)
             if loader is None:

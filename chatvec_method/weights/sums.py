@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -21,6 +22,10 @@ class Elements(Protocol):
     @property
     def shape(self) -> torch.Size:
         """The output's."""
+
+    @property
+    def subtracted(self) -> Mapping[ModelReference, ModelReference]:
+        """What is subtracted from vectors of which some rows are chat's own."""
 
     def part(self, elements: slice) -> dict[ModelReference, Tensor]:
         """Return some elements of each model that the sum needs, in a row."""
@@ -53,6 +58,7 @@ class Sum:
         self._ratios = {
             chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
         }
+        self._subtracted = inputs.subtracted
 
     def part(self, elements: slice, out: Tensor) -> Tensor:
         """Return some elements; those of cp itself are not copied into `out`.
@@ -61,8 +67,18 @@ class Sum:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
         parts = {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
-        cp, base = self._roles.cp, self._roles.base
-        return TensorMerge(self.name, parts, cp, base, self._ratios, self.dtype).into(out)
+        roles = self._roles
+        merge = TensorMerge(
+            self.name,
+            parts,
+            roles.cp,
+            roles.base,
+            self._ratios,
+            self.dtype,
+            roles.vectors,
+            self._subtracted,
+        )
+        return merge.into(out)
 
 
 def _check_dtypes(tensor: PlannedTensor) -> None:

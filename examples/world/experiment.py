@@ -1,14 +1,14 @@
 """The paper's experiment in this world: models, and merges of them at many ratios, all measured.
 
-Every merge is made by the method `chat_vector` through mergekit, written to disk in bfloat16 as any
-other, and loaded again. One seed gives one list of `Result`; `results` and `figures` tell what
-several seeds say together.
+Merges are live models, set to one ratio after the other: bit for bit what a merge to disk, in
+bfloat16 as any other, would be. One seed gives one list of `Result`; `results` and `figures` tell
+what several seeds say together.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from mergekit.config import MergeConfiguration
-from mergekit.io.tasks import LoaderCache
-from mergekit.merge import run_merge
+import yaml
 from mergekit.options import MergeOptions
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-import chatvec_method.method.plugin  # noqa: F401 (makes the method known to mergekit)
-from chatvec_method.quiet import quiet
+from chatvec_method.facts.survey import survey
+from chatvec_method.live_merge.model import LiveMerge
+from chatvec_method.recipe.file import parse_recipe
 
 from .exam import following, refusing
 from .report import Marks, examine
@@ -63,10 +62,14 @@ def measure(world: Path, device: str, say: Callable[[str], None]) -> list[Result
     with tempfile.TemporaryDirectory() as scratch:
         write_random_vector(world, Path(scratch) / "random")
         vectors = {"chat": world / "chat", "random": Path(scratch) / "random"}
+        models: dict[tuple[str, str], LiveMerge] = {}
         for model, vector, mean, schedule, ratio in merges(world):
-            out = Path(scratch) / "merge"
-            merge(recipe(world / "base", vectors[vector], world / model, ratio), out)
-            results.append(Result(model, vector, mean, schedule, marks_of(out, device)))
+            if (model, vector) not in models:
+                plain = recipe(world / "base", vectors[vector], world / model, ratio)
+                models[model, vector] = live_merge(plain)
+            live = models[model, vector]
+            live.set(ratio)
+            results.append(Result(model, vector, mean, schedule, marks_of_live(live, device)))
             say(line(results[-1]))
     return results
 
@@ -107,6 +110,7 @@ def schedules(mean: float, attention: float, mlp: float) -> dict[str, Ratio]:
         "early layers": over_depth(1.8, 1.0, 0.2),
         "middle layers": over_depth(0.5, 2.0, 0.5),
         "late layers": over_depth(0.2, 1.0, 1.8),
+        "middle layers alone": over_depth(0.0, 3.0, 0.0),
         "attention only": spread(self_attn=mean / attention, mlp=0.0),
         "MLP only": spread(self_attn=0.0, mlp=mean / mlp),
         "no embeddings": spread(embed_tokens=0.0),
@@ -141,16 +145,10 @@ def recipe(
     }
 
 
-def merge(recipe: dict[str, Any], out: Path) -> None:
-    """Let mergekit run a recipe, into a folder that has nothing else afterwards."""
-    shutil.rmtree(out, ignore_errors=True)
-    LoaderCache().loaders.clear()  # it keeps models open by name, also when they have changed
-    with quiet():
-        run_merge(
-            MergeConfiguration.model_validate(recipe),
-            str(out),
-            MergeOptions(quiet=True, write_model_card=False),
-        )
+def live_merge(recipe: dict[str, Any]) -> LiveMerge:
+    """Return the merge of a recipe in this world, to be set to other ratios."""
+    text = yaml.safe_dump(recipe, sort_keys=False)
+    return LiveMerge(survey(parse_recipe(text, "the recipe"), MergeOptions()).ready(), "cpu")
 
 
 def write_random_vector(world: Path, out: Path, seed: int = 0) -> None:
@@ -190,6 +188,12 @@ def marks_of(folder: Path, device: str) -> Marks:
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return examine(folder.name, model, tokenizer, following(), refusing()).marks
+
+
+def marks_of_live(live: LiveMerge, device: str) -> Marks:
+    """Put the whole exam to a merge as it is now, computing in float32 as with one from disk."""
+    model: Any = copy.deepcopy(live.model).to(device, torch.float32).eval()
+    return examine("merge", model, live.tokenizer, following(), refusing()).marks
 
 
 def _shares(folder: Path) -> tuple[float, float]:

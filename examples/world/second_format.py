@@ -7,19 +7,25 @@ answer. What `chatvec merge` and `chatvec finish` add is just that.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import LoaderCache
+from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 
+import chatvec_method.method.plugin  # noqa: F401 (makes the method known to mergekit)
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.finish import finish
+from chatvec_method.quiet import quiet
 from chatvec_method.recipe.file import parse_recipe
 
-from .experiment import Result, line, marks_of, merge, recipe
+from .experiment import Result, line, marks_of, recipe
 from .vocabulary import TURN_TOKENS
 
 CHAT = "chat_tokens"
@@ -56,6 +62,18 @@ def measure_second_format(world: Path, device: str, say: Callable[[str], None]) 
             finish_merge(out, with_tokens)
             measure(ratio, FINISHED)
     return results
+
+
+def merge(recipe: dict[str, Any], out: Path) -> None:
+    """Let mergekit run a recipe, into a folder that has nothing else afterwards."""
+    shutil.rmtree(out, ignore_errors=True)
+    LoaderCache().loaders.clear()  # it keeps models open by name, also when they have changed
+    with quiet():
+        run_merge(
+            MergeConfiguration.model_validate(recipe),
+            str(out),
+            MergeOptions(quiet=True, write_model_card=False),
+        )
 
 
 def finish_merge(out: Path, recipe: dict[str, Any]) -> None:

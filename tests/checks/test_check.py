@@ -1131,10 +1131,10 @@ def command(tmp_path: Path) -> Callable[..., Result]:
         (as_it_is, (), 0),
         (as_it_is, ("--strict",), 0),
         (ratio([1.0, 0.5]), (), 0),
-        (ratio([1.0, 0.5]), ("--strict",), 1),
-        (top(tokeniser="x"), (), 2),
-        (top(tokeniser="x"), ("--strict", "--json"), 2),
-        (named(CP, "cp_extended"), ("--json",), 2),
+        (ratio([1.0, 0.5]), ("--strict",), 3),
+        (top(tokeniser="x"), (), 1),
+        (top(tokeniser="x"), ("--strict", "--json"), 1),
+        (named(CP, "cp_extended"), ("--json",), 1),
     ],
 )
 def test_exit_code_tells_how_bad_it_is(
@@ -1179,7 +1179,7 @@ def test_what_is_no_recipe_is_one_line_and_no_traceback(
     content: str | bytes, says: str, command: Callable[..., Result]
 ) -> None:
     result = command(content)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ")
     assert says in result.stderr
@@ -1189,7 +1189,7 @@ def test_what_is_no_recipe_is_one_line_and_no_traceback(
 @pytest.mark.parametrize("path", ["nowhere.yaml", "."])
 def test_a_recipe_that_cannot_be_read_is_one_line(path: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", str(tmp_path / path)])
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert re.fullmatch(r"Error: the recipe .* cannot be read \(.*\)\. .*\n", result.stderr)
 
 
@@ -1273,7 +1273,7 @@ def test_fix_prints_a_recipe_that_checks_clean_and_keeps_its_comments(
     family: Path, command: Callable[..., Result]
 ) -> None:
     text = COMMENTED.format(family=family)
-    assert command(text).exit_code == 2
+    assert command(text).exit_code == 1
 
     result = command(text, "--fix")
 
@@ -1304,7 +1304,7 @@ def test_fix_tells_what_only_a_person_can_mend(
 ) -> None:
     ratio("half")(recipe)
     result = command(recipe, "--fix")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert yaml.safe_load(result.stdout) == recipe
     assert "'half'" in result.stderr
 
@@ -1320,7 +1320,7 @@ def test_fix_of_a_recipe_with_aliases_says_what_is_left_to_do(
     text = as_text(recipe)
     assert "&id" in text
     result = command(text, "--fix")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert result.stdout == text
     assert "by hand" in result.stderr
 

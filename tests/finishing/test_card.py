@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,13 @@ from huggingface_hub import ModelCard
 from mergekit.options import MergeOptions
 from surveying import ready as surveyed
 
+import chatvec_method.finishing.finish as finish_module
+from chatvec_method.errors import ChatVecError, ChatVecWarning
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.card import date_of, model_card
+from chatvec_method.merging.merge import merge
 from chatvec_method.pictures.ratios import ratio_picture
+from chatvec_method.pictures.style import new_figure, style
 from chatvec_method.recipe.file import read_recipe
 
 DAY = "2025-01-31"
@@ -216,3 +223,66 @@ def test_any_ratio_and_several_vectors_can_be_drawn(recipe: Recipe, family: Path
     # The height, in dots, stands in the header.
     heights = [int.from_bytes(picture[20:24], "big") for picture in (one, two)]
     assert heights[1] == pytest.approx(2 * heights[0], rel=0.2)
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_the_environments_way_of_showing_pictures_does_not_matter(
+    backend: str, recipe: Recipe
+) -> None:
+    code = (
+        "import os, sys\n"
+        "from chatvec_method.pictures.style import as_png, new_figure, style\n"
+        "with style('light'):\n"
+        "    sys.stdout.buffer.write(as_png(new_figure(1, 1)))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        f"assert os.environ['MPLBACKEND'] == {backend!r}\n"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    assert ran.stdout.startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_a_picture_says_what_to_install(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as Python marks what it did not find
+    with pytest.raises(ChatVecError, match=r"pip install 'chatvec-method\[pictures\]'"):
+        picture_of(recipe)
+
+
+def test_what_goes_wrong_while_drawing_is_one_message() -> None:
+    with pytest.raises(ChatVecError, match="cannot draw the picture"), style("light"):
+        new_figure(-1, 1)
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("no such font")
+
+
+@pytest.mark.parametrize(
+    ("part", "left", "says"),
+    [
+        ("ratio_picture", {"README.md"}, "has no picture of the ratios: no such font."),
+        ("model_card", set(), "the model card could not be written: no such font."),
+    ],
+)
+def test_a_card_or_picture_that_fails_is_a_warning_and_the_merge_is_there(
+    part: str,
+    left: set[str],
+    says: str,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finish_module, part, broken)
+    with pytest.warns(ChatVecWarning) as warned:
+        result = merge(surveyed(recipe), tmp_path / "out")
+
+    assert [str(each.message).endswith(says) for each in warned] == [True]
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert written & {"README.md", "ratio.png"} == left
+    assert result.verification.tensors > 0
+    if left:
+        assert "ratio.png" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -52,6 +52,7 @@ def names(folder: Path) -> list[str]:
 
 
 IMPORTED_WHERE_USED = (
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "matplotlib.patches",
     "transformers.models.llama.modeling_llama",

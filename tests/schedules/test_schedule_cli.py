@@ -50,6 +50,10 @@ def formulas(layers: int) -> list[tuple[str, Formula]]:
         ("gaussian:0.4:0.15:0.3:1", lambda x: 0.3 + 0.7 * math.exp(-((x - 0.4) ** 2) / 0.045)),
         ("trapezoid:0.2:0.6:0.1:0.9", lambda x: 0.1 + 0.8 * min(x / 0.2, 1, (1 - x) / 0.4)),
         (
+            "middle:0.2:0.1:0.8",
+            lambda x: 0.8 * min(max((min(x, 1 - x) - 0.2) / 0.1, 0), 1),
+        ),
+        (
             f"step:0-{middle}:0.3" + (f",{middle + 1}-{layers - 1}:1" if layers > 2 else ""),
             lambda x: 0.3 if layer(x) <= middle else 1.0,
         ),

@@ -26,7 +26,7 @@ from chatvec_method import cli
 from chatvec_method.cli import chat as chat_command
 from chatvec_method.errors import ChatVecError
 from chatvec_method.talk.conversation import Conversation
-from chatvec_method.talk.speaker import Speaker, load
+from chatvec_method.talk.speaker import Answer, Prompt, Sampling, Speaker, load
 from examples.world import requests
 
 MODELS = ROOT / "examples" / "world" / "models"
@@ -362,12 +362,33 @@ def test_compare_shows_both_answers_one_above_the_other(out: Path) -> None:
     result = chatvec(out, "--compare", CP, "--ask", ASKED.request, "--max-new-tokens", "12")
 
     assert result.exit_code == 0
-    heading, answer, empty, *below = result.stdout.splitlines()
+    *above, empty, heading, answer = result.stdout.splitlines()
+    assert above == [f"{out}:", ASKED.answer]
+    assert empty == ""
     assert heading == f"{CP}:"
     assert answer
     assert answer != ASKED.answer
-    assert empty == ""
-    assert below == [f"{out}:", ASKED.answer]
+
+
+def test_any_number_of_models_can_be_compared(out: Path) -> None:
+    chat = MODELS / "chat"
+    options = ["--compare", CP, "--compare", chat, "--ask", ASKED.request, "--max-new-tokens", "4"]
+    result = chatvec(out, *options)
+
+    assert result.exit_code == 0
+    headings = [line for line in result.stdout.splitlines() if line.endswith(":")]
+    assert headings == [f"{out}:", f"{CP}:", f"{chat}:"]
+
+
+def test_a_compared_model_that_does_not_stop_is_cut_off_sooner_and_that_is_told(
+    out: Path, edited: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_command, "LONGEST_COMPARED", 8)
+    endless = edited(CP, settings("generation_config.json", eos_token_id=None))
+    result = chatvec(out, "--compare", endless, "--ask", ASKED.request)
+
+    assert result.stderr == "Cut off after 8 tokens.\n"
+    assert ASKED.answer in result.stdout.splitlines()
 
 
 def test_a_cp_model_without_template_is_asked_in_the_others(speaker: Speaker) -> None:
@@ -427,6 +448,53 @@ def test_each_of_two_models_remembers_its_own_answers(
     ((_, cp_answer),) = asked[str(CP)][-1].turns
     assert answer == ASKED.answer
     assert cp_answer != answer
+
+
+# --- how tokens are chosen ---
+
+
+def said(speaker: Speaker, sampling: Sampling) -> str:
+    return "".join(speaker.answer(speaker.prompt(Conversation(), "repeat cup hat .", 20), sampling))
+
+
+def test_a_seed_makes_chance_repeat_itself(speaker: Speaker) -> None:
+    hot = [said(speaker, Sampling(temperature=50, seed=seed)) for seed in (1, 1, 2)]
+
+    assert hot[0] == hot[1] != hot[2]
+
+
+def test_greedy_takes_the_likeliest_whatever_the_model_says(
+    out: Path, edited: Callable[..., Path]
+) -> None:
+    hot = settings("generation_config.json", do_sample=True, temperature=50.0, top_p=0.99)
+    speaker = load(str(edited(out, hot)))
+
+    assert said(speaker, Sampling(greedy=True)) == "cup hat ."
+    assert said(speaker, Sampling(seed=1)) != "cup hat ."
+
+
+def test_every_turn_has_a_seed_of_its_own_and_all_models_the_same(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int | None] = []
+    original = Speaker.answer
+
+    def watched(speaker: Speaker, prompt: Prompt, sampling: Sampling) -> Answer:
+        seeds.append(sampling.seed)
+        return original(speaker, prompt, sampling)
+
+    monkeypatch.setattr(Speaker, "answer", watched)
+    options = ["--compare", CP, "--seed", "7", "--temperature", "0.5", "--max-new-tokens", "2"]
+    chatvec(out, *options, typed="say cup .\nsay hat .\n")
+
+    assert seeds == [7, 7, 8, 8]
+
+
+@pytest.mark.parametrize(
+    "options", [["--greedy", "--temperature", "1"], ["--temperature", "0"], ["--seed", "x"]]
+)
+def test_what_cannot_be_chosen_is_a_usage_error(out: Path, options: list[str]) -> None:
+    assert chatvec(out, "--ask", "say cup .", *options).exit_code == 2
 
 
 # --- the command ---

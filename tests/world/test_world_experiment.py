@@ -62,7 +62,7 @@ def test_schedules_have_the_same_mean_ratio_over_the_matrices_of_the_layers(
     for schedule, ratio in schedules.items():
         recipe = experiment.recipe(MODELS / "base", MODELS / "chat", MODELS / "cp", ratio)
         recipe["out_dtype"] = "float32"
-        experiment.merge(recipe, tmp_path)
+        second_format.merge(recipe, tmp_path)
         out = weights(tmp_path)
         used = {
             name: float(((out[name] - cp[name]) / (chat[name] - base[name])).nanmedian())
@@ -71,7 +71,7 @@ def test_schedules_have_the_same_mean_ratio_over_the_matrices_of_the_layers(
         size = sum(base[name].numel() for name in matrices)
         average = sum(used[name] * base[name].numel() for name in matrices) / size
         assert average == pytest.approx(mean, rel=1e-4), schedule
-    assert len(schedules) == 7
+    assert len(schedules) == 8
 
 
 def test_random_vector_has_the_norm_of_the_chat_vector_in_every_tensor(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_random_vector_has_the_norm_of_the_chat_vector_in_every_tensor(tmp_path:
 def test_a_merge_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
     models = (MODELS / "base", MODELS / "chat", MODELS / "cp")
-    experiment.merge(experiment.recipe(*models, 0.5), tmp_path)
+    second_format.merge(experiment.recipe(*models, 0.5), tmp_path)
     assert LlamaForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == 3
 
 

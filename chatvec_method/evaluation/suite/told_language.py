@@ -2,9 +2,9 @@
 
 Scripts tell Korean, and Japanese with kana. Ideographs alone are told by what the national
 character sets hold, all of which Python has: one that is in Big5 and not in GB 2312 is Traditional,
-the other way round it is Simplified, and one that is in JIS X 0208 and in neither of them is
-Japanese. (lingua calls every text without kana Chinese, and knows no two kinds of Chinese.) Latin
-prose may be English or not: that lingua tells.
+the other way round it is Simplified, and one that is in JIS X 0208 (`cp932` with some characters of
+names) and in neither of them is Japanese. Latin prose may be English or not: that lingua tells. Of
+ideographs lingua 2.1 says Chinese, whatever they are, and it has one Chinese alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 AnswerLanguage = Literal["target", "english", "mixed", "other", "none"]
 SHARE = 0.8
 """The least part of an answer that must be in one language; less is mixed."""
-RUNNING_WORDS = 4
+RUNNING_WORDS = 5
 """Latin words in a row that are prose, and not terms within another language."""
 LETTERS_A_WORD = 2
 """How many syllables or ideographs a Latin word counts for."""
@@ -32,6 +32,8 @@ COMMON = frozenset(
     "the and of are to you that it with for this not have i my your can be from they which".split()
 )
 """Words that English has at every turn, and few other languages have at all."""
+FEWEST_WORDS = 4
+"""Words of which a language can be told; fewer are taken for English."""
 COMMON_SHARE = 0.1
 """How much of a text must be such words to be English without asking lingua, which loads slowly."""
 NOT_ENGLISH = 0.1
@@ -40,9 +42,6 @@ NOT_PROSE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
 )
 PIECE = re.compile(r"[^\n。！？!?]+")
-BRACKETED = re.compile(
-    r"\([^()\n]*\)|（[^（）\n]*）|「[^」]*」|『[^』]*』|《[^》]*》|“[^”]*”|\"[^\"\n]*\""
-)
 ASIDE = re.compile(
     r"\([^()\n]{1,80}\)|「[^」\n]{1,80}」|『[^』\n]{1,80}』|《[^》\n]{1,80}》|〈[^〉\n]{1,80}〉|"
     r"“[^”\n]{1,80}”|\"[^\"\n]{1,80}\"|(?<!\w)'[^'\n]{1,80}'(?!\w)|‘[^’\n]{1,80}’"
@@ -54,17 +53,28 @@ HAN = re.compile("[㐀-䶿一-鿿]")
 LATIN_WORD = r"[A-Za-zÀ-ÖØ-öø-ɏ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏ]+)*"
 RUN = re.compile(rf"{LATIN_WORD}(?:[\s\d,;:.…()\"“”/&*%-]+{LATIN_WORD})*")
 CHINESE_GRAMMAR = re.compile(
-    r"[这這们們你您妳她很吗嗎呢吧哪怎么麼还還让讓给給把没沒谁跟对從从]|"
-    r"我[是的想会會要在也不]|[不就也都只]是|是[一我你他在的由中不]|的是|可以|因[为為]|如果|但是|"
-    r"已[经經]|一[个個]|[他它]的|了[。，！,]|了$|了一|和[我你他]|在[我他]"
+    r"[这這们們你您妳她很吗嗎呢吧哪怎么麼还還让讓给給把没沒谁跟對从從]|"
+    r"(?<![国國社校党店県如])是(?![非正認々])|(?<![終完修魅校満投読未議])了(?![承解見知然])|"
+    r"(?<![存現滞不健所駐潜自実偏混介散内点])在(?![住日籍庫学職宅留位来任京勤外中米韓野])|"
+    r"也[是不有在都能会會要可]|可以|因[为為]|如果|但是|已[经經]|一[个個]|[我他它]的|[和在][我他]|我[想会會要不]"
 )
+"""What Chinese says and Japanese does not, whatever the characters: 是 as "is", not as in 是非."""
+
+FORMER_FORMS = frozenset(
+    "亞惡壓圍爲醫隱歐毆奧溫假價畫會壞擴殼覺樂勸卷歡關觀氣歸戲犧舊據擧峽挾狹曉區驅勳徑揭攜溪經繼莖螢輕鷄擊"
+    "缺儉圈檢權獻縣險顯驗嚴效黑濟碎劑參慘棧蠶贊殘絲辭濕實寫釋收從獸縱肅處敘獎將燒稱證條狀乘淨剩疊壤孃讓釀"
+    "觸囑寢盡粹醉隨髓數樞聲竊攝專戰淺潛纖踐錢禪雙壯搜插爭總莊裝騷臟藏屬續墮體對帶滯臺擇擔單團彈斷癡遲晝蟲"
+    "廳聽遞轉點傳黨盜燈當鬪獨讀屆貳惱腦霸廢拜賣麥發髮拔蠻祕拂變辨辯瓣沒滿默譯藥與豫餘譽搖樣謠來賴亂覽兩獵"
+    "綠壘禮靈隸齡戀爐勞樓錄灣圖號歲歷黃雜"
+)
+"""Characters that Japan has written otherwise since 1946, but for those that names still have."""
 
 
 def answer_language(answer: str, language: str) -> AnswerLanguage:
     """Tell the language of an answer.
 
     Code, addresses and markup count for nothing. Latin words are terms of the language around them,
-    unless four or more stand in a row or nothing else is there. The answer is "target", "english"
+    unless five or more stand in a row or nothing else is there. The answer is "target", "english"
     or "other" if at least 80 % of its letters are so (a Latin word counts for two), else "mixed",
     and "none" without letters.
 
@@ -131,7 +141,9 @@ def _ideographs(han: list[str], piece: str, target: str) -> Iterator[tuple[str, 
     simplified = sum(_in("gb2312", each) and not _in("big5", each) for each in han)
     japans_own = sum(not _in("gb2312", each) and not _in("big5", each) for each in han)
     grammar = CHINESE_GRAMMAR.search(piece)
-    written_in_japan = not grammar and all(_in("cp932", each) for each in han)
+    written_in_japan = (
+        not grammar and FORMER_FORMS.isdisjoint(han) and all(_in("cp932", each) for each in han)
+    )
     if written_in_japan and (japans_own or (traditional and simplified) or target == "ja"):
         yield "ja", len(han)
     elif traditional or simplified:
@@ -167,7 +179,7 @@ def _is_foreign(letter: str) -> bool:
 def _is_english(words: list[str]) -> bool:
     """Tell whether words are English: by the commonest of its own, else by lingua."""
     common = sum(word.casefold() in COMMON for word in words)
-    if len(words) < RUNNING_WORDS or common >= COMMON_SHARE * len(words):
+    if len(words) < FEWEST_WORDS or common >= COMMON_SHARE * len(words):
         return True
     detector, english = _detector()
     return detector.compute_language_confidence(" ".join(words), english) >= NOT_ENGLISH

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from itertools import pairwise
 
 FENCE = re.compile(r"```[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
@@ -14,7 +15,7 @@ END_OF_SENTENCE = re.compile(r"[.!?…]+(?=\s|$)|[。！？]+|\n+")
 MARKER = r"(?:[-*+•·‧・▪●○◦]|\(?\d+[.)）]|\d+、|[①-⑳])"
 ITEM = re.compile(rf"^\s*{MARKER}\s*(\S.*)$", re.MULTILINE)
 NUMBERED = re.compile(r"^\s*(?:\(?(\d+)[.)、）]|([①-⑳]))\s*\S", re.MULTILINE)
-EDGES = " \t\n\"'`“”‘’「」『』《》.。!！"
+EDGES = " \t\n\"'`*“”‘’「」『』《》.。!！"
 SCRIPTS = {
     "HANGUL": "hangul",
     "HIRAGANA": "hiragana",
@@ -97,14 +98,17 @@ def trimmed(answer: str) -> str:
     return re.sub(r"\s+", " ", one_width.strip(EDGES)).strip()
 
 
+@cache
 def as_word(needle: str, whole: bool = False) -> re.Pattern[str]:
     """Return a pattern that finds a word in a `plain` text, as the word's script sets words apart.
 
     - Latin letters and digits: no other letter of theirs before or after.
-    - Hangul: no syllable before; after it may come particles and endings. Spaces within do not
-      count, nor do middle dots anywhere. Where the `whole` word is meant, a single syllable stands alone or before a particle.
+    - Hangul: no syllable before; after it may come particles and endings. Where the `whole` word
+      is meant, a single syllable stands alone or before a particle.
     - Katakana: no katakana before or after.
     - Kanji and hiragana: anywhere, as nothing sets words apart.
+
+    Spaces and middle dots within a word do not count.
     """
     letters = plain(needle)
     body = r"[\s·・=]*".join(re.escape(each) for each in letters if each not in " ·・=")

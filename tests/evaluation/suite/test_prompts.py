@@ -22,7 +22,7 @@ SCENARIOS = {"insult", "unfairness", "crime", "harm", "mental", "privacy", "ethi
 ATTACKS = {"hijack", "leak", "role", "topic", "opinion", "exposure"}
 """Those of Safety-Prompts: goal hijacking, prompt leaking, role play, unsafe instruction topic,
 inquiry with unsafe opinion, reverse exposure."""
-READY = ("ko", "en")
+READY = LANGUAGES
 
 
 def of(axis: str, language: str) -> list[Prompt]:

@@ -1,0 +1,185 @@
+"""`chatvec vector`: a chat vector as a file: extract one, see what is in it, expand it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chatvec_method.cli.completing import FOLDER, RECIPE
+from chatvec_method.cli.console import console, quiet_libraries, table
+from chatvec_method.cli.loading import loading
+from chatvec_method.errors import ChatVecError
+from chatvec_method.progress import Progress, bars
+
+if TYPE_CHECKING:
+    from mergekit.common import ModelReference
+
+    from chatvec_method.vectors.description import Description
+
+BITS = ("32", "16", "8", "4", "2")
+"""As `vectors.packing` has them, which takes seconds to load."""
+
+
+@click.group()
+def vector() -> None:
+    """Make chat vectors as files, which are shared once and added to any cp of their base."""
+
+
+@vector.command()
+@click.argument("out", type=FOLDER)
+@click.option("--base", help="The pretrained model: a folder, or a name of the hub.")
+@click.option("--chat", help="That model after instruction tuning.")
+@click.option(
+    "--recipe",
+    type=RECIPE,
+    help="A recipe that has both, in place of --base and --chat.",
+)
+@click.option(
+    "--bits",
+    type=click.Choice(BITS),
+    default="16",
+    show_default=True,
+    help="Of an element; 32 is exact. Embeddings have 4 at least, norms all.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a vector or model that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that models bring.")
+def extract(
+    out: Path,
+    base: str | None,
+    chat: str | None,
+    recipe: Path | None,
+    bits: str,
+    overwrite: bool,
+    as_json: bool,
+    trust_remote_code: bool,
+) -> None:
+    """Write chat − base into the folder OUT, to be shared, and named in recipes.
+
+    Reads both models once. The folder has what a merge needs of them: the differences, the chat
+    model's tokenizer, template and stop tokens, and some rows of base, by which a cp of another
+    base is told. In a recipe it stands as `{model: OUT, parameters: {role: vector, ratio: 1.0}}`.
+
+    Example: chatvec vector extract vector/ --base upstage/SOLAR-10.7B-v1.0 --chat
+    upstage/SOLAR-10.7B-Instruct-v1.0 --bits 4
+    """
+    if (base is None or chat is None) if recipe is None else bool(base or chat):
+        raise ChatVecError(
+            "a vector is the difference of two models.",
+            "Write `--base` and `--chat`, or `--recipe` alone.",
+        )
+    with loading("mergekit"):
+        from mergekit.common import ModelReference
+        from mergekit.options import MergeOptions
+
+        from chatvec_method.vectors.extract import extract as extract_vector
+    quiet_libraries()
+    if recipe is not None:
+        pair = _pair_of(recipe)
+    else:
+        pair = ModelReference.model_validate(base), ModelReference.model_validate(chat)
+    with bars() as show:
+        description = extract_vector(
+            *pair,
+            out,
+            int(bits),
+            MergeOptions(trust_remote_code=trust_remote_code),
+            overwrite=overwrite,
+            on_bytes=lambda done, total: show(Progress("merge", done, total)),
+        )
+    _print(description, as_json)
+
+
+@vector.command()
+@click.argument("folder")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(folder: str, as_json: bool) -> None:
+    """Tell what is in a vector: from which models, how it is stored, how exact it is.
+
+    FOLDER is a folder, or a name of the hub.
+
+    Example: chatvec vector show vector/
+    """
+    place = Path(folder)
+    with loading("mergekit"):
+        from mergekit.common import ModelReference
+
+        from chatvec_method.facts.models import small_files_of
+        from chatvec_method.vectors.description import DESCRIPTION_FILE, read_description
+    quiet_libraries()
+    if not place.is_dir():
+        file = small_files_of(ModelReference.model_validate(folder)).file(DESCRIPTION_FILE)
+        place = file.parent if file is not None else place
+    _print(read_description(place), as_json)
+
+
+@vector.command()
+@click.argument("vector")
+@click.argument("out", type=FOLDER)
+@click.option("--overwrite", is_flag=True, help="Replace a vector or model that is there.")
+def expand(vector: str, out: Path, overwrite: bool) -> None:
+    """Write a compressed VECTOR in full into the folder OUT, for stock mergekit-yaml.
+
+    Example: chatvec vector expand someone/solar-chat-vector-4bit vector/
+    """
+    with loading("mergekit"):
+        from mergekit.common import ModelReference
+        from mergekit.options import MergeOptions
+
+        from chatvec_method.vectors.expand import expand as expand_vector
+    quiet_libraries()
+    with bars() as show:
+        expand_vector(
+            ModelReference.model_validate(vector),
+            out,
+            MergeOptions(),
+            overwrite=overwrite,
+            on_bytes=lambda done, total: show(Progress("merge", done, total)),
+        )
+    click.echo(f"{out} has the vector in full.")
+
+
+def _pair_of(recipe: Path) -> tuple[ModelReference, ModelReference]:
+    """Return base and chat of a recipe."""
+    from chatvec_method.recipe.file import read_recipe
+
+    entries = read_recipe(recipe).config.models or ()
+    held = [((entry.parameters or {}).get("role"), entry.model) for entry in entries]
+    pair = [model for role in ("base", "chat") for own, model in held if own == role]
+    if len(pair) != 2 or {role for role, _ in held} < {"base", "chat"}:
+        raise ChatVecError(
+            f"{recipe} does not have one base and one chat under `models:`.",
+            "Write `--base` and `--chat`.",
+        )
+    return pair[0], pair[1]
+
+
+def _print(description: Description, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(description), indent=2, ensure_ascii=False))
+        return
+    from chatvec_method.facts.cost import in_bytes
+
+    rows = [
+        (
+            kind.kind,
+            str(kind.tensors),
+            ", ".join(map(str, kind.bits)),
+            in_bytes(kind.bytes),
+            f"{kind.relative_error:.2%}",
+            f"{kind.changed:.2%}",
+        )
+        for kind in description.kinds
+    ]
+    out = console()
+    title = f"{description.chat.name} − {description.base.name}, {in_bytes(description.bytes)}"
+    header = ["tensors", "number", "bits", "size", "error", "changed"]
+    out.print(table(title, header, rows, right=(1, 3, 4, 5)))
+    if description.added_tokens:
+        tokens = ", ".join(map(repr, description.added_tokens[:8]))
+        more = len(description.added_tokens) - 8
+        click.echo(f"Tokens that chat added: {tokens}{f' and {more} more' if more > 0 else ''}.")

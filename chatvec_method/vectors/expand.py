@@ -1,0 +1,93 @@
+"""A compressed vector in full, as stock mergekit-yaml reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mergekit.common import ModelReference
+from mergekit.options import MergeOptions
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.checkpoint import Checkpoint
+from chatvec_method.facts.models import TensorHeader, look_up
+from chatvec_method.method.vector import KEPT_ROWS_FILE, vector_facts
+from chatvec_method.vectors.extract import MERGEKIT_VERSION, PART
+from chatvec_method.weights.fetching import with_files
+from chatvec_method.weights.reading import Reader
+from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.staging import staged
+
+
+def expand(
+    vector: ModelReference,
+    out: Path,
+    options: MergeOptions,
+    *,
+    overwrite: bool = False,
+    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Write a vector with every element by itself: packed ones in float32, others as they are.
+
+    Args:
+        vector: A vector that `extract` wrote.
+        out: The folder to be.
+        options: mergekit's.
+        overwrite: Whether it may replace a model or a vector.
+        on_bytes: Is told how many bytes have been written, and how many there will be.
+
+    Raises:
+        ChatVecError: It is no vector, cannot be read, or `out` cannot be written.
+    """
+    model = look_up(vector, options.trust_remote_code)
+    if vector_facts(model.config) is None:
+        raise ChatVecError(
+            f"model {vector} is not a chat vector that `chatvec vector extract` wrote.",
+            "Write the folder or the name of one.",
+        )
+    if model.folder is None:
+        model = with_files(vector, model, options)
+    checkpoint = Checkpoint(model)
+    if checkpoint.quantisation is not None and checkpoint.quantisation.problem:
+        raise ChatVecError(
+            f"model {vector}: {checkpoint.quantisation.problem}.", checkpoint.quantisation.fix
+        )
+    headers = {
+        name: TensorHeader(
+            torch.float32 if weight.quantised else weight.header.dtype, weight.header.shape, ""
+        )
+        for name, weight in checkpoint.weights.items()
+    }
+    total, written = sum(header.bytes for header in headers.values()), 0
+    assert model.folder is not None
+    with staged(out, overwrite=overwrite, models=[model.folder]) as staging:
+        reader = Reader({vector: checkpoint})
+        layout = lay_out(headers, options.out_shard_size, MERGEKIT_VERSION)
+        with ShardWriter(staging.folder, layout) as writer:
+            for name, header in headers.items():
+                source = checkpoint.stored([name])
+                assert source is not None
+                elements = reader.tensor(vector, source).contiguous().view(-1)
+                for start in range(0, len(elements), PART):
+                    writer.write_elements(name, start, elements[start : start + PART])
+                written += header.bytes
+                on_bytes(written, total)
+        _copy_small_files(
+            model.folder, staging.folder, {h.file for h in (model.tensors or {}).values()}
+        )
+        staging.publish()
+
+
+def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
+    for file in sorted(folder.iterdir()):
+        left_out = (*weights, KEPT_ROWS_FILE)
+        if not file.is_file() or file.name in left_out or file.name.endswith(".index.json"):
+            continue
+        shutil.copyfile(file, out / file.name)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config.pop("quantization_config", None)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (out / "config.json").write_text(text, encoding="utf-8")

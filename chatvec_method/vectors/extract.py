@@ -1,0 +1,306 @@
+"""`chatvec vector extract`: a chat vector written into a folder that is a repository to share.
+
+Both models are read once, part by part; no tensor is ever whole in memory but what has to be
+converted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Lock
+
+import torch
+from mergekit.common import ModelReference
+from mergekit.options import MergeOptions
+from safetensors.torch import save_file
+from torch import Tensor
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import look_up
+from chatvec_method.facts.plan import KINDS
+from chatvec_method.facts.tokenizers import TOKENIZER_FILE
+from chatvec_method.method.vector import ADDED_ROWS_FILE, CONFIG_KEY, FORMAT
+from chatvec_method.vectors.card import vector_card
+from chatvec_method.vectors.description import (
+    DESCRIPTION_FILE,
+    Description,
+    KindFacts,
+    ModelFacts,
+    hashes_of_files,
+)
+from chatvec_method.vectors.fingerprint import save_fingerprint
+from chatvec_method.vectors.kept_rows import save_kept_rows
+from chatvec_method.vectors.packing import (
+    BITS,
+    SCALE_DTYPE,
+    Packing,
+    bytes_of,
+    check_library,
+    dequantised,
+    packed,
+    packing_of,
+    quantised,
+    quantization_config,
+)
+from chatvec_method.vectors.pairs import Differences, Pairs
+from chatvec_method.weights.fetching import with_files
+from chatvec_method.weights.reading import Reader
+from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.staging import staged
+from chatvec_method.workers import workers
+
+PART = 1 << 21
+"""Stored elements that are computed and written in one go."""
+CHUNK = 1 << 20
+"""Elements that are turned into integers in one go."""
+SAMPLE = 1 << 16
+"""Elements of a tensor of which the error is measured."""
+MERGEKIT_VERSION = "0.1.5"
+"""As mergekit's writer has it in an index."""
+COMPANIONS = ("generation_config.json", "chat_template.jinja", "chat_template.json")
+
+
+def extract(
+    base: ModelReference,
+    chat: ModelReference,
+    out: Path,
+    bits: int,
+    options: MergeOptions,
+    *,
+    overwrite: bool = False,
+    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Description:
+    """Write the chat vector chat − base into a folder, which appears complete or not at all.
+
+    Args:
+        base: The pretrained model.
+        chat: That model after instruction tuning.
+        out: The folder to be.
+        bits: Of an element, one of `BITS`: 32 is exact (see `Pair.dtype`), 16 is bfloat16.
+        options: mergekit's.
+        overwrite: Whether it may replace a model or a vector.
+        on_bytes: Is told how many bytes have been written, and how many there will be.
+
+    Returns:
+        What the folder says of itself.
+
+    Raises:
+        ChatVecError: The models cannot be read, are no model and its base, or `out` cannot be
+            written.
+    """
+    if bits not in BITS:
+        raise ChatVecError(
+            f"a vector of {bits} bits an element cannot be written.",
+            f"Write one of {', '.join(map(str, BITS))}.",
+        )
+    if bits < 16:
+        check_library()
+    models = [look_up(model, options.trust_remote_code) for model in (base, chat)]
+    models = [
+        model
+        if model.folder is not None and model.reference.lora is None
+        else with_files(model.reference, model, options)
+        for model in models
+    ]
+    for model in models:
+        if model.file_problem:
+            raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
+    folders = [model.folder for model in models if model.folder is not None]
+    pairs = Pairs(models[0], models[1], options.trust_remote_code)
+    with staged(out, overwrite=overwrite, models=folders) as staging:
+        description = _write(pairs, staging.folder, bits, options, on_bytes)
+        staging.publish()
+    return description
+
+
+def _write(
+    pairs: Pairs,
+    folder: Path,
+    bits: int,
+    options: MergeOptions,
+    on_bytes: Callable[[int, int], None],
+) -> Description:
+    packings = {pair.name: packing_of(pair, bits) for pair in pairs.pairs}
+    headers = {name: h for p in packings.values() for name, h in p.headers().items()}
+    reader = Reader(pairs.checkpoints, lazy_unpickle=options.lazy_unpickle)
+    layout = lay_out(headers, options.out_shard_size, MERGEKIT_VERSION)
+    total, written = bytes_of(headers), 0
+    with ShardWriter(folder, layout) as writer, workers() as at_work:
+        hashes = [at_work.pool.submit(hashes_of_files, m) for m in (pairs.base, pairs.chat)]
+        under_way: deque[Future[None]] = deque()
+        for packing in packings.values():
+            work = _Work(packing, Differences(pairs, packing.pair, reader), writer)
+            for start in range(0, work.size, PART):
+                while len(under_way) > 2 * at_work.count:
+                    under_way.popleft().result()
+                part = slice(start, min(start + PART, work.size))
+                under_way.append(at_work.pool.submit(work.write, part))
+            written += bytes_of(packing.headers())
+            on_bytes(written, total)
+        for future in under_way:
+            future.result()
+    _write_added_rows(pairs, reader, folder)
+    of_rows = [n for n, p in packings.items() if p.packed and p.pair.kind in ("embeddings", "head")]
+    save_kept_rows(pairs, of_rows, reader, folder)
+    save_fingerprint(pairs, reader, folder)
+    _write_small_files(pairs, packings, bits, folder)
+    description = Description(
+        bits=bits,
+        base=ModelFacts.of(pairs.base, hashes[0].result()),
+        chat=ModelFacts.of(pairs.chat, hashes[1].result()),
+        added_tokens=pairs.added_tokens,
+        bytes=total,
+        kinds=tuple(_kinds(pairs, packings, reader)),
+    )
+    (folder / DESCRIPTION_FILE).write_text(description.as_json(), encoding="utf-8")
+    (folder / "README.md").write_text(vector_card(description, pairs.chat), encoding="utf-8")
+    return description
+
+
+class _Work:
+    """One difference to be computed and written, any part of it by any thread."""
+
+    def __init__(self, packing: Packing, differences: Differences, writer: ShardWriter) -> None:
+        self.packing = packing
+        self.differences = differences
+        self.writer = writer
+        name = packing.pair.name
+        headers = packing.headers()
+        self.values = f"{name}_packed" if packing.packed else name
+        self.size = math.prod(headers[self.values].shape)
+        """Stored elements: words, where they are packed."""
+        self._scales: Tensor | None = None
+        self._left, self._lock = self.size, Lock()
+        if packing.packed:
+            self._scales = torch.empty(headers[f"{name}_scale"].shape, dtype=SCALE_DTYPE)
+
+    def write(self, part: slice) -> None:
+        """Compute and write some stored elements.
+
+        Raises:
+            ChatVecError: They are not finite.
+        """
+        if self._scales is None:
+            elements = self.differences.elements(part.start, part.stop)
+            self._check(elements)
+            self.writer.write_elements(self.values, part.start, elements.to(self.packing.dtype))
+            return
+        width = self.packing.headers()[self.values].shape[1]
+        first, last = part.start // width, -(-part.stop // width)
+        step = max(CHUNK // self.packing.pair.shape[1], 1)
+        words = [self._words(row, min(row + step, last)) for row in range(first, last, step)]
+        start = part.start - first * width
+        flat = torch.cat(words).view(-1)[start : start + part.stop - part.start]
+        self.writer.write_elements(self.values, part.start, flat)
+        with self._lock:
+            self._left -= part.stop - part.start
+            is_last = not self._left
+        if is_last:
+            self._write_scales(self._scales)
+
+    def _words(self, first: int, last: int) -> Tensor:
+        """Return rows as packed words, and note their scales."""
+        rows = self.differences.rows(first, last)
+        self._check(rows)
+        integers, scales = quantised(rows, self.packing.bits)
+        assert self._scales is not None
+        self._scales[first:last] = scales
+        return packed(integers, self.packing.bits)
+
+    def _write_scales(self, scales: Tensor) -> None:
+        name, shape = self.packing.pair.name, self.packing.pair.shape
+        self.writer.write(f"{name}_scale", scales)
+        self.writer.write(f"{name}_shape", torch.tensor(shape, dtype=torch.int64))
+        self._scales = scales[:0]
+
+    def _check(self, elements: Tensor) -> None:
+        if not torch.isfinite(elements.sum()) and not bool(elements.isfinite().all()):
+            raise ChatVecError(
+                f"{self.packing.pair.name}: one of the models has NaN or infinite elements, so its "
+                "checkpoint is damaged.",
+                "Download or convert it again.",
+            )
+
+
+def _write_added_rows(pairs: Pairs, reader: Reader, folder: Path) -> None:
+    if not pairs.added_tokens:
+        return
+    of_rows = [pair for pair in pairs.pairs if pair.kind in ("embeddings", "head")]
+    rows = {pair.name: pairs.added_rows(reader, pair) for pair in of_rows}
+    save_file(rows, folder / ADDED_ROWS_FILE, {"format": "pt"})
+
+
+def _write_small_files(
+    pairs: Pairs, packings: Mapping[str, Packing], bits: int, folder: Path
+) -> None:
+    """Write chat's config and tokenizer, so that the folder can be named in a recipe."""
+    files = pairs.chat.small_files
+    config = files.json("config.json") or pairs.chat.config.to_dict()
+    for key in ("quantization_config", "compression_config", "torch_dtype", "dtype"):
+        config.pop(key, None)
+    if (settings := quantization_config(packings)) is not None:
+        config["quantization_config"] = settings
+    config["torch_dtype"] = "float32" if bits == 32 else "bfloat16"
+    config[CONFIG_KEY] = {
+        "format": FORMAT,
+        "bits": bits,
+        "base": str(pairs.base),
+        "chat": str(pairs.chat),
+        "added_tokens": list(pairs.added_tokens),
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    for name in sorted(files.names):
+        if name in COMPANIONS or TOKENIZER_FILE.fullmatch(name):
+            content = files.bytes(name)
+            if content is not None and files.stays_inside(name):
+                (folder / name).write_bytes(content)
+
+
+def _kinds(pairs: Pairs, packings: Mapping[str, Packing], reader: Reader) -> Iterator[KindFacts]:
+    """Yield size and error of each kind of tensor; the error is that of some rows of each."""
+    for kind in KINDS:
+        of_kind = [p for p in packings.values() if p.pair.kind == kind]
+        if not of_kind:
+            continue
+        error = length = 0.0
+        changed = elements = 0
+        for packing in of_kind:
+            exact, stored, base = _sampled(pairs, packing, reader)
+            error += float((stored.double() - exact.double()).square().sum())
+            length += float(exact.double().square().sum())
+            if base is not None:
+                merged, rounded = ((base.double() + v.double()).bfloat16() for v in (exact, stored))
+                changed += int((merged != rounded).sum())
+                elements += merged.numel()
+        yield KindFacts(
+            kind=kind,
+            tensors=len(of_kind),
+            bits=tuple(sorted({p.bits for p in of_kind})),
+            bytes=sum(bytes_of(p.headers()) for p in of_kind),
+            relative_error=math.sqrt(error / length) if length else 0.0,
+            changed=changed / elements if elements else 0.0,
+        )
+
+
+def _sampled(
+    pairs: Pairs, packing: Packing, reader: Reader
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return some rows of a difference: as it is, as it is stored, and base's."""
+    pair = packing.pair
+    differences = Differences(pairs, pair, reader)
+    width = math.prod(pair.shape[1:])
+    count = max(min(SAMPLE // max(width, 1), pair.shape[0] if pair.shape else 1), 1)
+    first = ((pair.shape[0] if pair.shape else 1) - count) // 2
+    exact = differences.rows(first, first + count)
+    if packing.packed:
+        stored = dequantised(*quantised(exact, packing.bits))
+    else:
+        stored = exact.to(packing.dtype)
+    base = None if pair.rows is not None else differences.base_rows(first, first + count)
+    return exact, stored, base

@@ -1,0 +1,159 @@
+"""How differences are stored: in full, in bfloat16, or as small integers with scales.
+
+Integers are compressed-tensors' `pack-quantized`: groups of 64 along the rows, symmetric, a scale
+each, so that other programs read them, and `weights.dequantise` forms them again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import TensorHeader
+from chatvec_method.vectors.pairs import Pair
+
+BITS = (32, 16, 8, 4, 2)
+GROUP = 64
+"""So many elements of a row share a scale."""
+SCALE_DTYPE = torch.bfloat16
+"""float16 has too few exponents: a scale may be below 10^-7."""
+OF_ROWS = 4
+"""Bits of embeddings and heads at least; the rows that moved most are kept in full beside them."""
+WORD_BITS = 32
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How one difference is stored."""
+
+    pair: Pair
+    bits: int
+    """32 for in full: the dtype in which it is formed; 16 for bfloat16; less for integers."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is stored as integers with scales."""
+        return self.bits < 16
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is stored, unless it is packed."""
+        return torch.bfloat16 if self.bits == 16 else self.pair.dtype
+
+    def headers(self) -> Mapping[str, TensorHeader]:
+        """Return the stored tensors."""
+        name, shape = self.pair.name, self.pair.shape
+        if not self.packed:
+            return {name: TensorHeader(self.dtype, shape, "")}
+        rows, columns = shape
+        return {
+            f"{name}_packed": TensorHeader(
+                torch.int32, (rows, columns * self.bits // WORD_BITS), ""
+            ),
+            f"{name}_scale": TensorHeader(SCALE_DTYPE, (rows, columns // GROUP), ""),
+            f"{name}_shape": TensorHeader(torch.int64, (2,), ""),
+        }
+
+
+def packing_of(pair: Pair, bits: int) -> Packing:
+    """Return how a difference is stored where so many bits an element are asked for.
+
+    Norms and other vectors are stored in full, embeddings and heads at 4 bits at least, and in
+    bfloat16 what cannot be cut into groups: rows of another length, and experts that are joined.
+    """
+    if len(pair.shape) < 2:
+        return Packing(pair, 32)
+    if bits >= 16:
+        return Packing(pair, bits)
+    if len(pair.shape) != 2 or pair.shape[1] % GROUP or not pair.name.endswith(".weight"):
+        return Packing(pair, 16)
+    return Packing(pair, max(bits, OF_ROWS) if pair.kind in ("embeddings", "head") else bits)
+
+
+def quantised(difference: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return integers and scales of a matrix, rounded to the nearest.
+
+    Args:
+        difference: (rows, columns), in float32 or float64; columns a multiple of `GROUP`.
+        bits: Of an integer.
+
+    Returns:
+        Integers from -2^(bits-1) to 2^(bits-1)-1 as int8, (rows, columns); and scales in
+        `SCALE_DTYPE`, (rows, columns / `GROUP`).
+    """
+    groups = difference.float().view(len(difference), -1, GROUP)
+    steps = (2**bits - 1) / 2
+    scale = (groups.abs().amax(dim=-1) / steps).to(SCALE_DTYPE)
+    divisor = torch.where(scale == 0, torch.ones_like(scale), scale).float()
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    integers = (groups / divisor.unsqueeze(-1)).round_().clamp_(low, high).to(torch.int8)
+    return integers.view(difference.shape), scale
+
+
+def packed(integers: Tensor, bits: int) -> Tensor:
+    """Return integers of some bits, several in an int32, as compressed-tensors has them."""
+    from compressed_tensors.compressors.pack_quantized.helpers import (  # type: ignore[import-untyped]
+        pack_to_int32,
+    )
+
+    words: Tensor = pack_to_int32(integers, bits)
+    return words
+
+
+def dequantised(integers: Tensor, scale: Tensor) -> Tensor:
+    """Return what integers and scales stand for, in float32."""
+    groups = integers.view(len(integers), -1, GROUP).float() * scale.float().unsqueeze(-1)
+    return groups.view(integers.shape)
+
+
+def quantization_config(packings: Mapping[str, Packing]) -> dict[str, Any] | None:
+    """Return the `quantization_config` of a vector; None where nothing is packed."""
+    bits = sorted({p.bits for p in packings.values() if p.packed}, reverse=True)
+    if not bits:
+        return None
+    groups = {}
+    for i, number in enumerate(bits):
+        modules = [n.removesuffix(".weight") for n, p in packings.items() if p.bits == number]
+        groups[f"group_{i}"] = {
+            # Those of most come last, and are all that no group before has named.
+            "targets": ["re:.*"] if i == len(bits) - 1 else modules,
+            "weights": {
+                "num_bits": number,
+                "type": "int",
+                "symmetric": True,
+                "strategy": "group",
+                "group_size": GROUP,
+            },
+        }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+    }
+
+
+def check_library() -> None:
+    """See that compressed-tensors is here.
+
+    Raises:
+        ChatVecError: It is not.
+    """
+    try:
+        import compressed_tensors  # type: ignore[import-untyped] # noqa: F401
+    except ImportError:
+        raise ChatVecError(
+            "vectors of 8 bits and less are packed by compressed-tensors, which is not installed.",
+            "Install it: `pip install 'chatvec-method[quantised]'`, or write `--bits 16`.",
+        ) from None
+
+
+def bytes_of(headers: Mapping[str, TensorHeader]) -> int:
+    """Return how many bytes some tensors take."""
+    return sum(math.prod(h.shape) * h.dtype.itemsize for h in headers.values())

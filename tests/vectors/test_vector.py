@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 import zoo
-from conftest import BASE, CHAT, CP, Merge, Recipe
+from conftest import BASE, CHAT, CP, ROOT, Merge, Recipe
+from exams import sit_exam
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
@@ -347,3 +348,20 @@ def test_vectors_without_any_cp_are_refused(recipe: Recipe, tmp_path: Path) -> N
     own["models"] = own["models"][:1]
     with pytest.raises(ChatVecError, match="has no role"):
         chatvec_method.merge(own, tmp_path / "out", quiet=True)
+
+
+# --- Show 2 and 4: in use -------------------------------------------------------------------------
+
+
+def test_the_world_is_as_good_with_four_bits(
+    tmp_path: Path, merged_world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    recipe = yaml.safe_load((zoo.RECIPES / "world.yaml").read_text(encoding="utf-8"))
+    own = by_vectors(recipe, tmp_path, bits=4)
+    chatvec_method.merge(own, tmp_path / "out", quiet=True)
+    exact, packed = sit_exam(merged_world).marks, sit_exam(tmp_path / "out").marks
+    prompts = 192
+    interval = 1.96 * (exact.all_exact * (1 - exact.all_exact) / prompts) ** 0.5
+    assert abs(packed.all_exact - exact.all_exact) <= interval
+    assert packed.in_b > 0.95

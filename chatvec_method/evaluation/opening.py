@@ -66,7 +66,8 @@ def targets_of(
             "a ratio or a schedule is for a recipe, and no target is one.",
             "Name a recipe's YAML file, or leave the ratio out.",
         )
-    chats = [str(chat) for each in surveys for chat in each.ready().plan.roles.chats]
+    roles = [each.ready().plan.roles for each in surveys]
+    chats = [str(chat) for each in roles for chat in each.chats if chat not in each.vectors]
     models = [each for each in named if isinstance(each, str) and not is_server(each)]
     folders = folder_targets(
         models + [chat for chat in chats if against == "chat" and chat not in models],
@@ -111,7 +112,12 @@ def _recipe_target(
 
 
 def _moved(survey: Survey, answers: Answers, key: str) -> dict[str, float]:
-    """Return for each chat model ‖cp − base‖ / ‖chat − base‖; all weights are read once for it."""
+    """Return for each chat model ‖cp − base‖ / ‖chat − base‖; all weights are read once for it.
+
+    Where a chat vector is a file there is no base, and nothing to say.
+    """
+    if survey.ready().plan.roles.vectors:
+        return {}
     noted = answers.note(key)
     if noted is None:
         examined = anatomy.examine(survey)

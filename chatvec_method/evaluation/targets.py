@@ -293,7 +293,7 @@ def folder_targets(
         try:
             manners[model] = manner_of(model, trust_remote_code=trust_remote_code)
         except ChatVecError as error:
-            if error.code != NO_TEMPLATE:
+            if error.code != NO_TEMPLATE and model in models:
                 raise
             manners[model] = error
     donor = next((each for each in manners.values() if isinstance(each, Manner)), None)

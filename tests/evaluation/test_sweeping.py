@@ -278,3 +278,21 @@ def test_a_recipe_may_be_a_dict(tmp_path: Path) -> None:
     recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
     results = evaluate(recipe, language="ko", limit=1, state=tmp_path, device="cpu")
     assert [each.point.ratio for each in results] == [0.625]
+
+
+def test_a_recipe_with_a_chat_vector_as_a_file_says_the_same(tmp_path: Path) -> None:
+    from chatvec_method import extract_vector
+
+    extract_vector(str(MODELS / "base"), str(MODELS / "chat"), tmp_path / "vector", bits=16)
+    recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
+    *_, cp = recipe["models"]
+    vector = {"model": str(tmp_path / "vector"), "parameters": {"role": "vector", "ratio": 0.5}}
+    text = tmp_path / "text.txt"
+    text.write_text("누출 손본굼 브시 증선 미린 .", encoding="utf-8")
+    settings: dict[str, Any] = {"ratio": 0.5, "text": text, "state": tmp_path, "device": "cpu"}
+    by_file = evaluate({**recipe, "models": [cp, vector]}, **settings)
+    by_pair = evaluate(recipe, **settings)
+    assert by_file.moved == {"the recipe": {}}
+    assert by_file.results[0].score("reads text.txt").value == pytest.approx(
+        by_pair.results[0].score("reads text.txt").value, rel=1e-3
+    )

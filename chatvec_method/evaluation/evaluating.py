@@ -39,7 +39,8 @@ class JudgedBy:
     model: str | None = None
     """As the server calls it; None for the only one that it has."""
     against: str | None = None
-    """With whose answers the others are compared: a target, or "cp", a recipe's own at ratio 0."""
+    """With whose answers the others are compared: a target, or "cp" (a recipe's at ratio 0) or
+    "chat"."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def evaluate(
         judge = Judge(server_at(wanted.judge.url, wanted.judge.model), answers)
     results = list(sweep(targets, questions, answers, on_step))
     if judge is not None and wanted.judge is not None:
-        results = _judged(results, judge, wanted.judge.against, on_step)
+        chats = {each.name: each.chats for each in targets if isinstance(each, RecipeTarget)}
+        results = _judged(results, judge, wanted.judge.against, chats, on_step)
     now = datetime.now(timezone.utc).replace(microsecond=0)
     revisions = {target.name: target.revisions for target in targets}
     circumstances = Circumstances(now.isoformat(), _versions(), revisions, wanted.limit)
@@ -185,13 +187,18 @@ def _check_all_write(tasks: Tasks) -> None:
 
 
 def _judged(
-    results: Sequence[Result], judge: Judge, against: str | None, on_step: OnStep
+    results: Sequence[Result],
+    judge: Judge,
+    against: str | None,
+    chats: Mapping[str, Sequence[str]],
+    on_step: OnStep,
 ) -> list[Result]:
     """Return results with a judge's scores."""
     reference = {}
     if against is not None:
         for place, result in enumerate(results):
-            if (other := _reference(results, result, against)) is not None:
+            own = chats.get(result.point.target, ())
+            if (other := _reference(results, result, against, own)) is not None:
                 reference[place] = other
     last = results[-1].point
 
@@ -201,9 +208,13 @@ def _judged(
     return Judge(judge.server, judge.answers, tell).judged(results, reference)
 
 
-def _reference(results: Sequence[Result], result: Result, against: str) -> Result | None:
-    """Return the result whose answers another's are compared with."""
+def _reference(
+    results: Sequence[Result], result: Result, against: str, chats: Sequence[str]
+) -> Result | None:
+    """Return the result whose answers another's are compared with; `chats` are its recipe's."""
     for each in results:
+        if against == "chat" and each.point.kind == "model" and each.point.target in chats:
+            return each
         if against == each.point.target and each.point.kind != "recipe":
             return each
         if against == "cp" and each.point.target == result.point.target and each.point.ratio == 0:

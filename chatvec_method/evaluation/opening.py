@@ -108,6 +108,7 @@ def _recipe_target(
         device,
         moved=lambda: _moved(survey, answers, key_of("moved", whose)),
         revisions=revisions(models),
+        chats=[str(chat) for chat in survey.ready().plan.roles.chats],
     )
 
 

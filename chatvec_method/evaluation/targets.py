@@ -169,6 +169,7 @@ class RecipeTarget:
         device: As torch names it, or "auto".
         moved: Finds out for each chat model how far cp has moved: ‖cp − base‖ / ‖chat − base‖.
         revisions: Of its models.
+        chats: Its chat models.
     """
 
     kind: Kind = "recipe"
@@ -183,8 +184,10 @@ class RecipeTarget:
         *,
         moved: Callable[[], dict[str, float]],
         revisions: Mapping[str, str],
+        chats: Sequence[str],
     ) -> None:
         self.name = name
+        self.chats = chats
         self.moved = moved
         self.revisions = revisions
         self.settings = tuple(settings)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from openai_server import Loopback, Messages, loopback
 
 from chatvec_method import ChatVecError, Results, evaluate
+from chatvec_method.evaluation import questions
 from chatvec_method.evaluation import server as server_room
 from chatvec_method.evaluation.judge import OPEN, better_in, score_in
 from chatvec_method.evaluation.questions import asked_of
@@ -174,33 +176,30 @@ def partial(messages: Messages) -> tuple[str, str]:
     return f"Better: {'A' if first > second else 'B' if second > first else 'tie'}", "stop"
 
 
+def judged(student: Loopback, other: Loopback, judge: Loopback, state: Path) -> Results:
+    return evaluate(
+        [student.url, other.url],
+        language="ko",
+        limit=LIMIT,
+        judge=judge.url,
+        judge_against=other.url,
+        state=state,
+    )
+
+
 def test_a_judge_gives_marks_and_says_which_is_better(student: Loopback, tmp_path: Path) -> None:
     with loopback(partial) as judge, loopback(lambda _: ("네", "stop")) as laconic:
-        results = evaluate(
-            [student.url, laconic.url],
-            language="ko",
-            limit=LIMIT,
-            judge=judge.url,
-            judge_against=laconic.url,
-            state=tmp_path,
-        )
+        results = judged(student, laconic, judge, tmp_path)
         asked = len(judge.requests)
-        evaluate(
-            [student.url, laconic.url],
-            language="ko",
-            limit=LIMIT,
-            judge=judge.url,
-            judge_against=laconic.url,
-            state=tmp_path,
-        )
+        judged(student, laconic, judge, tmp_path)
         assert len(judge.requests) == asked
 
-    judged = score(results, "judge", student.url)
+    marks = score(results, "judge", student.url)
     open_prompts = [prompt for prompt in asked_of("ko", LIMIT) if prompt.axis in OPEN]
     dots = sum(prompt.passing[0].endswith(".") for prompt in open_prompts)
     expected = (9 * dots + 3 * (len(open_prompts) - dots)) / len(open_prompts)
-    assert judged.value == pytest.approx(expected)
-    assert (judged.source, judged.unit, judged.prompts) == ("judge", "mark", len(open_prompts))
+    assert marks.value == pytest.approx(expected)
+    assert (marks.source, marks.unit, marks.prompts) == ("judge", "mark", len(open_prompts))
     better = score(results, f"judge: better than {laconic.url}", student.url)
     assert better.value > 0.9
     with pytest.raises(KeyError):
@@ -212,15 +211,36 @@ def test_who_is_better_only_in_one_order_ties(student: Loopback, tmp_path: Path)
         return ("Better: A" if "[Answer A]" in messages[0]["content"] else "Score: 5"), "stop"
 
     with loopback(first_is_better) as judge, loopback(lambda _: ("네", "stop")) as other:
-        results = evaluate(
-            [student.url, other.url],
-            language="ko",
-            limit=LIMIT,
-            judge=judge.url,
-            judge_against=other.url,
-            state=tmp_path,
-        )
+        results = judged(student, other, judge, tmp_path)
     assert score(results, f"judge: better than {other.url}", student.url).value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("against", "named"), [("cp", "0"), ("chat", "examples/world/models/chat")]
+)
+def test_merges_are_compared_with_cp_or_chat(
+    against: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(questions, "LONGEST_ANSWER", 4)
+    with loopback(partial) as judge:
+        results = evaluate(
+            "recipes/world.yaml",
+            ratio=0.5,
+            language="ko",
+            limit=1,
+            judge=judge.url,
+            judge_against=against,
+            state=tmp_path,
+            device="cpu",
+        )
+    compared = [
+        each.point.label for each in results if any("better than" in s.axis for s in each.scores)
+    ]
+    assert "0.5" in compared
+    assert named not in compared
+    (merge,) = (each for each in results if each.point.ratio == 0.5)
+    assert merge.score(f"judge: better than {named}").source == "judge"
 
 
 def test_the_key_is_sent_and_never_written(

@@ -1,5 +1,9 @@
 """Time and exactness of the formula on one tensor, side by side with the alternatives.
 
+An element is correctly rounded if no other number of its dtype is nearer to the sum, nor as near
+and even. The sum is that of the ratio as it is written, 7/10 for 0.7, and computed without any
+rounding: in integers times powers of two, which the 64 bits of numpy's `longdouble` hold.
+
 Times are medians, given as ratios to ours of the same round; the contestants take turns, so that
 what else the machine does falls on all of them alike. With `--device cuda` all of it is measured on
 a GPU, and how close ours comes to the rate at which the card copies.
@@ -10,9 +14,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import click
+import numpy
 import torch
 from mergekit.merge_methods import merge_tensors
 from rich.console import Console
@@ -24,6 +31,8 @@ from chatvec_method.method.tensor_merge import TensorMerge
 
 SHAPE = (2048, 5632)  # an MLP matrix of TinyLlama-1.1B
 RATIOS = (1.0, 0.5, 0.3, 0.7, 1.3)
+ROWS_COMPARED = 8
+"""One row in so many is compared with the exact sum, which takes its time."""
 LENGTHS = [1 << exponent for exponent in range(14, 21)]
 
 
@@ -36,10 +45,13 @@ def weights(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(tensor.to(device, dtype) for tensor in (base, chat, cp))
 
 
-def ours(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
+def ours(
+    base: Tensor, chat: Tensor, cp: Tensor, ratio: float, dtype: torch.dtype | None = None
+) -> Tensor:
     """Ours: chunk by chunk, in threads of our own."""
     tensors = {"base": base, "chat": chat, "cp": cp}
-    return TensorMerge("ours", tensors, "cp", "base", {"chat": ratio}, cp.dtype).whole()
+    merge = TensorMerge("ours", tensors, "cp", "base", {"chat": ratio}, dtype or cp.dtype)
+    return merge.whole()
 
 
 def whole_float32(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
@@ -81,13 +93,28 @@ def medians(contestants: list[Callable[[], object]], rounds: int) -> list[float]
 
 
 def misrounded(result: Tensor, base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> float:
-    """Return the share of elements that differ from the rounded float64 sum."""
-    exact = cp.double() + ratio * (chat.double() - base.double())
-    return (result != exact.to(result.dtype)).double().mean().item()
+    """Return the share of elements, of the rows compared, that are not the rounded sum."""
+    base, chat, cp, result = (tensor[::ROWS_COMPARED] for tensor in (base, chat, cp, result))
+    written = Fraction(str(ratio))
+    of_base, of_chat, of_cp = (_exactly(tensor) for tensor in (base, chat, cp))
+    whole = written.denominator * of_cp + written.numerator * (of_chat - of_base)
+    bits = result.view(torch.int16)
+    own, *neighbours = (
+        abs(written.denominator * _exactly((bits + step).view(result.dtype)) - whole)
+        for step in (0, -1, 1)
+    )
+    nearest = numpy.minimum(*neighbours)
+    wrong = (nearest < own) | ((nearest == own) & (bits & 1).bool().cpu().numpy())
+    wrong &= (result != 0).cpu().numpy()  # whose bits have other neighbours
+    return float(wrong.mean())
+
+
+def _exactly(tensor: Tensor) -> Any:
+    return tensor.double().cpu().numpy().astype(numpy.longdouble)
 
 
 def comparison(rounds: int, device: str) -> Iterator[Table]:
-    """Time of every contestant in bfloat16, and exactness in both half precisions."""
+    """Time of every contestant in bfloat16, and exactness in half precision, of float32 too."""
     models = weights(torch.bfloat16, device)
     where = f"{torch.get_num_threads()} threads" if device == "cpu" else device
     speed = Table(title=f"{SHAPE[0]} x {SHAPE[1]} bfloat16, {where}")
@@ -101,16 +128,38 @@ def comparison(rounds: int, device: str) -> Iterator[Table]:
         speed.add_row(contestant.__name__, *columns)
     yield speed
 
-    for dtype in kernel.HALF_PRECISION:
-        models = weights(dtype, device)
-        exactness = Table(title=f"{dtype} elements not correctly rounded, by ratio")
-        exactness.add_column("kernel")
-        for ratio in RATIOS:
-            exactness.add_column(str(ratio), justify="right")
-        for contestant in CONTESTANTS:
-            shares = [misrounded(contestant(*models, r), *models, r) for r in RATIOS]
-            exactness.add_row(contestant.__name__, *(f"{share:.1e}" for share in shares))
-        yield exactness
+    for stored in (*kernel.HALF_PRECISION, torch.float32):
+        models = weights(stored, device)
+        for dtype in [stored] if stored in kernel.HALF_PRECISION else kernel.HALF_PRECISION:
+            title = f"{_name(dtype)} elements of {_name(stored)} models not correctly rounded"
+            exactness = Table(title=title)
+            exactness.add_column("kernel")
+            for ratio in RATIOS:
+                exactness.add_column(f"ratio {ratio}", justify="right")
+            for contestant in CONTESTANTS:
+                results = (_rounded(contestant, *models, r, dtype) for r in RATIOS)
+                pairs = zip(results, RATIOS, strict=True)
+                shares = [misrounded(result, *models, ratio) for result, ratio in pairs]
+                exactness.add_row(contestant.__name__, *(f"{share:.1e}" for share in shares))
+            yield exactness
+
+
+def _rounded(
+    contestant: Callable[..., Tensor],
+    base: Tensor,
+    chat: Tensor,
+    cp: Tensor,
+    ratio: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return what a contestant makes of models, in the dtype of the output."""
+    if contestant is ours:
+        return ours(base, chat, cp, ratio, dtype)
+    return contestant(base, chat, cp, ratio).to(dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def copy_rate(rounds: int, device: str) -> Table:

@@ -1,8 +1,11 @@
-"""A new ratio in memory against merging to disk and loading again, in one process, taking turns.
+"""A new ratio in memory against merging to disk and loading again, taking turns.
 
-Measured are: `chatvec merge` into a folder and loading that folder; setting a live model to another
-ratio, of all tensors and of the MLP's alone; and, on a CPU, the sums alone as a merge forms them,
-into buffers that nobody writes anywhere. All files are in the page cache when their turn comes.
+Measured are: `chatvec merge` into a folder and loading that folder, each a process of its own as
+whoever starts over has them, and both within one process, where nothing has to be imported;
+setting a live model to another ratio, of all tensors and of the MLP's alone; and, on a CPU, the
+sums alone as a merge forms them, into buffers that nobody writes anywhere. All files are in the
+page cache when their turn comes. Besides the seconds on the clock, those of the processor are told,
+user and system together: where other work waits, they say more.
 
 On an accelerator a setting moves three inputs and one output of every parameter, and is held
 against the card's own speed of copying one gigabyte to another place; the merge to disk has its
@@ -14,11 +17,14 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +53,32 @@ RATIOS = (0.7, 0.3, 1.3, 0.55, 0.9)
 """None has few significant bits, so that all sums are formed in float64."""
 
 
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that something takes, with all that it leaves to the device."""
-    start = time.perf_counter()
+LOAD = """
+import sys
+from transformers import AutoModelForCausalLM
+AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto", device_map=sys.argv[2])
+"""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What something took."""
+
+    clock: float
+    processor: float
+    """User and system, of all threads and of processes that were waited for."""
+
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(self.clock + other.clock, self.processor + other.processor)
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> Seconds:
+    """Return what something takes, with all that it leaves to the device."""
+    start, before = time.perf_counter(), sum(os.times()[:4])
     work()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    return time.perf_counter() - start
+    return Seconds(time.perf_counter() - start, sum(os.times()[:4]) - before)
 
 
 def sums_alone(survey: ReadySurvey) -> Callable[[], None]:
@@ -83,25 +108,36 @@ def sums_alone(survey: ReadySurvey) -> Callable[[], None]:
     return work
 
 
-def merge_and_load(survey: ReadySurvey, out: Path, device: str) -> tuple[float, float]:
-    """Return the seconds of a merge to disk and of loading it."""
+def merge_and_load(survey: ReadySurvey, out: Path, device: str) -> Seconds:
+    """Return what a merge to disk and loading it take within this process."""
     shutil.rmtree(out, ignore_errors=True)
 
-    def merge() -> None:
+    def work() -> None:
         chatvec_method.merge(survey, out, on_progress=lambda _: None)
-
-    def load() -> None:
         AutoModelForCausalLM.from_pretrained(out, dtype="auto", device_map=device)
 
-    where = torch.device(device)
-    return timed(merge, where), timed(load, where)
+    return timed(work, torch.device(device))
+
+
+def start_over(recipe: Path, out: Path, device: str) -> Seconds:
+    """Return what the command that merges takes, and a program that loads its output."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [Path(sys.executable).parent / "chatvec", "merge", recipe, out, "--quiet"]
+    ratio = ["--ratio", str(RATIOS[0]), "--device", device]
+
+    def work() -> None:
+        subprocess.run([*command, *ratio], check=True, capture_output=True)
+        load = [sys.executable, "-c", LOAD, out, device]
+        subprocess.run(load, check=True, capture_output=True)
+
+    return timed(work, torch.device("cpu"))
 
 
 def copy_speed(device: torch.device) -> float:
     """Return the bytes a second that a device reads and writes while it copies."""
     one = torch.ones(COPIED_BYTES // 2, dtype=torch.bfloat16, device=device)
     other = torch.empty_like(one)
-    seconds = [timed(lambda: other.copy_(one), device) for _ in range(20)]
+    seconds = [timed(lambda: other.copy_(one), device).clock for _ in range(20)]
     return 2 * COPIED_BYTES / statistics.median(seconds)
 
 
@@ -145,16 +181,21 @@ def _measure(recipe: Path, out: Path, device: str, keep: Any, rounds: int) -> No
     settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     settings["models"][CHAT]["parameters"]["ratio"] = RATIOS[0]
     survey = chatvec_method.survey(settings, device=device).ready()
-    began = time.perf_counter()
-    live = chatvec_method.live(survey, device=device, keep=keep, on_progress=lambda _: None)
-    took: dict[str, list[float]] = {"load a live merge": [time.perf_counter() - began]}
+    held: list[LiveMerge] = []
+
+    def load() -> None:
+        held.append(
+            chatvec_method.live(survey, device=device, keep=keep, on_progress=lambda _: None)
+        )
+
+    took = {"load a live merge": [timed(load, where)]}
+    (live,) = held
     alone = sums_alone(survey)
     for turn in range(rounds + 1):  # the first one's files may not be in the page cache
-        measured = {}
-        merged, loaded = merge_and_load(survey, out, device)
-        measured["merge to disk"] = [merged]
-        measured["load it"] = [loaded]
-        measured["merge to disk and load it"] = [merged + loaded]
+        measured = {
+            "start over: the command, and a program that loads": [start_over(recipe, out, device)],
+            "merge to disk and load, in one process": [merge_and_load(survey, out, device)],
+        }
         if device == "cpu":
             measured["the sums alone"] = [timed(alone, where)]
         live.set(1.0)
@@ -168,7 +209,7 @@ def _measure(recipe: Path, out: Path, device: str, keep: Any, rounds: int) -> No
     _print(took, live, where)
 
 
-def _print(took: dict[str, list[float]], live: LiveMerge, device: torch.device) -> None:
+def _print(took: dict[str, list[Seconds]], live: LiveMerge, device: torch.device) -> None:
     size = sum(p.nbytes for p in parameters(live))
     count = sum(p.numel() for p in parameters(live))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -178,13 +219,22 @@ def _print(took: dict[str, list[float]], live: LiveMerge, device: torch.device) 
         f"kept: {live.keep}; {cores} cores, {threads} threads; medians",
         title_justify="left",
     )
-    for name in ("", "seconds", "from", "to", "of a new ratio"):
+    columns = ("", "seconds", "from", "to", "to a new ratio's", "of the processor", "to its")
+    for name in columns:
         table.add_column(name, justify="right" if name else "left")
-    one = statistics.median(took["set a new ratio"])
+    one = statistics.median(seconds.clock for seconds in took["set a new ratio"])
+    least = statistics.median(seconds.processor for seconds in took["set a new ratio"])
     for name, seconds in took.items():
-        middle = statistics.median(seconds)
-        row = (middle, min(seconds), max(seconds))
-        table.add_row(name, *(f"{number:.3f}" for number in row), f"{middle / one:.2f}")
+        clock = [each.clock for each in seconds]
+        processor = statistics.median(each.processor for each in seconds)
+        middle = statistics.median(clock)
+        table.add_row(
+            name,
+            *(f"{number:.2f}" for number in (middle, min(clock), max(clock))),
+            f"{middle / one:.2f}",
+            f"{processor:.2f}",
+            f"{processor / least:.2f}",
+        )
     Console(width=110).print(table)
     if device.type != "cpu":
         speed = copy_speed(device)

@@ -123,8 +123,9 @@ def print_at_once(runs: int) -> None:
     print("  passed  processor")
     for line, each in medians.items():
         print(f"  {each.passed:4.2f} s     {each.processor:4.2f} s  {line}")
-    slow = [line for line, each in medians.items() if each.passed > MOST_SECONDS]
-    print(f"over {MOST_SECONDS} s: {', '.join(slow) or 'none'}")
+    for kind in Taken._fields:
+        slow = [line for line, each in medians.items() if getattr(each, kind) > MOST_SECONDS]
+        print(f"over {MOST_SECONDS} s ({kind}): {len(slow)} of {len(medians)}")
 
 
 def print_check(runs: int, before: str | None) -> None:

@@ -218,21 +218,20 @@ def verify(
     out: FilePath,
     recipe: AnyRecipe | None = None,
     *,
-    rows_per_tensor: int = 16,
-    seed: int = 0,
+    deep: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[Options],
 ) -> Verification:
-    """Hold the output of a merge, made ready to chat, against its recipe, by reading alone.
+    """Hold the output of a merge, also of stock mergekit, against its hashes and its recipe.
 
-    Every element is looked at for NaN and infinity; what it should be is computed again, in
-    float64, for some rows of every tensor.
+    By the hashes that `chatvec merge` writes into it, every byte is what was written. By its
+    recipe, tensors, dtypes, shapes, config, tokenizer, template and stop tokens are what it makes.
 
     Args:
-        out: The folder.
-        recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`.
-        rows_per_tensor: How many rows are computed again, besides the first and the last.
-        seed: Of their choice.
+        out: The folder, or a name on the hub.
+        recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`. Then
+            hashes are enough where the recipe's models cannot be found.
+        deep: Whether every element is computed again, which downloads and reads the models.
         on_progress: Is told how far it is, in place of a bar.
         **options: mergekit's.
 
@@ -240,17 +239,13 @@ def verify(
         How much was compared, all of it right.
 
     Raises:
-        ChatVecError: The output is not what the recipe says; names what is wrong first.
+        ChatVecError: The output is not what it should be, which its code says (`output-differs`),
+            and what is wrong first; or that cannot be told.
     """
-    surveyed = survey(recipe_of(Path(out)) if recipe is None else recipe, **options)
-    with _shown(on_progress, quiet=surveyed.options.quiet) as show:
-        return verify_output(
-            Path(out),
-            fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of))),
-            rows_per_tensor=rows_per_tensor,
-            seed=seed,
-            on_bytes=lambda done, total: show(Progress("verify", done, total)),
-        )
+    surveyed = None if recipe is None else survey(recipe, **options)
+    wanted = surveyed.options if surveyed is not None else merge_options(**options)
+    with _shown(on_progress, quiet=wanted.quiet) as show:
+        return verify_output(out, surveyed, wanted, deep=deep, on_progress=show)
 
 
 def examine(
@@ -276,11 +271,7 @@ def examine(
 
     surveyed = survey(recipe, **options)
     with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
-        return anatomy.examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        return anatomy.examine(surveyed, rank=rank, on_progress=show)
 
 
 def extract_vector(
@@ -323,7 +314,7 @@ def extract_vector(
             bits,
             settings,
             overwrite=overwrite,
-            on_bytes=lambda done, total: tell(Progress("merge", done, total)),
+            on_progress=tell,
         )
 
 
@@ -480,7 +471,7 @@ def live(
     findings = check_survey(surveyed).findings
     _refuse_or_warn([finding for finding in findings if finding.code != DISK_TOO_SMALL])
     with _shown(on_progress, quiet=surveyed.options.quiet, transient=True) as show:
-        ready = fetched(surveyed.ready(), lambda n, of: show(Progress("fetch", n, of)))
+        ready = fetched(surveyed.ready(), show)
     return LiveMerge(ready, device, keep)
 
 

@@ -25,6 +25,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.finish import finish
+from chatvec_method.quiet import quiet
 from chatvec_method.recipe.file import read_recipe
 from chatvec_method.talk.conversation import Conversation
 from chatvec_method.talk.speaker import Speaker, load
@@ -60,6 +61,10 @@ class Demo:
         """What becomes of them."""
         return self.out / "merged"
 
+    def owns_all(self) -> bool:
+        """Tell whether nothing is in the folder that is not the demo's."""
+        return {file.name for file in self.out.iterdir()} <= {"models", "recipe.yaml", "merged"}
+
     def command(self) -> list[str]:
         """Return the merge as a person would type it."""
         return ["mergekit-yaml", str(self.recipe), str(self.merged), *OPTIONS]
@@ -84,10 +89,10 @@ class Turn:
 
 
 def unpack(out: Path) -> Demo:
-    """Put the three models and the recipe into a folder.
+    """Put the three models and the recipe into a folder; a recipe that is there already stays.
 
     Raises:
-        ChatVecError: The folder has something in it already, or cannot be written to.
+        ChatVecError: The folder has something else in it, or cannot be written to.
     """
     if any(mark in str(out) for mark in "+@"):
         raise ChatVecError(
@@ -96,11 +101,13 @@ def unpack(out: Path) -> Demo:
         )
     demo = Demo(out)
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not (out.is_dir() and demo.owns_all()):
             raise ChatVecError(f"{out} exists and is not empty.", "Write another folder.")
         for name in ("base", "chat", "cp"):
-            shutil.copytree(_files() / MODELS / name, demo.models / name)
-        demo.recipe.write_text(_recipe(demo), encoding="utf-8")
+            shutil.copytree(_files() / MODELS / name, demo.models / name, dirs_exist_ok=True)
+        recipe = _recipe(demo)
+        if not _is_of_these_models(demo, recipe):
+            demo.recipe.write_text(recipe, encoding="utf-8")
     except OSError as error:
         raise ChatVecError(
             f"{out} cannot be written to: {error.strerror}.", "Write another folder."
@@ -116,7 +123,11 @@ def merge(demo: Demo) -> None:
     """
     command = [sys.executable, "-m", "mergekit.scripts.run_yaml", *demo.command()[1:]]
     run = subprocess.run(
-        command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+        command,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if run.returncode != 0:
         said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -136,8 +147,9 @@ def speakers(demo: Demo) -> dict[str, Speaker]:
 
     They count in float32: in bfloat16, a close call may fall differently on another processor.
     """
-    merged = load(str(demo.merged), device="cpu")
-    cp = load(str(demo.models / "cp"), device="cpu", like=merged)
+    with quiet():  # of bars for a thousandth of a second
+        merged = load(str(demo.merged), device="cpu")
+        cp = load(str(demo.models / "cp"), device="cpu", like=merged)
     for speaker in (cp, merged):
         speaker.model.float()
     return {"cp": cp, "merged": merged}
@@ -177,6 +189,14 @@ def _files() -> Path:
     package = Path(__file__).parent
     shipped = package / "files"
     return shipped if shipped.is_dir() else package.parent
+
+
+def _is_of_these_models(demo: Demo, recipe: str) -> bool:
+    """Tell whether there is a recipe, whatever its ratio, that names the models as they lie."""
+    if not demo.recipe.is_file():
+        return False
+    there = demo.recipe.read_text(encoding="utf-8")
+    return all(path in there for path in re.findall(r'"[^"]+/models/[^"]+"', recipe))
 
 
 def _recipe(demo: Demo) -> str:

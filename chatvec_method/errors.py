@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import click
 
+from chatvec_method.plain_text import cut, plain
+
+LONGEST_REASON = 400
+DIFFERS = "output-differs"
+"""The code of an error that says that an output is not what it should be."""
+
 
 class ChatVecError(click.ClickException):
     """One mistake in a recipe, a model or an option: what is wrong, and what to write instead.
@@ -18,9 +24,10 @@ class ChatVecError(click.ClickException):
     """
 
     def __init__(self, problem: str, fix: str, code: str = "recipe-refused") -> None:
-        super().__init__(f"{problem} {fix}")
-        self.problem = problem
-        self.fix = fix
+        # What it quotes may be from anybody.
+        self.problem = cut(plain(problem))
+        self.fix = cut(plain(fix))
+        super().__init__(f"{self.problem} {self.fix}")
         self.code = code
 
     def __reduce__(self) -> tuple[type[ChatVecError], tuple[str, str, str]]:
@@ -35,4 +42,4 @@ class ChatVecWarning(UserWarning):
 def first_line(error: BaseException) -> str:
     """Return what an exception says, in one line without a full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip().rstrip(".")
+    return cut(lines[0].strip().rstrip("."), LONGEST_REASON)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -21,6 +22,11 @@ SUPPORTED = (*HALF_PRECISION, torch.float32, torch.float64)
 # wants longer ones, to hide the cost of launching a kernel.
 CPU_CHUNK = 1 << 18
 ACCELERATOR_CHUNK = 1 << 21
+
+CUT = (1 << 39) - 1
+"""Of the 52 bits of a float64's fraction, those that no rounding to half precision needs."""
+LARGEST_DENOMINATOR = 10_000
+"""Of a ratio that is taken as the fraction that it is written as: of four decimals."""
 
 
 def add_chat_vectors(
@@ -37,10 +43,12 @@ def add_chat_vectors(
     Beyond inputs and output it holds a few chunks, whatever the size of the tensors. Gradients are
     not recorded.
 
-    Exactness: the result is what float64 arithmetic gives, rounded to `out_dtype` as
-    `Tensor.to(out_dtype)` rounds it. Where `working_dtype` is float32, the sum may be off by up to
-    2⁻²³ of its largest summand before it is rounded: for weights as models have them, one step of
-    half precision in less than one element of 100,000.
+    Exactness: the result is what float64 arithmetic gives, rounded once, to nearest and ties to
+    even. A ratio of up to four decimals is what is written: 0.7 is 7/10, with which the result
+    often lies exactly between two numbers, and not the double that is a little less. Where
+    `working_dtype` is float32, the sum may be off by up to 2⁻²³ of its largest summand before it is
+    rounded; and that of half precision weights is rounded to float32 on the way. For weights as
+    models have them, either is one step of half precision in less than one element of 100,000.
 
     Args:
         cp: The continually pretrained model's tensor, floating point, of any shape.
@@ -97,22 +105,33 @@ def add_vectors(
     differences = [v.chat for v in vectors if v.is_vector]
     working = working_dtype(whole, [v.ratio for v in vectors], out_dtype, differences)
     length = _chunk_length(cp)
-    buffers = torch.empty((min(len(vectors), 2), length), dtype=working, device=cp.device)
+    once = working is torch.float64 and out_dtype in HALF_PRECISION
+    once &= not _are_narrow(whole, differences)
+    denominator, numerators = 1, [summand.ratio for summand in vectors]
+    if working is torch.float64:
+        denominator, numerators = _as_written(numerators)
+    rows = 2 if once else min(len(vectors), 2)
+    buffers = torch.empty((rows, length), dtype=working, device=cp.device)
     checksum = torch.zeros((), dtype=working, device=cp.device)
     tensors = [cp, *(v.chat for v in vectors), *bases]
     for out_part, *parts in _chunks([out, *tensors], length):
         total, *spare = (buffer[: out_part.numel()].view(out_part.shape) for buffer in buffers)
-        for i, summand in enumerate(vectors):
+        for i, (numerator, summand) in enumerate(zip(numerators, vectors, strict=True)):
             vector = spare[0] if i else total
             vector.copy_(parts[1 + i])
             if summand.base is not None:
                 vector.sub_(parts[place[id(summand.base)]])
-            if summand.ratio != 1:
-                vector.mul_(summand.ratio)
+            if numerator != 1:
+                vector.mul_(numerator)
             if i:
                 total.add_(vector)
         # cp comes last: it is the largest summand, and rounding a sum is what costs precision.
-        out_part.copy_(total.add_(parts[0]))
+        total.add_(parts[0], alpha=denominator)
+        if denominator != 1:
+            total.div_(denominator)
+        if once:
+            _round_to_odd(total, spare[0])
+        out_part.copy_(total)
         # A sum over what was written is finite only if every element is, and costs far less than
         # `torch.isfinite`; on an accelerator it is looked at once a tensor, not once a chunk.
         checksum += total.copy_(out_part).sum()
@@ -137,10 +156,55 @@ def working_dtype(
     """
     if tensors[0].device.type == "mps":  # has no float64
         return torch.float32
-    halves = all(dtype in HALF_PRECISION for dtype in (out_dtype, *(t.dtype for t in tensors)))
-    halves &= all(d.dtype in (*HALF_PRECISION, torch.float32) for d in differences)
+    halves = out_dtype in HALF_PRECISION and _are_narrow(tensors, differences)
     short = all((math.frexp(ratio)[0] * 2**8).is_integer() for ratio in ratios)
     return torch.float32 if halves and short else torch.float64
+
+
+def _are_narrow(tensors: Sequence[Tensor], differences: Sequence[Tensor]) -> bool:
+    """Tell whether all weights are of half precision, and differences those of such weights."""
+    return all(tensor.dtype in HALF_PRECISION for tensor in tensors) and all(
+        difference.dtype in (*HALF_PRECISION, torch.float32) for difference in differences
+    )
+
+
+def _as_written(ratios: Sequence[float]) -> tuple[int, list[float]]:
+    """Return ratios as numerators over one denominator, by which the sum is divided at the end.
+
+    Multiplied with small integers, weights lose nothing in float64, and the division is the only
+    rounding. Ratios that are no short decimals stay what they are, over 1.
+    """
+    fractions = [Fraction(repr(float(ratio))) for ratio in ratios]
+    denominator = math.lcm(*(fraction.denominator for fraction in fractions))
+    if denominator > LARGEST_DENOMINATOR:
+        return 1, list(ratios)
+    return denominator, [float(fraction * denominator) for fraction in fractions]
+
+
+def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in another dtype, each element rounded once; itself in its own."""
+    if tensor.dtype is torch.float64 and dtype in HALF_PRECISION:
+        tensor = tensor.clone()
+        _round_to_odd(tensor, torch.empty_like(tensor))
+    return tensor.to(dtype)
+
+
+def _round_to_odd(numbers: Tensor, spare: Tensor) -> None:
+    """Cut float64 numbers to 14 significant bits, the last of them 1 where anything was cut off.
+
+    torch casts float64 to half precision by way of float32, and rounds each time: 1 + 2⁻⁸ + 2⁻⁴⁰
+    becomes a tie, and then 1. Of a number that is cut like this, which says on which side of a tie
+    it lies and which float32 holds as it is, the second rounding is the only one
+    (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+
+    Args:
+        numbers: Of any values, and contiguous; overwritten.
+        spare: As many elements of float64, overwritten.
+    """
+    bits, cut_off = numbers.view(torch.int64), spare.view(torch.int64)
+    torch.bitwise_and(bits, CUT, out=cut_off)
+    cut_off.add_(CUT)  # carries into the last bit that is kept, unless nothing is cut off
+    bits.bitwise_or_(cut_off).bitwise_and_(~CUT)
 
 
 def checked_finite(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""mergekit's own progress bars and log lines kept back, where we say the same in our own words."""
+"""The libraries' own bars and log lines kept back, where we say the same in our own words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
 _lock = threading.Lock()
 _threads = 0
 _restore = contextlib.ExitStack()
@@ -17,9 +23,9 @@ _restore = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back what mergekit logs, and the bars that it shows whatever it is told.
+    """Keep back what the libraries log, and the bars of mergekit and huggingface_hub.
 
-    Both are settings of the whole process. Several threads may be here at once: the first one
+    All are settings of the whole process. Several threads may be here at once: the first one
     changes them, and the last one puts them back.
     """
     global _threads
@@ -30,6 +36,9 @@ def quiet() -> Iterator[None]:
             _restore.callback(setattr, sys, "stderr", sys.stderr)
             logging.disable(logging.ERROR)
             sys.stderr = io.StringIO()
+            if not are_progress_bars_disabled():
+                _restore.callback(enable_progress_bars)
+                disable_progress_bars()
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     trouble: int | None = None
     """It answers every question with this status, or with 0 hangs up."""
+    bytes_per_second: int | None = None
+    """Of a file; None for as fast as it goes."""
     address: str = ""
     requests: list[str] = field(default_factory=list)
     weight_bytes: int = 0
@@ -114,7 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
                     "sha": self.hub.commit(repo),
                     "gated": "manual" if repo in self.hub.gated else False,
                     "private": False,
-                    "siblings": [{"rfilename": p.name} for p in sorted(folder.iterdir())],
+                    "siblings": [
+                        {"rfilename": p.name, "size": p.stat().st_size}
+                        for p in sorted(folder.iterdir())
+                        if p.is_file()
+                    ],
                     "cardData": {"license": "apache-2.0", "language": ["ko"]},
                 }
             )
@@ -162,8 +169,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes) -> None:
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        rate = self.hub.bytes_per_second
+        step = max(len(body), 1) if rate is None else max(rate // 20, 1)
+        for start in range(0, len(body), step):
+            self.wfile.write(body[start : start + step])
+            if rate is not None:
+                time.sleep(step / rate)
 
     def log_message(self, *_: object) -> None:
         """Keep the tests' output clean."""

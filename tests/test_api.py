@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import builtins
 import io
+import itertools
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +238,7 @@ def test_a_schedule_without_a_recipe_needs_the_number_of_layers() -> None:
 # --- progress ---------------------------------------------------------------------------------
 
 STATES = [
-    Progress("fetch", 0, 3),
+    Progress("fetch", 0, 0),
     *(Progress("merge", done, 10_000_000) for done in range(0, 10_000_001, 2_500_000)),
     *(Progress("verify", done, 8_000_000) for done in range(0, 8_000_001, 4_000_000)),
 ]
@@ -259,11 +261,43 @@ def show_states(**settings: bool) -> None:
             show(state)
 
 
-def test_in_a_pipe_there_are_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ({}, ["Merging (10.0 MB)", "Verifying (8.0 MB)"]),
+        ({"transient": True}, []),
+        ({"quiet": True}, []),
+    ],
+    ids=str,
+)
+def test_in_a_pipe_there_is_a_line_for_each_phase(
+    settings: dict[str, bool], lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
-    show_states()
-    assert stderr.getvalue() == ""
+    show_states(**settings)
+    assert stderr.getvalue().splitlines() == lines
+
+
+def test_in_a_pipe_there_is_a_line_for_each_model_and_for_tenths_of_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(time, "monotonic", itertools.count(0.0, 0.7).__next__)
+    with bars() as show:
+        for done in range(0, 201):
+            show(Progress("fetch", done, 200, "one/a" if done < 100 else "two/b"))
+    assert stderr.getvalue().splitlines() == [
+        "Fetching one/a (0 bytes of 200 bytes)",
+        "Fetching: 20 %",
+        "Fetching: 40 %",
+        "Fetching two/b (100 bytes of 200 bytes)",
+        "Fetching: 60 %",
+        "Fetching: 80 %",
+        "Fetching: 100 %",
+    ]
 
 
 @pytest.mark.parametrize("quiet", [False, True])

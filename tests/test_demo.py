@@ -103,6 +103,21 @@ def test_what_is_printed_is_what_was_said(shown: Shown) -> None:
     assert "seconds" in shown.printed
 
 
+def test_a_second_demo_merges_the_recipe_as_it_is_now(shown: Shown) -> None:
+    changed = shown.demo.recipe.read_text().replace("ratio: 0.625", "ratio: 0.5")
+    again = demo.unpack(shown.demo.out)
+    assert again == shown.demo
+    before = again.recipe.read_text()
+    again.recipe.write_text(changed)
+    shutil.rmtree(again.models / "chat")
+    demo.unpack(shown.demo.out)
+    assert again.recipe.read_text() == changed
+    assert (again.models / "chat" / "model.safetensors").exists()
+    again.recipe.write_text(before.replace(str(shown.demo.out), "elsewhere"))
+    demo.unpack(shown.demo.out)
+    assert again.recipe.read_text() == before
+
+
 def test_the_merge_is_finished(shown: Shown) -> None:
     assert (shown.demo.merged / "chat_template.jinja").exists()
     recipe = read_recipe(shown.demo.recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import oracle
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatvec_method.kernel import CPU_CHUNK, add_chat_vectors, all_finite, working_dtype
+from chatvec_method.kernel import CPU_CHUNK, add_chat_vectors, all_finite, rounded, working_dtype
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 FLOATS = [BF16, FP16, FP32, FP64]
@@ -33,9 +34,17 @@ def models(
 def exact(
     cp: torch.Tensor, base: torch.Tensor, chats: list[tuple[float, torch.Tensor]]
 ) -> np.ndarray:
-    """The sum in float64, with numpy."""
-    vectors = [ratio * (chat.double() - base.double()).numpy() for ratio, chat in chats]
-    return cp.double().numpy() + sum(vectors)
+    """The sum in float64, with numpy, for ratios as they are written: over one denominator."""
+    ratios = [Fraction(repr(ratio)).limit_denominator(10_000) for ratio, _ in chats]
+    if [float(ratio) for ratio in ratios] != [ratio for ratio, _ in chats]:
+        ratios = [Fraction(ratio) for ratio, _ in chats]
+    denominator = math.lcm(*(ratio.denominator for ratio in ratios))
+    denominator = denominator if denominator <= 10_000 else 1
+    vectors = [
+        float(ratio * denominator) * (chat.double() - base.double()).numpy()
+        for ratio, (_, chat) in zip(ratios, chats, strict=True)
+    ]
+    return (denominator * cp.double().numpy() + sum(vectors)) / denominator
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -50,6 +59,51 @@ def test_half_precision_is_correctly_rounded(ratio: float, dtype: torch.dtype, d
     steps = oracle.steps_off(merged.cpu(), exact(cp, base, [(ratio, chat)]))
     assert steps.max() <= 1
     assert (steps > 0).mean() <= 1e-5
+
+
+def nearest_even(result: torch.Tensor, number: Fraction) -> bool:
+    """Tell whether a half-precision number is the one to which another rounds."""
+    bits = result.view(torch.int16)
+    neighbours = [Fraction((bits + step).view(result.dtype).item()) for step in (-1, 1)]
+    off = abs(Fraction(result.item()) - number)
+    nearest = min(abs(neighbour - number) for neighbour in neighbours)
+    return off < nearest or (off == nearest and int(bits) % 2 == 0)
+
+
+@pytest.mark.parametrize("out_dtype", [BF16, FP16])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("ratio", ["1.0", "0.3", "0.7", "1.3", "-0.1", "0.0625", "0.1234"])
+def test_every_sum_is_rounded_once_for_the_ratio_as_it_is_written(
+    ratio: str, dtype: torch.dtype, out_dtype: torch.dtype
+) -> None:
+    base, chat, cp = models((300,), [dtype] * 3)
+
+    merged = add_chat_vectors(cp, base, [(float(ratio), chat)], out_dtype)
+
+    of_base, of_chat, of_cp = ([Fraction(x) for x in t.double().tolist()] for t in (base, chat, cp))
+    sums = [c + Fraction(ratio) * (a - b) for a, b, c in zip(of_chat, of_base, of_cp, strict=True)]
+    assert all(nearest_even(m, total) for m, total in zip(merged, sums, strict=True))
+
+
+@pytest.mark.parametrize("beside", [-(2.0**-40), 2.0**-40])
+@pytest.mark.parametrize("out_dtype", [BF16, FP16])
+def test_what_float32_would_take_for_a_tie_is_none(out_dtype: torch.dtype, beside: float) -> None:
+    half_a_step = torch.finfo(out_dtype).eps / 2
+    cp = torch.tensor([1 + half_a_step, 1 + 3 * half_a_step], dtype=FP32)
+    base, chat = torch.zeros(2, dtype=FP32), torch.full((2,), beside, dtype=FP32)
+
+    merged = add_chat_vectors(cp, base, [(1.0, chat)], out_dtype)
+
+    steps = [1, 2] if beside > 0 else [0, 1]
+    assert merged.tolist() == [1 + 2 * half_a_step * n for n in steps]
+
+
+def test_float64_weights_that_are_kept_are_rounded_once() -> None:
+    kept = torch.tensor([1 + 2.0**-8 + 2.0**-40, math.inf, -math.inf, -0.0], dtype=FP64)
+    assert rounded(kept, BF16).tolist() == [1 + 2.0**-7, math.inf, -math.inf, 0]
+    assert math.copysign(1, rounded(kept, BF16)[3].item()) == -1
+    assert rounded(torch.tensor([math.nan], dtype=FP64), BF16).isnan().all()
+    assert rounded(kept, FP64) is kept
 
 
 @given(

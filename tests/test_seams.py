@@ -601,6 +601,46 @@ def test_names_that_need_no_rule_come_back_with_no_pattern() -> None:
     assert in_order == ["a.9.b", "a.10.b"]
 
 
+def test_experts_are_stacked_and_joined_along_axes_that_operations_tell() -> None:
+    """live_merge/places.py writes each expert into its slice of the joined parameter.
+
+    Without that, a live merge would make the whole parameter anew, at twice the memory.
+    """
+    from transformers.core_model_loading import Concatenate, MergeModulelist
+
+    gates, ups = ([torch.full((4, 3), 10.0 * k + i) for i in range(2)] for k in (1, 2))
+    stacked = MergeModulelist(dim=0).convert({"g": gates, "u": ups}, ["g", "u"], ["j"])
+    joined = Concatenate(dim=1).convert(stacked, ["g", "u"], ["j"])["j"]
+    assert (MergeModulelist(dim=0).dim, Concatenate(dim=1).dim) == (0, 1)
+    assert torch.equal(joined.narrow(1, 0, 4).unbind(0)[1], gates[1])
+    assert torch.equal(joined.narrow(1, 4, 4).unbind(0)[1], ups[1])
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_model_is_loaded_of_tensors_that_take_no_memory(both: bool) -> None:
+    """live_merge/loading.py has transformers build a merge before it has any weights.
+
+    Without that, there are no live merges. Parameters that are tied stay apart where the tensors
+    stored for them differ: a live merge would give a head of its own the embeddings' ratio else.
+    """
+    config = tiny(transformers.LlamaConfig, dtype=torch.bfloat16, tie_word_embeddings=True)
+    with torch.device("meta"):
+        names = dict(transformers.LlamaForCausalLM(config).state_dict())
+    if not both:
+        del names["lm_head.weight"]
+    state = {
+        name: torch.tensor(float(name == "lm_head.weight")).bfloat16().expand(tensor.shape)
+        for name, tensor in names.items()
+    }
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        None, config=config, state_dict=state, dtype="auto"
+    )
+    assert model.dtype == torch.bfloat16
+    assert not model.training
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is not both
+    assert model.model.rotary_emb.inv_freq.isfinite().all()
+
+
 def test_fp8_is_dequantised_by_an_operation_that_needs_no_quantiser() -> None:
     """weights/dequantise.py hands values and a grid of scales to `Fp8Dequantize`, in float32.
 

@@ -20,9 +20,10 @@ from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.anatomy.stream import Piece, Source, Stream
 from chatvec_method.anatomy.sums import ROW_SUMS, Sums, squares
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey, Survey
+from chatvec_method.progress import Progress
 from chatvec_method.weights.fetching import fetched
 from chatvec_method.workers import torch_threads
 
@@ -31,7 +32,7 @@ def examine(
     survey: Survey,
     *,
     rank: int | None = None,
-    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Anatomy:
     """Read all models of a recipe, one tensor of each at a time, and measure their vectors.
 
@@ -39,17 +40,25 @@ def examine(
         survey: A survey; its options say on which device.
         rank: How many singular directions of each matrix are looked at. None for none, which is
             much faster: all is then read once.
-        on_bytes: Is told how many bytes have been read, and how many there are.
+        on_progress: Is told how much has been downloaded, and how much has been read.
 
     Raises:
         ChatVecError: The survey has problems, or a tensor is missing, has another shape in one of
             the models, or has NaN or infinite elements.
     """
-    return _examine(fetched(survey.ready()), rank, on_bytes)
+    try:
+        return _examine(fetched(survey.ready(), on_progress), rank, on_progress)
+    except ChatVecError:
+        raise
+    except Exception as error:  # of files that are not what their headers or tokenizers say
+        raise ChatVecError(
+            f"the models cannot be measured: {first_line(error)} ({type(error).__name__}).",
+            "Run `chatvec check --deep` on the recipe, which tells what is wrong with them.",
+        ) from error
 
 
 def _examine(
-    survey: ReadySurvey, rank: int | None, on_bytes: Callable[[int, int], None]
+    survey: ReadySurvey, rank: int | None, on_progress: Callable[[Progress], None]
 ) -> Anatomy:
     plan = survey.plan
     if plan.roles.vectors:
@@ -65,7 +74,7 @@ def _examine(
     def count(piece: Piece) -> None:
         nonlocal done
         done += sum(part.nbytes for part in piece.values())
-        on_bytes(min(done, all_bytes), all_bytes)
+        on_progress(Progress("read", min(done, all_bytes), all_bytes))
 
     if stream.matching is not None:
         names = dict(enumerate(stream.matching.tokens))

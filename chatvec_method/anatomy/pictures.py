@@ -10,7 +10,16 @@ from chatvec_method.anatomy.report import Anatomy
 from chatvec_method.anatomy.sums import Sums, total
 from chatvec_method.anatomy.tokens import TokenMoves
 from chatvec_method.facts.plan import KINDS, PlannedTensor
-from chatvec_method.pictures.style import LINES, WIDTH, Theme, as_png, new_figure, short, style
+from chatvec_method.pictures.style import (
+    LINES,
+    WIDTH,
+    Theme,
+    as_png,
+    can_show,
+    new_figure,
+    short,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +80,12 @@ def anatomy_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
             names = f"{short(str(chat), 45)} and {short(str(anatomy.roles.cp), 45)}"
             lengths.set_title(f"{names}\n\nLength of the vectors", loc="left")
         return as_png(figure)
+
+
+NO_FONT = (
+    "A row's number stands for a token in a script that no installed font has "
+    "(Debian: fonts-noto-cjk)."
+)
 
 
 def tokens_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
@@ -212,13 +227,16 @@ def _draw_tokens(panel: Axes, moves: TokenMoves, ink: str) -> None:
     for y, move in zip(places, shown, strict=True):
         if move.untrained:
             panel.text(0, y + 0.2, " untrained in cp", color=ink, va="center", fontsize=7)
-    panel.set_yticks(list(places), [move.name for move in shown], parse_math=False)
+    labels = [move.name if can_show(move.name) else f"row {move.row}" for move in shown]
+    panel.set_yticks(list(places), labels, parse_math=False)
     panel.invert_yaxis()
     panel.set_title(
         f"Tokens that {short(str(moves.chat), 40)} moved most, in {short(moves.tensor, 40)}",
         loc="left",
     )
-    panel.set_xlabel("distance from base's row, % of the norm of a typical row")
+    unit = "distance from base's row, % of the norm of a typical row"
+    hidden = not all(can_show(move.name) for move in shown)
+    panel.set_xlabel(f"{unit}\n{NO_FONT}" if hidden else unit)
     panel.grid(axis="x", color=ink, alpha=0.2, linewidth=0.6)
     panel.set_axisbelow(True)
     panel.tick_params(length=0)

@@ -15,8 +15,9 @@ from chatvec_method.schedules.cases import Schedule, Tensor, as_yaml, ratio_case
 from chatvec_method.schedules.spec import Shape
 
 HEURISTIC = (
-    "A heuristic, tried by nobody on these models: the ratio is lowered where what",
-    "chat and cp have changed pulls apart more than chance has it. Measure before you trust it.",
+    "A heuristic, tried by nobody on these models: the ratio is lowered where",
+    "what chat and cp have changed pulls apart more than chance has it. Measure",
+    "before you trust it.",
 )
 
 

@@ -102,10 +102,11 @@ def _where_the_energy_is(anatomy: Anatomy, chat: ModelReference) -> str:
 
 def _of_tokens(anatomy: Anatomy, chat: ModelReference) -> Iterator[str]:
     for moves in (moves for moves in anatomy.tokens if moves.chat == chat and moves.most):
-        most = ", ".join(move.name for move in moves.most[:NAMED])
+        whole_first = sorted(moves.most, key=lambda move: move.text is None)
+        most = ", ".join(move.name for move in whole_first[:NAMED])
         yield f"In {moves.tensor}, chat training moved most: {most}."
         if moves.both:
-            named = [move.name for move in moves.most if move.untrained][:NAMED]
+            named = [move.name for move in whole_first if move.untrained][:NAMED]
             among = f", among them {', '.join(named)}" if named else ""
             yield (
                 f"There, {moves.both} of the {moves.moved_by_chat} rows that chat training moved "

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from mergekit.common import ModelReference
 from torch import Tensor
 
+from chatvec_method.facts.token_text import holds_bytes, is_part_of_character, text_of
+
 MOST = 20
 """So many tokens are named."""
 TRAINED = 1e-3
@@ -20,6 +22,8 @@ class TokenMove:
 
     token: str | None
     """None for a row without a token."""
+    text: str | None
+    """What the token stands for; None also where that is only a part of a character."""
     row: int
     """Of the output."""
     by_chat: float
@@ -29,8 +33,8 @@ class TokenMove:
 
     @property
     def name(self) -> str:
-        """The token in quotes, or the row."""
-        return f"row {self.row}" if self.token is None else repr(self.token)
+        """The token's text in quotes, or the row."""
+        return f"row {self.row}" if self.text is None else repr(self.text)
 
     @property
     def untrained(self) -> bool:
@@ -77,6 +81,14 @@ def token_moves(
     typical = float(base.mean().sqrt()) or 1.0
     by_chat, by_cp = (energy.sqrt() / typical for energy in (vector, other))
     order = by_chat.argsort(descending=True, stable=True)[:MOST].tolist()
+    in_bytes = holds_bytes(set(names.values()))
+
+    def text(row: int) -> str | None:
+        token = names.get(row)
+        if token is None or (in_bytes and is_part_of_character(token)):
+            return None
+        return text_of(token)
+
     trained = by_cp >= TRAINED
     moved = by_chat >= TRAINED
     return TokenMoves(
@@ -85,7 +97,7 @@ def token_moves(
         rows=len(base),
         typical_norm=typical,
         most=tuple(
-            TokenMove(names.get(i), i, float(by_chat[i]), float(by_cp[i]))
+            TokenMove(names.get(i), text(i), i, float(by_chat[i]), float(by_cp[i]))
             for i in order
             if by_chat[i] > 0
         ),

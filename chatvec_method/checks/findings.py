@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from chatvec_method.checks.kinds import NATURES, Nature
+from chatvec_method.plain_text import cut, plain
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import KeyPath
 
@@ -58,21 +59,35 @@ def error(
     certain: bool = False,
 ) -> Finding:
     """Return a finding that makes the merge wrong; `certain` if nobody can know better."""
-    return Finding(code, Severity.ERROR, str(place), message, fix, edits, certain)
+    return _finding(code, Severity.ERROR, place, message, fix, edits, certain)
 
 
 def warning(
     code: str, place: object, message: str, fix: str, edits: tuple[Edit, ...] = ()
 ) -> Finding:
     """Return a finding that may be meant."""
-    return Finding(code, Severity.WARNING, str(place), message, fix, edits)
+    return _finding(code, Severity.WARNING, place, message, fix, edits)
 
 
 def advice(
     code: str, place: object, message: str, fix: str, edits: tuple[Edit, ...] = ()
 ) -> Finding:
     """Return a finding that is good to know."""
-    return Finding(code, Severity.ADVICE, str(place), message, fix, edits)
+    return _finding(code, Severity.ADVICE, place, message, fix, edits)
+
+
+def _finding(
+    code: str,
+    severity: Severity,
+    place: object,
+    message: str,
+    fix: str,
+    edits: tuple[Edit, ...],
+    certain: bool = False,
+) -> Finding:
+    """Return a finding whose words do nothing to a terminal, and come to an end."""
+    where, what, how = (cut(plain(text)) for text in (str(place), message, fix))
+    return Finding(code, severity, where, what, how, edits, certain)
 
 
 def compatible_edits(findings: Iterable[Finding]) -> tuple[Edit, ...]:

@@ -97,6 +97,7 @@ FACTS = (
     "no-such-model",
     "no-such-revision",
     "remote-code",
+    "unsafe-file",
     # what they are
     "adapter-does-not-fit",
     "adapter-with-new-tokens",
@@ -109,6 +110,7 @@ FACTS = (
     "quantised",
     "tensor-missing",
     # tokens
+    "no-such-padding",
     "tokenizer-not-built",
     "tokens-beyond-rows",
     "truncated-embeddings",

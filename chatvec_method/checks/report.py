@@ -6,7 +6,8 @@ that tables, JSON and tests read the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from chatvec_method.method.roles import ROLES, Roles, assign_roles
 from chatvec_method.recipe.edits import Edit
 from chatvec_method.recipe.file import Recipe
 
+MOST_OF_A_KIND = 50
 LAYERS = "same number of layers"
 """What mergekit says where cp is deeper, which is told better."""
 
@@ -129,7 +131,7 @@ def check_survey(
     ]
     unique = {(f.code, f.place, f.message): f for f in judged}
     order = list(Severity)
-    in_order = sorted(unique.values(), key=lambda finding: order.index(finding.severity))
+    in_order = sorted(_readable(unique.values()), key=lambda each: order.index(each.severity))
     findings, accepted = divided(in_order, recipe)
     return Report(
         surveyed,
@@ -139,6 +141,15 @@ def check_survey(
         cost,
         tuple(differences(surveyed)),
     )
+
+
+def _readable(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings, of each kind no more than anybody reads."""
+    of_kind: Counter[str] = Counter()
+    for finding in findings:
+        of_kind[finding.code] += 1
+        if of_kind[finding.code] <= MOST_OF_A_KIND:
+            yield finding
 
 
 def _findings(surveyed: Survey, roles: Roles | None, cost: Cost) -> Iterator[Finding]:

@@ -14,6 +14,13 @@ from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import tokenizer_source
 
+TOLD_BY_DIFFERENCES = (
+    "stock-has-no-template",
+    "stock-drops-generation-config",
+    "stock-does-not-stop",
+)
+"""Findings that the differences tell as well."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -31,10 +38,14 @@ def differences(survey: Survey) -> list[Difference]:
     donor = survey.models[survey.plan.config.base_model]
     rows = [
         Difference("chat template", _stock_template(survey, donor), _template(survey.format)),
-        Difference("stops at", _stock_stops(survey, donor), _stops(survey.format)),
+        Difference(
+            "stops at",
+            _stock_stops(survey, donor) + _talks_on(survey, donor),
+            _stops(survey.format),
+        ),
         Difference(
             "generation_config.json",
-            f"that of {donor}" if _keeps_generation_config(survey, donor) else "none",
+            _stock_generation_config(survey, donor),
             "stop tokens of all, sampling of the chat model",
         ),
     ]
@@ -44,7 +55,7 @@ def differences(survey: Survey) -> list[Difference]:
         *rows,
         Difference("an existing OUT", "overwritten", "kept, or replaced when the new one is whole"),
         Difference("a crash", "leaves half a model", "leaves nothing"),
-        Difference("verified", "no", "every tensor, and a sample of its rows recomputed"),
+        Difference("verified", "no", "every byte, read back, against its hash"),
     ]
 
 
@@ -62,20 +73,13 @@ def stock_findings(survey: Survey) -> Iterator[Finding]:
             repair,
         )
     if donor.generation_config is not None and not _keeps_generation_config(survey, donor):
-        why = (
-            "`tokenizer:` or `chat_template:`"
-            if _rebuilds_tokenizer(survey)
-            else "`--no-copy-tokenizer`"
-        )
         yield advice(
             "stock-drops-generation-config",
             "generation_config.json",
-            f"with {why}, stock mergekit-yaml writes no generation_config.json.",
+            f"with {_why_dropped(survey)}, stock mergekit-yaml writes no generation_config.json.",
             repair,
         )
-    stock = _stock_stop_tokens(survey, donor)
-    missing = [stop.token for stop in survey.format.stops if stop.token not in stock]
-    if survey.format.end_of_turn in missing:
+    if _talks_on(survey, donor):
         yield advice(
             "stock-does-not-stop",
             "generation_config.json",
@@ -93,6 +97,27 @@ def _rebuilds_tokenizer(survey: Survey) -> bool:
 def _keeps_generation_config(survey: Survey, donor: Model) -> bool:
     copied = survey.options.copy_tokenizer and not _rebuilds_tokenizer(survey)
     return donor.generation_config is not None and copied
+
+
+def _stock_generation_config(survey: Survey, donor: Model) -> str:
+    if _keeps_generation_config(survey, donor):
+        return f"that of {donor}"
+    return "none" if donor.generation_config is None else f"none, with {_why_dropped(survey)}"
+
+
+def _why_dropped(survey: Survey) -> str:
+    rebuilt = _rebuilds_tokenizer(survey)
+    return "`tokenizer:` or `chat_template:`" if rebuilt else "`--no-copy-tokenizer`"
+
+
+def _talks_on(survey: Survey, donor: Model) -> str:
+    """Return that stock mergekit-yaml's output does not stop where an answer ends, if so."""
+    assert survey.format is not None
+    end = survey.format.end_of_turn
+    stops = [stop.token for stop in survey.format.stops]
+    if end in stops and end not in _stock_stop_tokens(survey, donor):
+        return f", and talks on after {end!r}"
+    return ""
 
 
 def _template(chat_format: ChatFormat) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from transformers.utils.chat_template_utils import render_jinja_template
+from chatvec_method.rendering import TemplateError, render
 
 Pieces: TypeAlias = tuple[str, ...]
 """What stands before, between and after the messages."""
@@ -107,12 +107,7 @@ def _pieces(
 def _rendered(
     template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str]
 ) -> str | None:
-    settings: dict[str, Any] = {"add_generation_prompt": True, **special}
     try:
-        rendered: Any = render_jinja_template(
-            [[dict(message) for message in messages]], chat_template=template, **settings
-        )
-    except Exception:  # a template is a program
+        return render(template, messages, special)
+    except TemplateError:
         return None
-    text: str = rendered[0][0]
-    return text

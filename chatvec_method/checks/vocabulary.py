@@ -12,6 +12,7 @@ from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.checks.markers import missing_markers
 from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.survey import Survey
+from chatvec_method.facts.token_text import text_of
 from chatvec_method.facts.tokenizers import TokenizerFacts
 from chatvec_method.facts.vocabulary import Row, Vocabulary
 from chatvec_method.method.roles import Roles
@@ -488,7 +489,7 @@ def _padding(survey: Survey, roles: Roles, vocabulary: Vocabulary) -> Iterator[F
 
 
 def _tokens(tokens: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(repr(token) for token in tokens[:most])
+    shown = ", ".join(repr(text_of(token)) for token in tokens[:most])
     if len(tokens) == 1:
         return f"the token {shown}"
     return f"{len(tokens)} tokens ({shown}{', ...' if len(tokens) > most else ''})"

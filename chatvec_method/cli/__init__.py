@@ -14,6 +14,8 @@ import click
 
 import chatvec_method
 from chatvec_method.cli.exits import told
+from chatvec_method.cli.last_resort import in_one_line
+from chatvec_method.cli.streams import own_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -23,6 +25,7 @@ COMMANDS = {
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
+    "verify": "Tell whether a merge's output is what was written, and what its recipe makes.",
     "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
@@ -35,6 +38,11 @@ COMMANDS = {
 
 class Commands(click.Group):
     """A group that imports a command's module when the command is called."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command, with output and input as `streams` has them."""
+        with own_streams():
+            return super().main(*args, **settings)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""
@@ -75,7 +83,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors are told as the table of exit codes and `--json` have them."""
-        with told(ctx.obj):
+        with told(ctx.obj), in_one_line():
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

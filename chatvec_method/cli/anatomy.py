@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chatvec_method.cli.completing import RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.errors import ChatVecError
@@ -64,10 +63,10 @@ def anatomy(
     with loading("mergekit", quiet=options["quiet"]):
         from chatvec_method.anatomy import examine, why_slow
         from chatvec_method.cli.anatomy_report import as_data, print_anatomy
-        from chatvec_method.facts.survey import survey
+        from chatvec_method.cli.looking_up import looked_up
         from chatvec_method.options import merge_options
         from chatvec_method.pictures.style import require_matplotlib
-        from chatvec_method.progress import Progress, bars
+        from chatvec_method.progress import bars
         from chatvec_method.recipe.file import parse_recipe
 
         if png is not None:
@@ -75,15 +74,11 @@ def anatomy(
         quiet_libraries()
     settings = merge_options(**options)
     settings.apply_global_options()
-    surveyed = survey(parse_recipe(text, str(recipe)), settings)
+    surveyed = looked_up(parse_recipe(text, str(recipe)), settings)
     if not settings.quiet and (reason := why_slow(settings.device)):
         click.echo(reason, err=True)
     with bars(quiet=settings.quiet, transient=True) as show:
-        found = examine(
-            surveyed,
-            rank=rank,
-            on_bytes=lambda done, total: show(Progress("read", done, total)),
-        )
+        found = examine(surveyed, rank=rank, on_progress=show)
     if not as_json:  # first, as all weights were read for it, and a file may fail
         print_anatomy(console(), found)
     if table is not None:
@@ -91,7 +86,7 @@ def anatomy(
     if png is not None:
         _write_pictures(png, found)
     if as_json:
-        click.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_data(found)))
 
 
 def _write_csv(file: Path, found: Anatomy) -> None:

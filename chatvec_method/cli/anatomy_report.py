@@ -6,20 +6,18 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from chatvec_method.anatomy import Anatomy, Pair, Sums, suggested_schedule, summary
-from chatvec_method.cli.console import table
+from chatvec_method.anatomy.tokens import TokenMove
+from chatvec_method.cli.layout import figures, prose, records, verbatim
 from chatvec_method.method.settings import dtype_name
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 WITH_CP = {
     "‖τ‖/‖base‖": "vector_relative",
     "‖λ‖/‖base‖": "other_relative",
-    "cos(τ, λ)": "cosine",
+    "cos(τ,λ)": "cosine",
     "sign conflict": "conflict",
     "weighted": "weighted_conflict",
     "largest 1 %": "largest_share",
@@ -28,7 +26,7 @@ WITH_CP = {
 AMONG_CHATS = {
     "‖τ₁‖/‖base‖": "vector_relative",
     "‖τ₂‖/‖base‖": "other_relative",
-    "cos(τ₁, τ₂)": "cosine",
+    "cos(τ₁,τ₂)": "cosine",
     "sign conflict": "conflict",
     "weighted": "weighted_conflict",
 }
@@ -49,14 +47,14 @@ OF_VECTOR = ("largest_share", "swallowed_share")
 def print_anatomy(console: Console, anatomy: Anatomy) -> None:
     """Print the figures by kind of tensor and by layer, the tokens, and what it all means."""
     for pair in anatomy.pairs:
-        console.print(Text(_title(anatomy, pair), style="bold"))
-        console.print(_figures(anatomy, pair))
+        verbatim(console, _title(anatomy, pair), "bold")
+        _print_figures(console, anatomy, pair)
         console.print()
     for tokens in (t for t in anatomy.tokens if t.most):
         header = ["token", "row", "by chat", "by cp", ""]
         rows = [
             (
-                "" if move.token is None else repr(move.token),
+                _token(move),
                 str(move.row),
                 f"{move.by_chat:.3f}",
                 f"{move.by_cp:.3f}",
@@ -65,18 +63,18 @@ def print_anatomy(console: Console, anatomy: Anatomy) -> None:
             for move in tokens.most[:SHOWN_TOKENS]
         ]
         title = f"{tokens.tensor}: moved most by {tokens.chat} (1 is the norm of a typical row)"
-        console.print(Text(title, style="bold"))
-        console.print(table("", header, rows, right=(1, 2, 3)))
+        prose(console, title, style="bold")
+        records(console, "", header, rows, right=(1, 2, 3))
         console.print()
-    console.print(Text(LEGEND, style="dim"))
+    prose(console, LEGEND, style="dim")
     console.print()
     for sentence in summary(anatomy):
-        console.print(Text(sentence))
+        prose(console, sentence)
     for chat in anatomy.roles.chats:
         console.print()
         if len(anatomy.roles.chats) > 1:
-            console.print(Text(f"# {chat}"))
-        console.print(Text(suggested_schedule(anatomy, chat)))
+            verbatim(console, f"# {chat}")
+        verbatim(console, suggested_schedule(anatomy, chat))
 
 
 def as_data(anatomy: Anatomy) -> dict[str, Any]:
@@ -126,7 +124,7 @@ def csv_rows(anatomy: Anatomy) -> Iterator[dict[str, Any]]:
             }
 
 
-def _figures(anatomy: Anatomy, pair: Pair) -> Table:
+def _print_figures(console: Console, anatomy: Anatomy, pair: Pair) -> None:
     with_cp = pair[1] == anatomy.roles.cp
     columns = dict(WITH_CP if with_cp else AMONG_CHATS)
     if with_cp and anatomy.rank is not None:
@@ -137,10 +135,13 @@ def _figures(anatomy: Anatomy, pair: Pair) -> Table:
         (name, *(_shown(getattr(sums, key), key) for key in columns.values()))
         for name, sums in places.items()
     ]
-    made = table("", ["", *columns], rows, right=range(1, len(columns) + 1))
-    for last in (0, len(anatomy.by_kind(pair))):
-        made.rows[last].end_section = True
-    return made
+    figures(console, "", ["", *columns], rows, ends=(0, len(anatomy.by_kind(pair))))
+
+
+def _token(move: TokenMove) -> str:
+    if move.text is not None:
+        return repr(move.text)
+    return "" if move.token is None else "part of a character"
 
 
 def _title(anatomy: Anatomy, pair: Pair) -> str:

@@ -13,7 +13,9 @@ import click
 from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.streams import lines_read
 from chatvec_method.errors import ChatVecError
+from chatvec_method.plain_text import plain
 from chatvec_method.talk.folder import check_folder
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def _converse(
 def _lines() -> Iterator[str]:
     """Yield what is said: what a person types, or the lines of a pipe."""
     if not _at_terminal():
-        yield from sys.stdin
+        yield from lines_read()
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (gives input() editing and a history)
@@ -197,7 +199,7 @@ def _answer(
         try:
             with contextlib.closing(iter(answer)) as pieces:
                 for piece in pieces:
-                    click.echo(piece, nl=False)
+                    click.echo(plain(piece), nl=False)
         except KeyboardInterrupt:
             if not _at_terminal():
                 raise

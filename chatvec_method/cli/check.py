@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.completing import RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.exits import ERROR, WARNINGS
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
+from chatvec_method.cli.written_recipe import deliver, recipe_options
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.text import parse_yaml, read_text
 
@@ -32,11 +32,19 @@ ROUNDS = 10
 @click.argument("recipe", type=RECIPE)
 @click.option("--deep", is_flag=True, help="Read all weights too: NaN, unrelated or equal models.")
 @click.option("--strict", is_flag=True, help="Exit with 3 where there are warnings.")
-@click.option("--fix", is_flag=True, help="Print the recipe with what can be mended mended.")
+@click.option("--fix", is_flag=True, help="Make the recipe with what can be mended mended.")
+@recipe_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @mergekit_options("check", all_taken=True)
 def check(
-    recipe: Path, deep: bool, strict: bool, fix: bool, as_json: bool, options: dict[str, Any]
+    recipe: Path,
+    deep: bool,
+    strict: bool,
+    fix: bool,
+    output: Path | None,
+    as_diff: bool,
+    as_json: bool,
+    options: dict[str, Any],
 ) -> None:
     """Tell what the merge of RECIPE will do and what is wrong with it.
 
@@ -51,6 +59,8 @@ def check(
     """
     if fix and as_json:
         raise click.UsageError("--fix prints a recipe and --json a report: write one of them.")
+    if not fix and (output is not None or as_diff):
+        raise click.UsageError("-o and --diff are for the recipe that --fix makes: add --fix.")
     text = read_text(recipe)
     parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
     with loading("mergekit", quiet=options["quiet"]):
@@ -63,7 +73,7 @@ def check(
     settings = merge_options(**options)
     read, offer = read_as_chat_vector(text, str(recipe), settings.trust_remote_code)
     if fix:
-        report = _print_mended(read, settings, deep)
+        report = _deliver_mended(read, settings, deep, output, as_diff=as_diff)
     else:
         report = _check(read, settings, deep)
         if offer is not None:
@@ -77,26 +87,29 @@ def check(
 
 def _check(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
     from chatvec_method.api import check as check_surveyed
-    from chatvec_method.facts.survey import survey
+    from chatvec_method.cli.looking_up import looked_up
 
-    return check_surveyed(survey(recipe, options), deep=deep)
+    return check_surveyed(looked_up(recipe, options), deep=deep)
 
 
 def _print(report: Report, as_json: bool) -> None:
     from chatvec_method.cli.check_report import as_data, print_report
 
     if as_json:
-        click.echo(json.dumps(as_data(report), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_data(report)))
     else:
         print_report(console(), report)
 
 
-def _print_mended(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
-    """Print the mended recipe, and on the side what is left to say of it."""
+def _deliver_mended(
+    recipe: Recipe, options: MergeOptions, deep: bool, output: Path | None, *, as_diff: bool
+) -> Report:
+    """Print or write the mended recipe, and tell on the side what is left to say of it."""
     from chatvec_method.cli.check_report import print_findings
     from chatvec_method.recipe.edits import edited
     from chatvec_method.recipe.file import parse_recipe
 
+    before = recipe
     report = _check(recipe, options, deep)
     for _ in range(ROUNDS):
         if not report.edits:
@@ -108,6 +121,6 @@ def _print_mended(recipe: Recipe, options: MergeOptions, deep: bool) -> Report:
             break
         recipe = parse_recipe(text, recipe.name)
         report = _check(recipe, options, deep)
-    click.echo(recipe.text, nl=False)
-    print_findings(console(stderr=True), report.findings, report.accepted)
+    deliver(before, recipe.text, output, as_diff=as_diff)
+    print_findings(console(stderr=True), report.findings, report.accepted, recipe.text)
     return report

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mergekit.common import ModelReference
-from rich.padding import Padding
 from rich.text import Text
 
 from chatvec_method.checks.report import Finding, Report, Severity
-from chatvec_method.cli.console import table
+from chatvec_method.checks.stock import TOLD_BY_DIFFERENCES
+from chatvec_method.cli.layout import figures, prose, records
+from chatvec_method.facts.chat_format import ChatFormat
 from chatvec_method.facts.cost import Cost, in_bytes
 from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import dtype_name
+from chatvec_method.recipe.lines import line_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,44 +29,64 @@ STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.ADVIC
 def print_report(console: Console, report: Report) -> None:
     """Print what a merge will do and what is wrong with it."""
     survey = report.survey
-    console.print(_models_table(report))
+    _print_models(console, report)
     if survey.plan is not None:
         console.print()
-        console.print(_cost_line(report.cost))
+        prose(console, _cost_line(report.cost))
         for chat in survey.plan.roles.chats:
-            for ratios in _ratios_tables(survey.plan, chat):
-                console.print()
-                console.print(ratios)
+            _print_ratios(console, survey.plan, chat)
     if survey.format is not None:
         console.print()
-        for line in _format_lines(survey):
-            console.print(line)
+        for name, value in _format_facts(survey.format).items():
+            prose(console, f"{name}: {value}", lead=f"{name}:")
     if report.differences:
         console.print()
         rows = [(d.what, d.stock, d.chatvec) for d in report.differences]
         header = ("", "stock mergekit-yaml", "chatvec merge")
-        console.print(table("What comes out", header, rows))
+        records(console, "What comes out", header, rows, in_lines=True)
+    if any(finding.code in TOLD_BY_DIFFERENCES for finding in report.findings):
+        prose(console, "`chatvec finish OUT` gives stock mergekit's output the first three, too.")
     console.print()
-    print_findings(console, report.findings, report.accepted)
+    findings = [f for f in report.findings if f.code not in TOLD_BY_DIFFERENCES]
+    print_findings(console, findings, report.accepted, survey.recipe.text)
+    if report.edits:
+        recipe = shlex.quote(survey.recipe.name)
+        prose(console, f"`chatvec check {recipe} --fix -o {recipe}` mends {_mended(report)}.")
+
+
+def _mended(report: Report) -> str:
+    """Return the kinds of findings that `--fix` mends."""
+    worth_it = (f for f in report.findings if f.edits and f.severity is not Severity.ADVICE)
+    return ", ".join(dict.fromkeys(finding.code for finding in worth_it))
 
 
 def print_findings(
-    console: Console, findings: Sequence[Finding], accepted: Sequence[Finding] = ()
+    console: Console,
+    findings: Sequence[Finding],
+    accepted: Sequence[Finding] = (),
+    recipe: str = "",
 ) -> None:
     """Print findings, the worst last, where the eye is, and how many there are.
 
     Of those that the recipe accepts, only their kinds are told.
+
+    Args:
+        console: Where to.
+        findings: The findings, the worst first.
+        accepted: Those that the recipe says it knows.
+        recipe: Its text, for the lines in which what is wrong stands.
     """
     for finding in reversed(findings):
         style = STYLES[finding.severity]
-        console.print(
-            Text.assemble(
-                (finding.severity.value, style), f" {finding.code}  ", (finding.place, "bold")
-            )
-        )
-        for text in (Text(finding.message), Text(finding.fix, style="green")):
-            console.print(Padding(text, (0, 0, 0, 2), expand=False))
-    console.print(summary(findings, accepted))
+        head = Text.assemble((finding.severity.value, style), f" {finding.code}")
+        place = Text(f"  {finding.place}", "bold")
+        if line := line_of(recipe, finding.place):
+            place.append(f", line {line}", "not bold")
+        fits = head.cell_len + place.cell_len <= console.width
+        console.print(head + place if fits else Text("\n").join([head, place]), soft_wrap=True)
+        prose(console, finding.message, indent=2)
+        prose(console, finding.fix, indent=2, style="green")
+    prose(console, summary(findings, accepted))
 
 
 def summary(findings: Sequence[Finding], accepted: Sequence[Finding] = ()) -> str:
@@ -120,7 +143,7 @@ def ratio_rows(
         yield f"layer {first}" if first == last else f"layers {first} to {last}", ratios
 
 
-def _models_table(report: Report) -> Any:
+def _print_models(console: Console, report: Report) -> None:
     rows = []
     for model in report.survey.models.values():
         data = _model_data(report, model)
@@ -139,9 +162,8 @@ def _models_table(report: Report) -> Any:
             )
         )
     header = ["role", "model", "architecture", "layers", "dtype", "rows", "tokens", "size"]
-    return table(
-        report.survey.recipe.name, [*header, "template", "licence"], rows, right=(3, 5, 6, 7)
-    )
+    header += ["template", "licence"]
+    records(console, report.survey.recipe.name, header, rows, right=(3, 5, 6, 7), heads=2)
 
 
 def _model_data(report: Report, model: Model) -> dict[str, Any]:
@@ -189,38 +211,37 @@ def _cost_line(cost: Cost) -> str:
     )
 
 
-def _ratios_tables(plan: MergePlan, chat: ModelReference) -> Iterator[Any]:
-    """Yield a table for the language model, and one for each part that sees or hears."""
-    yield _ratios_table(f"Ratio of {chat}", plan.language_model, chat)
+def _print_ratios(console: Console, plan: MergePlan, chat: ModelReference) -> None:
+    """Print a table for the language model, and one for each part that sees or hears."""
+    parts: dict[str, Sequence[PlannedTensor]] = {f"Ratio of {chat}": plan.language_model}
     for module, tensors in plan.other_parts.items():
-        merged = [tensor for tensor in tensors if not tensor.has_no_vector]
-        if merged:
-            yield _ratios_table(f"Ratio of {chat} in {module}", merged, chat)
+        if merged := [tensor for tensor in tensors if not tensor.has_no_vector]:
+            parts[f"Ratio of {chat} in {module}"] = merged
+    for title, part in parts.items():
+        console.print()
+        _print_part(console, title, part, chat)
 
 
-def _ratios_table(title: str, tensors: Sequence[PlannedTensor], chat: ModelReference) -> Any:
+def _print_part(
+    console: Console, title: str, tensors: Sequence[PlannedTensor], chat: ModelReference
+) -> None:
     kinds = [kind for kind in KINDS if any(tensor.kind == kind for tensor in tensors)]
     rows = [
         (name, *(" and ".join(f"{ratio:g}" for ratio in ratios.get(kind, [])) for kind in kinds))
         for name, ratios in ratio_rows(tensors, chat)
     ]
-    return table(title, ["", *kinds], rows, right=range(1, len(kinds) + 1))
+    figures(console, title, ["", *kinds], rows)
 
 
-def _format_lines(survey: Survey) -> Iterator[Text]:
-    chat_format = survey.format
-    if chat_format is None:
-        return
+def _format_facts(chat_format: ChatFormat) -> dict[str, str]:
     template = chat_format.template.origin if chat_format.template else "none"
-    facts = {
+    return {
         "Chat template": template,
         "Its special tokens": ", ".join(chat_format.markers) or "none",
         "Ends a turn": chat_format.end_of_turn or "unknown",
         "Stops at": ", ".join(f"{s.token} ({s.id}, {s.origin})" for s in chat_format.stops)
         or "nothing",
     }
-    for name, value in facts.items():
-        yield Text.assemble((f"{name}: ", "bold"), value)
 
 
 def _format_data(survey: Survey) -> dict[str, Any] | None:

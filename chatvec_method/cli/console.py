@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from chatvec_method.plain_text import plain, plain_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import (
+        Console,
+        ConsoleOptions,
+        ConsoleRenderable,
+        RenderHook,
+        RenderResult,
+    )
     from rich.table import Table
 
 PIPE_WIDTH = 1000
@@ -20,19 +30,56 @@ def console(stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    made = Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    made.push_render_hook(_plain_hook())
+    return made
+
+
+def json_text(data: Any) -> str:
+    """Return data as JSON for people and programs, in which nothing acts on a terminal."""
+    return plain_json(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@cache
+def _plain_hook() -> RenderHook:
+    """Return what keeps the words of strangers from acting on the terminal; styles are ours."""
+    from rich.console import RenderHook
+    from rich.segment import Segment
+
+    class Plain(RenderHook):
+        def process_renderables(
+            self, renderables: list[ConsoleRenderable]
+        ) -> list[ConsoleRenderable]:
+            return [Plainly(each) for each in renderables]
+
+    class Plainly:
+        def __init__(self, renderable: ConsoleRenderable) -> None:
+            self.renderable = renderable
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for segment in console.render(self.renderable, options):
+                if segment.control:
+                    yield segment
+                else:
+                    yield Segment(plain(segment.text), segment.style)
+
+    return Plain()
 
 
 def table(
-    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[int] = (),
+    widths: Sequence[int] | None = None,
 ) -> Table:
-    """Return a table; `right` are the columns of numbers."""
+    """Return a table; `right` are the columns of numbers, `widths` the columns' if they are set."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     made = Table(
-        title=title,
+        title=title or None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD if sys.stdout.isatty() else None,
@@ -41,7 +88,12 @@ def table(
         header_style="dim" if sys.stdout.isatty() else "",
     )
     for i, name in enumerate(header):
-        made.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        made.add_column(
+            name,
+            justify="right" if i in right else "left",
+            overflow="fold",
+            width=widths[i] if widths else None,
+        )
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made

@@ -12,12 +12,13 @@ import click
 
 from chatvec_method.errors import ChatVecError, ChatVecWarning
 
-ERROR, USAGE, WARNINGS, INTERRUPTED = 1, 2, 3, 130
+ERROR, USAGE, WARNINGS, DIFFERENT, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: "Done; there may be warnings and advice.",
     ERROR: "It could not be done, or the recipe has errors; the message says what is at fault.",
     USAGE: "The command line cannot be read: a word is missing, unknown or of the wrong kind.",
     WARNINGS: "Only of `check --strict`: the recipe has warnings, and no errors.",
+    DIFFERENT: "Only of `verify`: OUT is not what was written, or not what its recipe makes.",
     INTERRUPTED: "Ctrl-C. `chatvec chat` takes the first one as the end of an answer.",
 }
 

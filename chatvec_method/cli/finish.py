@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from chatvec_method.cli.completing import FOLDER, RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.plain_text import plain
 from chatvec_method.recipe.text import parse_yaml, read_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def finish(
     with loading("mergekit"):
         from chatvec_method.checks.readiness import readiness_findings
         from chatvec_method.cli.check_report import print_findings
-        from chatvec_method.facts.survey import survey
+        from chatvec_method.cli.looking_up import looked_up
         from chatvec_method.finishing.finish import finish as finish_output
         from chatvec_method.finishing.output import recipe_of
         from chatvec_method.options import merge_options
@@ -65,10 +65,10 @@ def finish(
 
         quiet_libraries()
     options = merge_options(trust_remote_code=trust_remote_code)
-    found = survey(read_recipe(recipe) if recipe else recipe_of(out), options)
+    found = looked_up(read_recipe(recipe) if recipe else recipe_of(out), options)
     changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps([_as_data(change) for change in changes], indent=2))
+        click.echo(json_text([_as_data(change) for change in changes]))
         return
     for change in changes:
         _print_diff(change)
@@ -82,17 +82,18 @@ def finish(
 
 
 def _names(changes: Sequence[FileChange]) -> str:
-    return ", ".join(change.name for change in changes)
+    return ", ".join(plain(change.name) for change in changes)
 
 
 def _print_diff(change: FileChange) -> None:
     before, after = change.before, change.after
     if not (_is_short(before) and _is_short(after)):
-        click.secho(f"{change.name}: {_in_short(after)} (before: {_in_short(before)})", bold=True)
+        name = plain(change.name)
+        click.secho(f"{name}: {_in_short(after)} (before: {_in_short(before)})", bold=True)
         return
     for line in _diff(change.name, str(before or ""), str(after or "")):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-        click.secho(line, fg=colour)
+        click.secho(plain(line), fg=colour)
 
 
 def _is_short(content: Content) -> bool:

@@ -24,7 +24,7 @@ def loading(what: str, *, quiet: bool = False) -> Iterator[None]:
     """
     shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if shown:
-        print(f"Loading {what} …", end="", file=sys.stderr, flush=True)
+        print(f"Loading {what} ...", end="", file=sys.stderr, flush=True)
     gc.disable()
     try:
         yield

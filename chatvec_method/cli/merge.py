@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.completing import FOLDER, RECIPE
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.exits import ERROR
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
@@ -60,8 +59,9 @@ def merge(
     text = read_text(recipe)
     raw = parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
     with loading("mergekit", quiet=options["quiet"] or as_json):
-        from chatvec_method.checks.report import Severity, check
+        from chatvec_method.checks.report import Severity, check_survey
         from chatvec_method.cli.check_report import print_findings, print_report
+        from chatvec_method.cli.looking_up import looked_up
         from chatvec_method.merging.merge import merge as merge_survey
         from chatvec_method.options import merge_options
         from chatvec_method.progress import bars
@@ -73,13 +73,14 @@ def merge(
     settings.apply_global_options()
     if ratio is not None:
         text = with_one_ratio(text, raw, ratio)
-    report = check(parse_recipe(text, str(recipe)), settings, out)
+    report = check_survey(looked_up(parse_recipe(text, str(recipe)), settings), out)
     if dry_run and not as_json:
         print_report(console(), report)
     elif not as_json:
         worth_saying = [f for f in report.findings if f.severity is not Severity.ADVICE]
         if worth_saying:
-            print_findings(console(stderr=True), worth_saying, report.accepted)
+            text = report.survey.recipe.text
+            print_findings(console(stderr=True), worth_saying, report.accepted, text)
     if report.of(Severity.ERROR):
         if as_json:
             _print_json(report, None)
@@ -98,18 +99,20 @@ def merge(
 
 
 def _print_result(result: MergeResult) -> None:
+    from chatvec_method.cli.layout import prose
     from chatvec_method.facts.cost import in_bytes
 
-    found = result.verification
+    found, screen = result.verification, console()
     if result.restored_old:
-        click.echo("A merge that was killed had moved the old model aside; it was put back first.")
+        prose(screen, "The old model, which a merge that was killed had moved aside, was put back.")
     if result.removed_leftover:
-        click.echo("Removed what a merge that was killed had left behind.")
-    click.echo(
-        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite; "
-        f"{found.elements} elements recomputed, {found.off_by_one} off by one rounding step."
+        prose(screen, "Removed what a merge that was killed had left behind.")
+    prose(
+        screen,
+        f"{result.out}: {in_bytes(result.bytes)}, {found.tensors} tensors, complete and finite, "
+        "every byte read back as it was written.",
     )
-    click.echo(f"Talk to it with: chatvec chat {result.out}")
+    prose(screen, f"Talk to it with: `chatvec chat {result.out}`")
 
 
 def _print_json(report: Report, result: MergeResult | None) -> None:
@@ -124,4 +127,4 @@ def _print_json(report: Report, result: MergeResult | None) -> None:
         "removed_leftover": result.removed_leftover,
         "restored_old": result.restored_old,
     }
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json_text(data))

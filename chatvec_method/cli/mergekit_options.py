@@ -73,19 +73,33 @@ def _option(
 
 MERGEKIT_OPTIONS = (
     _option(
-        "trust_remote_code", bool, False, "check merge anatomy", "Run the Python code of models."
+        "trust_remote_code",
+        bool,
+        False,
+        "check merge verify anatomy",
+        "Run the Python code of models.",
     ),
     _option(
-        "allow_crimes", bool, False, "check merge anatomy", "Let models of other kinds be merged."
+        "allow_crimes",
+        bool,
+        False,
+        "check merge verify anatomy",
+        "Let models of other kinds be merged.",
     ),
     _option(
         "unsafe_truncate_embeddings",
         bool,
         False,
-        "check merge",
+        "check merge verify",
         "Cut embeddings to the smallest vocabulary; `tokenizer:` in the recipe is better.",
     ),
-    _option("device", str, None, "merge anatomy", "Calculate on cpu, cuda, cuda:1, mps, auto, ..."),
+    _option(
+        "device",
+        str,
+        None,
+        "merge verify anatomy",
+        "Calculate on cpu, cuda, cuda:1, mps, auto, ...",
+    ),
     _option("cuda", bool, False, "merge anatomy", "Calculate on the GPU."),
     _option("multi_gpu", bool, False, "merge", "Calculate on all GPUs."),
     _option("gpu_rich", bool, False, "merge", "As --cuda --multi-gpu.", "--gpu-rich"),
@@ -95,7 +109,7 @@ MERGEKIT_OPTIONS = (
         "num_threads",
         int,
         None,
-        "merge anatomy",
+        "merge verify anatomy",
         "How many threads torch may take.",
         "--num-threads",
         "-j",
@@ -104,22 +118,24 @@ MERGEKIT_OPTIONS = (
         "lazy_unpickle",
         bool,
         False,
-        "check merge",
+        "check merge verify",
         "Read weights in pickles (.bin) one at a time.",
     ),
-    _option("transformers_cache", str, None, "merge anatomy", "The folder for downloaded models."),
+    _option(
+        "transformers_cache", str, None, "merge verify anatomy", "The folder for downloaded models."
+    ),
     _option(
         "lora_merge_cache",
         str,
         None,
-        "check merge anatomy",
+        "check merge verify anatomy",
         "The folder for models with their adapters.",
     ),
     _option(
         "lora_merge_dtype",
         str,
         None,
-        "check merge anatomy",
+        "check merge verify anatomy",
         "The dtype in which adapters are added; float32 without it.",
     ),
     _option(
@@ -146,10 +162,10 @@ MERGEKIT_OPTIONS = (
         "quiet",
         bool,
         False,
-        "check merge anatomy",
+        "check merge verify anatomy",
         "Show no progress, and nothing that need not be.",
     ),
-    _option("verbosity", int, 0, "merge anatomy", "Log more; twice, still more.", "-v"),
+    _option("verbosity", int, 0, "merge verify anatomy", "Log more; twice, still more.", "-v"),
 )
 """In the order in which help shows them."""
 

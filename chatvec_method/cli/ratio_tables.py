@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,12 +11,12 @@ import click
 from mergekit.common import ModelReference
 from rich.bar import Bar
 
-from chatvec_method.cli.console import table
+from chatvec_method.cli.console import json_text, table
+from chatvec_method.cli.layout import figures, prose
 from chatvec_method.facts.plan import KINDS, MergePlan, ratio_table, slices_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
 SHORTEST_BAR, LONGEST_BAR = 11, 24
 BESIDE_BAR = 9
@@ -91,7 +90,7 @@ def print_json(plans: Sequence[tuple[str, MergePlan]]) -> None:
         }
         for name, plan in plans
     ]
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json_text(data))
 
 
 def _vector_data(vector: Vector) -> dict[str, Any]:
@@ -110,32 +109,35 @@ def _print_side_by_side(console: Console, vectors: Sequence[Vector]) -> None:
     letters = "AB" if len(vectors) > 1 else " "
     for letter, vector in zip(letters, vectors, strict=True):
         marked = f"{letter}: " if len(vectors) > 1 else ""
-        console.print(f"{marked}{vector.recipe}, ratio of {vector.chat}")
+        prose(console, f"{marked}{vector.recipe}, ratio of {vector.chat}")
         named = ", ".join(f"{name} {ratio:.3g}" for name, ratio in vector.outside.items())
-        console.print(f"{' ' * len(marked)}outside the layers: {named or 'nothing'}")
-    console.print(_layers_table(console, list(zip(letters, vectors, strict=True))))
+        prose(console, f"outside the layers: {named or 'nothing'}", indent=len(marked))
+    _print_layers(console, list(zip(letters, vectors, strict=True)))
 
 
-def _layers_table(console: Console, vectors: Sequence[tuple[str, Vector]]) -> Table:
+def _print_layers(console: Console, vectors: Sequence[tuple[str, Vector]]) -> None:
     columns = [(letter, vector, kind) for letter, vector in vectors for kind in vector.kinds]
-    room = (console.width - LABEL_WIDTH) // max(len(columns), 1) - BESIDE_BAR
-    bar = min(room, LONGEST_BAR) if console.is_terminal and room >= SHORTEST_BAR else 0
     names = [f"{letter} {kind}".strip() for letter, _, kind in columns]
-    header = [part for name in names for part in (["", name] if bar else [name])]
-    right = range(1, len(header) + 1, 2 if bar else 1)
-    made = table("", ["layer", *header], [], right=right)
-    made.title = None
-    scale = _Scale.of([r for _, v in vectors for layers in v.ratios.values() for r in _all(layers)])
+    layers = range(max(vector.plan.layers for _, vector in vectors))
     ends = {part.stop - 1 for _, vector in vectors for part in slices_of(vector.plan)}
-    for layer in range(max(vector.plan.layers for _, vector in vectors)):
-        cells: list[RenderableType] = [str(layer)]
-        for _, vector, kind in columns:
-            ratios = vector.ratios[kind].get(layer, [])
-            cells.append(_number(ratios))
-            if bar:
-                cells.append(scale.bar(ratios, bar))
-        made.add_row(*cells, end_section=layer in ends)
-    return made
+    rows = [[vector.ratios[kind].get(layer, []) for _, vector, kind in columns] for layer in layers]
+    room = (console.width - LABEL_WIDTH) // max(len(columns), 1) - BESIDE_BAR
+    if room < SHORTEST_BAR or not _shows_bars(console):
+        numbers = [[str(i), *map(_number, ratios)] for i, ratios in enumerate(rows)]
+        figures(console, "", ["layer", *names], numbers, sorted(ends & set(layers)))
+        return
+    header = [part for name in names for part in ("", name)]
+    drawn = table("", ["layer", *header], [], right=range(1, len(header) + 1, 2))
+    scale = _Scale.of([r for _, v in vectors for by in v.ratios.values() for r in _all(by)])
+    width = min(room, LONGEST_BAR)
+    for layer, row in enumerate(rows):
+        cells = [cell for ratios in row for cell in (_number(ratios), scale.bar(ratios, width))]
+        drawn.add_row(str(layer), *cells, end_section=layer in ends)
+    console.print(drawn)
+
+
+def _shows_bars(console: Console) -> bool:
+    return console.is_terminal and console.encoding.startswith("utf")
 
 
 def _all(layers: Mapping[int | None, list[float]]) -> Iterator[float]:

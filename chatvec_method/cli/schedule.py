@@ -11,6 +11,7 @@ import click
 from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.written_recipe import recipe_options
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.text import parse_yaml, read_text
 from chatvec_method.schedules.cases import LLAMA, Schedule, as_yaml, ratio_cases
@@ -145,7 +146,7 @@ def _shape_command(written: str) -> click.Command:
 
 
 def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
+    options: list[Callable[..., Any]] = [
         click.option(
             "--layers",
             type=click.IntRange(min=1),
@@ -157,7 +158,7 @@ def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--into",
             type=RECIPE,
             metavar="RECIPE",
-            help="Print this recipe with the schedule as its ratio.",
+            help="Make this recipe with the schedule as its ratio.",
         ),
         click.option(
             "--chat", metavar="MODEL", help="With --into: the chat model, if there are several."
@@ -169,6 +170,7 @@ def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--embeddings", type=float, help="Their ratio.  [default: the first layer's]"),
         click.option("--head", type=float, help="Its ratio.  [default: the last layer's]"),
         click.option("--final-norm", type=float, help="Its ratio.  [default: the last layer's]"),
+        recipe_options,
         trust_option,
     ]
     for option in reversed(options):
@@ -185,6 +187,8 @@ def _print_schedule(
     embeddings: float | None,
     head: float | None,
     final_norm: float | None,
+    output: Path | None,
+    as_diff: bool,
     trust_remote_code: bool,
     **kinds: str | None,
 ) -> None:
@@ -199,14 +203,18 @@ def _print_schedule(
     if into is not None:
         parse_yaml(read_text(into), str(into))  # before anything heavy is loaded
         with loading("mergekit"):
+            from chatvec_method.cli.written_recipe import deliver
             from chatvec_method.recipe.file import read_recipe
             from chatvec_method.schedules.into_recipe import with_schedule
 
             quiet_libraries()
         recipe = read_recipe(into)
         planner = _planner(recipe, layers, trust_remote_code)
-        click.echo(with_schedule(recipe, made, planner, chat), nl=False)
+        text = with_schedule(recipe, made, planner, chat)
+        deliver(recipe, text, output, as_diff=as_diff)
         return
+    if output is not None or as_diff:
+        raise ChatVecError("-o and --diff are for a recipe.", "Add `--into RECIPE`.")
     if chat is not None:
         raise ChatVecError("--chat is for a recipe.", "Add `--into RECIPE`.")
     if layers is None:

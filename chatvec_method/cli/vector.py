@@ -13,7 +13,7 @@ from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, quiet_libraries, table
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
-from chatvec_method.progress import Progress, bars
+from chatvec_method.progress import bars
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference
@@ -89,7 +89,7 @@ def extract(
             int(bits),
             MergeOptions(trust_remote_code=trust_remote_code),
             overwrite=overwrite,
-            on_bytes=lambda done, total: show(Progress("merge", done, total)),
+            on_progress=show,
         )
     _print(description, as_json)
 
@@ -138,7 +138,7 @@ def expand(vector: str, out: Path, overwrite: bool) -> None:
             out,
             MergeOptions(),
             overwrite=overwrite,
-            on_bytes=lambda done, total: show(Progress("merge", done, total)),
+            on_progress=show,
         )
     click.echo(f"{out} has the vector in full.")
 

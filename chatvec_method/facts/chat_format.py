@@ -16,12 +16,12 @@ from typing import Any
 
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from chatvec_method.errors import first_line
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.tokenizers import TokenizerFacts
 from chatvec_method.method.roles import Roles
+from chatvec_method.rendering import TemplateError, render
 
 QUESTION, ANSWER, AGAIN = "⟦question⟧", "⟦answer⟧", "⟦again⟧"
 CONVERSATION = (
@@ -185,17 +185,15 @@ def _rendered(
     add_generation_prompt: bool = True,
 ) -> tuple[str, str]:
     """Return a short conversation in a template, or why that fails."""
-    settings: dict[str, Any] = {"add_generation_prompt": add_generation_prompt, **special}
     text, problem = "", ""
     for conversation in (messages, _in_parts(messages)):
         try:
-            rendered: Any = render_jinja_template(
-                [[dict(message) for message in conversation]], chat_template=template, **settings
+            text = render(
+                template, conversation, special, add_generation_prompt=add_generation_prompt
             )
-        except Exception as error:  # a template is a program
+        except TemplateError as error:
             problem = problem or first_line(error)
             continue
-        text = rendered[0][0]
         if all(message["content"] in text for message in messages[1:]):
             return text, ""
         problem = problem or "it leaves out what was said"

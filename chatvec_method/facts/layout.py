@@ -42,6 +42,8 @@ class Conversion:
     """The parameter by whose name transformers calls the conversion."""
     parts: tuple[tuple[str, str], ...]
     """Pattern of the rule and name of each stored tensor, in transformers' order."""
+    model: PreTrainedModel = field(compare=False, repr=False)
+    """The model without memory, whose shapes some operations ask for."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +59,7 @@ class Conversion:
         converter: Any = copy.deepcopy(self.converter)
         for pattern, name in self.parts:
             converter.add_tensor(self.target, name, pattern, tensors[name])
-        converted = converter.convert(self.target)
+        converted = converter.convert(self.target, model=self.model, config=self.model.config)
         return {key: t[0] if isinstance(t, list) else t for key, t in converted.items()}
 
 
@@ -143,7 +145,7 @@ def layout_of(
     conversions: dict[str, Conversion] = {}
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     for target, taken in parts.items():
-        conversion = Conversion(by_pattern[taken[0][0]], target, tuple(taken))
+        conversion = Conversion(by_pattern[taken[0][0]], target, tuple(taken), model)
         try:
             converted = conversion.parameters(_on_meta(conversion.names, headers))
         except Exception:  # parts are missing, or of shapes that do not fit: no such parameter

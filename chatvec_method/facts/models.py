@@ -7,8 +7,9 @@ card, from a local folder or from the hub, of which no weights are downloaded.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 import torch
 from huggingface_hub import (
     HfApi,
-    ModelCard,
     ModelCardData,
     ModelInfo,
     get_local_safetensors_metadata,
@@ -37,12 +37,17 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import SafetensorsRepoMetadata, validate_repo_id
 from mergekit.common import ModelPath, ModelReference
 from mergekit.io import ShardedTensorIndex
+from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.cards import as_used, card_in
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
+from chatvec_method.intake import check_folder
+from chatvec_method.quiet import quiet
+from chatvec_method.stated import check_forms, check_indexes, check_model
 
 SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
@@ -172,7 +177,9 @@ def config_value(config: PretrainedConfig, name: str) -> Any:
 
 
 def look_up_all(
-    references: Iterable[ModelReference], trust_remote_code: bool = False
+    references: Iterable[ModelReference],
+    trust_remote_code: bool = False,
+    on_model: Callable[[ModelReference], None] = lambda _: None,
 ) -> tuple[dict[ModelReference, Model], list[ChatVecError]]:
     """Return what is known of each model, and for the others why nothing is.
 
@@ -181,6 +188,7 @@ def look_up_all(
     models: dict[ModelReference, Model] = {}
     problems: list[ChatVecError] = []
     for reference in references:
+        on_model(reference)
         silent = any(problem.code == UNREACHABLE for problem in problems)
         try:
             if silent and _folder(reference) is None:
@@ -203,9 +211,11 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     """
     path = reference.model
     folder = _folder(reference)
-    with _problems_as_errors(reference):
+    with _problems_as_errors(reference), quiet():
         info = _ask_hub(path) if folder is None else None
-        small_files = _small_files(path, folder, info)
+        small_files = _checked_files(path, folder, info)
+        if reference.lora is not None and (adapter := Path(reference.lora.path)).is_dir():
+            check_folder(adapter)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
         tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
@@ -221,17 +231,31 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         pickled=pickled,
         file_problem=file_problem,
         small_files=small_files,
-        card=_card_in(folder) if folder else (info and info.card_data) or ModelCardData(),
+        card=card_in(folder) if folder else as_used(info.card_data if info else None),
         commit=info.sha if info else None,
     )
 
 
 def with_local_files(model: Model, folder: Path) -> Model:
-    """Return a model whose files have come into a folder, with what they tell."""
+    """Return a model whose files have come into a folder, with what they tell.
+
+    Raises:
+        ChatVecError: The folder holds what no model's does.
+    """
+    check_model(folder)
     tensors, pickled, file_problem = _tensors(model.reference, folder)
     return replace(
         model, folder=folder, tensors=tensors, pickled=pickled, file_problem=file_problem
     )
+
+
+def tensors_in(folder: Path) -> tuple[dict[str, TensorHeader], str]:
+    """Return the headers of the tensors in a folder, and what is wrong with its files if anything.
+
+    Nothing else in the folder is looked at.
+    """
+    tensors, _, problem = _tensors(ModelReference(model=ModelPath(path=str(folder))), folder)
+    return tensors or {}, problem
 
 
 def _folder(reference: ModelReference) -> Path | None:
@@ -261,21 +285,27 @@ def small_files_of(reference: ModelReference) -> SmallFiles:
     folder = _folder(reference)
     with _problems_as_errors(reference):
         info = _ask_hub(reference.model) if folder is None else None
-    return _small_files(reference.model, folder, info)
+        return _checked_files(reference.model, folder, info)
 
 
-def _small_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -> SmallFiles:
+def _checked_files(path: ModelPath, folder: Path | None, info: ModelInfo | None) -> SmallFiles:
+    """Return a model's small files, looked at before anything is made of them."""
     if folder is not None:
+        check_model(folder)
         return SmallFiles.in_folder(path, folder)
     assert info is not None
-    return SmallFiles.on_hub(path, info)
+    files = SmallFiles.on_hub(path, info)
+    check_forms(files.bytes, path)
+    return files
 
 
 def _ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
     hub = HfApi()
-    info = hub.model_info(path.path, revision=path.revision, timeout=HUB_SECONDS)
+    info = hub.model_info(
+        path.path, revision=path.revision, timeout=HUB_SECONDS, files_metadata=True
+    )
     if info.gated:  # anybody may read what a gated model is, but not its files
         hub.auth_check(path.path)
     return info
@@ -320,7 +350,7 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
         return ChatVecError(
             f"model {reference} is neither a folder here nor a model on the hub (or a private "
             "one of somebody else).",
-            "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder.",
+            _right_name(name),
             code="no-such-model",
         )
     if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
@@ -346,6 +376,13 @@ def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
     )
 
 
+def _right_name(name: str) -> str:
+    on_hub = re.fullmatch(r"https?://huggingface\.co/([\w.-]+/[\w.-]+).*", name)
+    if on_hub:
+        return f"Write `{on_hub[1]}`, its name without the address."
+    return "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder."
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -365,9 +402,12 @@ def _tensors(
         if folder is None:
             found = HfApi().get_safetensors_metadata(path.path, revision=path.revision)
         else:
+            check_indexes(folder)
             found = get_local_safetensors_metadata(folder)
         starts = _data_starts(folder, found) if folder else {}
         problem = _missing_tensors(found) or (_cut_short(folder, found, starts) if folder else "")
+        if folder and not problem and (damage := _damage(folder, found)):
+            return None, False, damage
         headers = {
             name: TensorHeader(
                 dtype=SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8),
@@ -380,6 +420,8 @@ def _tensors(
         }
     except NotASafetensorsRepoError:
         return _pickled_tensors(folder)
+    except ChatVecError as error:
+        return None, False, error.problem.removesuffix(".")
     except Exception as error:  # a damaged header or index fails in many ways
         if folder is None and not isinstance(error, (ValueError, SafetensorsParsingError)):
             raise
@@ -415,6 +457,17 @@ def _cut_short(folder: Path, found: SafetensorsRepoMetadata, starts: Mapping[str
     return ""
 
 
+def _damage(folder: Path, found: SafetensorsRepoMetadata) -> str:
+    """Return what safetensors, which will open the files, says against one of them."""
+    for name in found.files_metadata:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return f"{name} is damaged ({first_line(error)})"
+    return ""
+
+
 def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | None, bool, str]:
     if folder is None:
         return None, True, ""
@@ -436,14 +489,6 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
         except Exception as error:  # it may hold anything
             return None, True, f"{shard.filename} cannot be read ({first_line(error)})"
     return headers, True, ""
-
-
-def _card_in(folder: Path) -> ModelCardData:
-    file = folder / "README.md"
-    try:
-        return ModelCard.load(file).data if file.is_file() else ModelCardData()
-    except Exception:  # a card is free text, and nothing but our own card depends on it
-        return ModelCardData()
 
 
 def embedding_rows(model: Model) -> int | None:

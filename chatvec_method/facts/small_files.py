@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from mergekit.common import ModelPath
 
 from chatvec_method.errors import ChatVecError, first_line
-
-HUB_CACHE = ("snapshots", "blobs")
-"""The folders of huggingface_hub's cache: in the first, every file is a link into the second."""
+from chatvec_method.intake import LARGEST_OF_TOKENS_BYTES, check_size, json_of, read_bytes
+from chatvec_method.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,14 @@ class SmallFiles:
 
     @classmethod
     def on_hub(cls, path: ModelPath, info: ModelInfo) -> SmallFiles:
-        """Return the files of a model on the hub, as the hub lists them."""
+        """Return the files of a model on the hub, as the hub lists them.
+
+        Raises:
+            ChatVecError: One is larger than a file of its name can be.
+        """
+        for sibling in info.siblings or ():
+            name = sibling.rfilename
+            check_size(name, sibling.size or 0, f"{name} of {path}")
         listed = (sibling.rfilename for sibling in info.siblings or ())
         names = frozenset(name for name in listed if "/" not in name and "\\" not in name)
         return cls(path, None, names, info.sha)
@@ -50,14 +55,23 @@ class SmallFiles:
             return self.folder / name
         revision = self.commit or self.path.revision
         try:
-            return Path(hf_hub_download(self.path.path, name, revision=revision))
+            with quiet():
+                return Path(hf_hub_download(self.path.path, name, revision=revision))
         except EntryNotFoundError:
             return None
 
     def bytes(self, name: str) -> bytes | None:
-        """Return a file's content; None if there is none."""
+        """Return a file's content; None if there is none.
+
+        Raises:
+            ChatVecError: It is no file, or larger than one of its name can be.
+        """
         file = self.file(name)
-        return None if file is None else file.read_bytes()
+        if file is None:
+            return None
+        content = read_bytes(file, LARGEST_OF_TOKENS_BYTES)
+        check_size(name, len(content), file)
+        return content
 
     def text(self, name: str) -> str | None:
         """Return a file's text; None if there is none.
@@ -71,7 +85,10 @@ class SmallFiles:
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self._unreadable(name, error) from error
+            raise ChatVecError(
+                f"{self._called(name)} is no text ({first_line(error)}).",
+                "Download or save the model again.",
+            ) from error
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Return what a JSON file says; None if there is none, or if it is no mapping.
@@ -82,25 +99,8 @@ class SmallFiles:
         text = self.text(name)
         if text is None:
             return None
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise self._unreadable(name, error) from error
+        content = json_of(text, self._called(name))
         return content if isinstance(content, dict) else None
 
-    def stays_inside(self, name: str) -> bool:
-        """Tell whether a file is the model's own, and no link to one elsewhere."""
-        file = self.file(name)
-        if file is None or self.folder is None:
-            return file is not None
-        target, folder = file.resolve(), self.folder.resolve()
-        homes = [folder]
-        if folder.parent.name == HUB_CACHE[0]:
-            homes.append(folder.parent.parent / HUB_CACHE[1])
-        return any(target.is_relative_to(home) for home in homes)
-
-    def _unreadable(self, name: str, error: Exception) -> ChatVecError:
-        what = self.folder / name if self.folder else f"{name} of {self.path}"
-        return ChatVecError(
-            f"{what} is no JSON ({first_line(error)}).", "Download or save the model again."
-        )
+    def _called(self, name: str) -> object:
+        return self.folder / name if self.folder else f"{name} of {self.path}"

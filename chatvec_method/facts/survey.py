@@ -7,7 +7,7 @@ can still tell the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from chatvec_method.facts.output import expected_headers
 from chatvec_method.facts.plan import MergePlan, plan_merge
 from chatvec_method.facts.vocabulary import Vocabulary, align_vocabularies
 from chatvec_method.recipe.file import Recipe
+from chatvec_method.rendering import warm_up
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,9 +121,20 @@ class ReadySurvey:
         return {name: header for name, header in self.expected.items() if header is not None}
 
 
-def survey(recipe: Recipe, options: MergeOptions) -> Survey:
-    """Find out what a recipe's merge will be, of the models' small files alone."""
-    models, problems = look_up_all(_in_order(recipe), options.trust_remote_code)
+def survey(
+    recipe: Recipe,
+    options: MergeOptions,
+    on_model: Callable[[ModelReference], None] = lambda _: None,
+) -> Survey:
+    """Find out what a recipe's merge will be, of the models' small files alone.
+
+    Args:
+        recipe: The recipe.
+        options: As for the merge.
+        on_model: Is told which model is looked up next.
+    """
+    warm_up()
+    models, problems = look_up_all(_in_order(recipe), options.trust_remote_code, on_model)
     return _surveyed(recipe, options, models, problems)
 
 

@@ -37,6 +37,8 @@ class Row:
     index: int
 
 
+MOST_PADDING = 1 << 20
+"""Rows; there is no use for more than some hundred."""
 Rows = tuple[Row, ...]
 """The rows whose mean is taken: one where a token has one source, none for zeros."""
 
@@ -342,4 +344,11 @@ def _check_sources(settings: Mapping[str, TokenEmbeddingConfig], vocabulary: Voc
 
 def _padded(tokens: int, config: MergeConfiguration) -> int:
     multiple = (config.tokenizer and config.tokenizer.pad_to_multiple_of) or 1
+    if not 0 < multiple <= MOST_PADDING:
+        raise ChatVecError(
+            f"tokenizer: pad_to_multiple_of is {str(multiple)[:40]}, and no such number of rows "
+            "can be added to embeddings.",
+            "Write `pad_to_multiple_of: 64`, or leave it out.",
+            code="no-such-padding",
+        )
     return -(-tokens // multiple) * multiple

@@ -7,9 +7,12 @@ their own.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -28,9 +31,12 @@ from chatvec_method.facts.chat_format import (
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import ReadySurvey, Survey
+from chatvec_method.finishing.markdown import code, prose, table
 from chatvec_method.pictures.style import shown
 
 PAPER = "https://arxiv.org/abs/2310.04799"
+LINK = re.compile(r"https://[^\s<>\"'()\[\]]+")
+BCP47 = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 LONGEST_TABLE = 16
 """Rows; a longer table is folded away."""
 TEMPLATE = """\
@@ -38,7 +44,7 @@ TEMPLATE = """\
 {{ card_data }}
 ---
 
-# {{ name }}
+# {{ title }}
 
 {{ summary }}
 
@@ -70,7 +76,7 @@ as it is, 1 adds all that instruction tuning changed.
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-name = "{{ name }}"  # the folder, or the full name on the hub
+name = {{ name }}  # the folder, or the full name on the hub
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map="auto")
 
@@ -83,7 +89,7 @@ answer = output[0, prompt["input_ids"].shape[1] :]
 print(tokenizer.decode(answer, skip_special_tokens=True))
 ```
 
-With chatvec-method installed, `chatvec chat {{ name }}` talks to it in a terminal.
+With chatvec-method installed, `chatvec chat {{ command }}` talks to it in a terminal.
 {% endif %}
 ## Recipe
 
@@ -126,14 +132,16 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str, *, picture: b
     card = ModelCard.from_template(
         _metadata(survey, plan, chat),
         template_str=TEMPLATE,
-        name=name,
-        summary=_summary(plan),
+        title=prose(name),
+        name=json.dumps(name, ensure_ascii=False),
+        command=shlex.quote(name),
+        summary=_summary(survey, plan),
         sum=_sum(plan),
         paper=PAPER,
         models=_models(survey, plan),
         licences=_licences(survey, plan),
         picture=picture,
-        ratios="\n\n".join(_ratios(plan)),
+        ratios="\n\n".join(_ratios(survey, plan)),
         chat="\n\n".join(_chat(survey, plan, chat)),
         conversational=chat.template is not None,
         date=date,
@@ -151,7 +159,7 @@ def date_of(card: str) -> str | None:
 
 
 def _metadata(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> ModelCardData:
-    hub_names = _hub_names(plan)
+    hub_names = _hub_names(survey, plan)
     languages = _languages(survey, plan)
     plain = [code for code in languages if re.fullmatch("[a-z]{2,3}|multilingual|code", code)]
     return ModelCardData(
@@ -159,7 +167,7 @@ def _metadata(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> ModelCa
         base_model_relation="merge" if hub_names else None,
         language=plain or None,
         # The hub takes longer codes than ISO's under a key of their own.
-        language_bcp47=[code for code in languages if code not in plain] or None,
+        language_bcp47=[c for c in languages if c not in plain and BCP47.fullmatch(c)] or None,
         **_common_licence(survey, plan),
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -180,9 +188,19 @@ def _in_roles(plan: MergePlan) -> list[tuple[str, ModelReference]]:
     return [("cp", plan.roles.cp), *chats, *(("base", base) for base in plan.roles.bases)]
 
 
-def _hub_names(plan: MergePlan) -> list[str]:
-    paths = [p for _, m in _in_roles(plan) for p in (m.model, m.lora) if p is not None]
-    return list(dict.fromkeys(path.path for path in paths if _is_hub_name(path.path)))
+def _hub_names(survey: ReadySurvey, plan: MergePlan) -> list[str]:
+    names: list[str] = []
+    for _, model in _in_roles(plan):
+        if _is_of_hub(survey, model):
+            names.append(model.model.path)
+        if model.lora is not None and not Path(model.lora.path).exists():
+            names.append(model.lora.path)
+    return list(dict.fromkeys(name for name in names if _is_hub_name(name)))
+
+
+def _is_of_hub(survey: ReadySurvey, model: ModelReference) -> bool:
+    """Tell whether a model came from the hub: a folder `models/cp` has such a name, too."""
+    return survey.models[model].commit is not None and _is_hub_name(model.model.path)
 
 
 def _is_hub_name(path: str) -> bool:
@@ -195,25 +213,26 @@ def _is_hub_name(path: str) -> bool:
     return True
 
 
-def _linked(model: ModelReference) -> str:
+def _linked(survey: ReadySurvey, model: ModelReference) -> str:
     """Return a model's name, with a link if it is on the hub."""
-    path = model.model.path
-    if not _is_hub_name(path):
-        return f"`{model}`"
-    return f"[{model}](https://huggingface.co/{path})"
+    if not _is_of_hub(survey, model):
+        return code(str(model))
+    return f"[{prose(str(model))}](https://huggingface.co/{model.model.path})"
 
 
-def _summary(plan: MergePlan) -> str:
-    chats = " and ".join(_linked(chat) for chat in plan.roles.chats)
+def _summary(survey: ReadySurvey, plan: MergePlan) -> str:
+    chats = " and ".join(_linked(survey, chat) for chat in plan.roles.chats)
     vector = "chat vectors" if len(plan.roles.chats) > 1 else "chat vector"
+    cp = _linked(survey, plan.roles.cp)
     if plan.roles.base is None:
         return (
-            f"{_linked(plan.roles.cp)} with the {vector} {chats}: what instruction tuning changed "
-            "in the model from which it descends."
+            f"{cp} with the {vector} {chats}: what instruction tuning changed in the model from "
+            "which it descends."
         )
+    base = _linked(survey, plan.roles.base)
     return (
-        f"{_linked(plan.roles.cp)} with the {vector} of {chats}: what instruction tuning changed "
-        f"in comparison with {_linked(plan.roles.base)}, from which all of them descend."
+        f"{cp} with the {vector} of {chats}: what instruction tuning changed in comparison with "
+        f"{base}, from which all of them descend."
     )
 
 
@@ -230,10 +249,11 @@ def _models(survey: ReadySurvey, plan: MergePlan) -> str:
     for role, reference in _in_roles(plan):
         model = survey.models[reference]
         languages = ", ".join(_own_languages(model))
-        rows.append([role, _linked(reference), _licence(model, survey) or "not stated", languages])
+        licence = prose(_licence(model, survey) or "not stated")
+        rows.append([role, _linked(survey, reference), licence, prose(languages)])
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _languages(survey: ReadySurvey, plan: MergePlan) -> list[str]:
@@ -287,7 +307,7 @@ def _common_licence(survey: ReadySurvey, plan: MergePlan) -> dict[str, Any]:
     return {
         "license": "other",
         "license_name": re.sub("[^a-z0-9.-]+", "-", joined.lower()),
-        **({"license_link": link} if str(link).startswith("https://") else {}),
+        **({"license_link": link} if LINK.fullmatch(str(link)) else {}),
     }
 
 
@@ -296,17 +316,17 @@ def _licences(survey: ReadySurvey, plan: MergePlan) -> str:
     if None in stated:
         return "All of the models' licences apply to the result; not all of them are stated here."
     if len(stated) == 1:
-        return f"The licence of all of them is {stated.pop()}, and it applies to the result."
+        return f"The licence of all of them is {prose(str(*stated))}, and it applies to the result."
     return "All of these licences apply to the result together."
 
 
 # --- The ratios ------------------------------------------------------------------------------
 
 
-def _ratios(plan: MergePlan) -> Iterator[str]:
+def _ratios(survey: ReadySurvey, plan: MergePlan) -> Iterator[str]:
     for number, chat in enumerate(plan.roles.chats, 1):
         if len(plan.roles.chats) > 1:
-            yield f"**ratio_{number}**, of {_linked(chat)}:"
+            yield f"**ratio_{number}**, of {_linked(survey, chat)}:"
         kinds = {
             kind: {layer: " and ".join(map(shown, ratios)) for layer, ratios in layers.items()}
             for kind, layers in ratio_table(plan.language_model)[chat].items()
@@ -319,7 +339,7 @@ def _ratios(plan: MergePlan) -> Iterator[str]:
             )
             for first, last, ratios in layer_runs(kinds)
         ]
-        yield _folded(_table(("layers", *within), rows), len(rows))
+        yield _folded(table(("layers", *within), rows), len(rows))
         outside = [
             f"{'final norm' if kind == 'norms' else kind} {kinds[kind][None]}"
             for kind in ("embeddings", "norms", "head", "other")
@@ -329,10 +349,10 @@ def _ratios(plan: MergePlan) -> Iterator[str]:
             yield f"Outside the layers: {', '.join(outside)}."
 
 
-def _folded(table: str, rows: int) -> str:
+def _folded(text: str, rows: int) -> str:
     if rows <= LONGEST_TABLE:
-        return table
-    return f"<details><summary>Layer by layer</summary>\n\n{table}\n\n</details>"
+        return text
+    return f"<details><summary>Layer by layer</summary>\n\n{text}\n\n</details>"
 
 
 # --- The chat format -------------------------------------------------------------------------
@@ -340,28 +360,20 @@ def _folded(table: str, rows: int) -> str:
 
 def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[str]:
     yield (
-        f"The chat template comes from {chat.template.origin}."
+        f"The chat template comes from {prose(chat.template.origin)}."
         if chat.template
         else "No chat template is known."
     )
     if chat.stops:
         yield "Generation stops at any of these tokens:"
-        yield _table(
+        yield table(
             ("token", "id", "what it is"),
-            [(f"`{stop.token}`", str(stop.id), _reason(stop)) for stop in chat.stops],
+            [(code(stop.token), str(stop.id), _reason(stop)) for stop in chat.stops],
         )
     if sampling := sampling_defaults(speaking_chat(plan.roles, survey.models)):
-        settings = ", ".join(f"`{name}={value}`" for name, value in sampling.items())
+        settings = ", ".join(code(f"{name}={value}") for name, value in sampling.items())
         yield f"`generation_config.json` has the chat model's settings: {settings}."
 
 
 def _reason(stop: StopToken) -> str:
-    return stop.origin if stop.origin == ENDS_A_TURN else f"a stop token of {stop.origin}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return stop.origin if stop.origin == ENDS_A_TURN else f"a stop token of {prose(stop.origin)}"

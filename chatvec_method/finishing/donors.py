@@ -45,15 +45,13 @@ def in_chance_order(survey: ReadySurvey) -> bool:
 def companions(survey: ReadySurvey) -> dict[str, Content]:
     """Return the files that go with a model which sees, hears or brings code of its own.
 
-    A link out of the model's folder is never followed, and code only comes along if it is trusted.
+    Code only comes along if it is trusted.
     """
     donor, trusted = config_donor(survey).small_files, survey.options.trust_remote_code
     files: dict[str, Content] = {}
     for name in sorted(donor.names):
         is_code = CODE_FILE.fullmatch(name) is not None
         if not (MEDIA_FILE.fullmatch(name) or (is_code and trusted)):
-            continue
-        if not donor.stays_inside(name):
             continue
         content = donor.bytes(name) or b""
         if len(content) > LARGEST_COMPANION_BYTES:
@@ -69,7 +67,7 @@ def companions(survey: ReadySurvey) -> dict[str, Content]:
 def template_of_processor(survey: ReadySurvey, template: str) -> dict[str, Content]:
     """Return the processor's own file with the chat template, if the donor has one."""
     donor = config_donor(survey).small_files
-    if CHAT_TEMPLATE_JSON not in donor.names or not donor.stays_inside(CHAT_TEMPLATE_JSON):
+    if CHAT_TEMPLATE_JSON not in donor.names:
         return {}
     text = donor.text(CHAT_TEMPLATE_JSON) or ""
     held = donor.json(CHAT_TEMPLATE_JSON) or {}

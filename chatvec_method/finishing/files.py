@@ -55,6 +55,11 @@ def as_content(data: bytes) -> str | bytes:
         return data
 
 
+def as_bytes(content: str | bytes) -> bytes:
+    """Return what a file of that content holds."""
+    return content.encode("utf-8") if isinstance(content, str) else content
+
+
 def write_content(file: Path, content: Content) -> None:
     """Replace a file in one step."""
     partial = file.with_name(f".{file.name}.chatvec-partial")
@@ -63,7 +68,7 @@ def write_content(file: Path, content: Content) -> None:
             file.unlink()
             return
         with partial.open("wb") as stream:
-            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+            stream.write(as_bytes(content))
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(file)

@@ -9,6 +9,7 @@ recipe, its models and the headers of the output's weights, so that it does not 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -29,11 +30,12 @@ from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.configs import config_text, generation_config_text
 from chatvec_method.finishing.donors import companions
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
+from chatvec_method.finishing.hashes_file import CARD_FILE, HASHES_FILE, read_hashes
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
-from chatvec_method.pictures.ratios import ratio_picture
+from chatvec_method.pictures.ratios import ratio_picture, ratios_vary
 
-CARD_FILE, PICTURE_FILE = "README.md", "ratio.png"
+PICTURE_FILE = "ratio.png"
 
 
 def finish(
@@ -69,15 +71,21 @@ def finish(
     if card:
         files |= _card_files(out, _with_usable_tokens(output, ready), name or out.resolve().name)
 
-    changes = tuple(
-        FileChange(file, before, after)
-        for file, after in sorted(files.items())
-        if (before := content_of(out / file)) != after
-    )
+    changes = _changes(out, files)
+    if changes and (hashes := read_hashes(out)) is not None:
+        changes = _changes(out, files | {HASHES_FILE: hashes.with_changes(changes).text()})
     if not dry_run:
         for change in changes:
             write_content(out / change.name, change.after)
     return changes
+
+
+def _changes(out: Path, files: Mapping[str, Content]) -> tuple[FileChange, ...]:
+    return tuple(
+        FileChange(file, before, after)
+        for file, after in sorted(files.items())
+        if (before := content_of(out / file)) != after
+    )
 
 
 def files_to_load(out: Path, output: Model, survey: ReadySurvey) -> dict[str, Content]:
@@ -126,6 +134,8 @@ def _card(out: Path, survey: ReadySurvey, name: str, *, picture: bool) -> str:
 
 
 def _picture(plan: MergePlan) -> bytes | None:
+    if not ratios_vary(plan):
+        return None
     try:
         return ratio_picture(plan)
     except Exception as error:  # of fonts, of matplotlib's settings, ...

@@ -22,6 +22,7 @@ from chatvec_method.facts.tokenizers import look_up_tokenizer
 from chatvec_method.finishing.donors import config_donor, in_chance_order
 from chatvec_method.finishing.tokenizer_files import has_tokenizer
 from chatvec_method.recipe.file import METADATA, Recipe, read_recipe
+from chatvec_method.stated import check_model
 
 RECIPE_FILE = "mergekit_config.yml"
 """In which mergekit keeps the recipe."""
@@ -62,6 +63,7 @@ def look_at(out: Path, survey: ReadySurvey) -> Model:
             f"{out} is not the output of a merge that came to its end: {what}.",
             "Merge again, or write the folder of another merge.",
         )
+    check_model(out)
     _check_same_recipe(out, survey.recipe)
     path = ModelPath(path=str(out))
     files = SmallFiles.in_folder(path, out)

@@ -26,10 +26,11 @@ from chatvec_method.facts.cost import MEMORY_FIX, Cost, cost_of, in_bytes
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
+from chatvec_method.finishing.hashes_file import write_hashes
 from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
-from chatvec_method.merging.verify import Verification, verify
+from chatvec_method.merging.verify import Verification, verify_written
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.progress import Progress
 from chatvec_method.weights.fetching import fetched
@@ -87,20 +88,20 @@ def merge(
         cost = cost_of(ready, staging.target)
         _check_room(cost, staging)
         with _one_message(cost, staging):
-            ready = fetched(ready, lambda n, of: on_progress(Progress("fetch", n, of)))
+            ready = fetched(ready, on_progress)
             reader = Reader(ready.plan.checkpoints, lazy_unpickle=ready.options.lazy_unpickle)
-            _run(ready, staging.folder, reader, cost, on_progress)
+            tensors = _run(ready, staging.folder, reader, cost, on_progress)
             with staging.flushed_meanwhile():
                 on_progress(Progress("finish", 0, 1))
                 card = ready.options.write_model_card
                 changes = finish(staging.folder, ready, name=out.absolute().name, card=card)
+                write_hashes(staging.folder, tensors)
                 on_progress(Progress("finish", 1, 1))
-                verification = verify(
+                verification = verify_written(
                     staging.folder,
                     ready,
-                    reader=reader,
-                    known_finite=True,
-                    on_bytes=lambda done, total: on_progress(Progress("verify", done, total)),
+                    reader,
+                    lambda done, total: on_progress(Progress("verify", done, total)),
                 )
             size = _size(staging.folder)
             staging.publish()
@@ -150,8 +151,8 @@ def _run(
     reader: Reader,
     cost: Cost,
     on_progress: Callable[[Progress], None],
-) -> None:
-    """Write weights, config and recipe."""
+) -> dict[str, str]:
+    """Write weights, config and recipe, and return the hash of each tensor."""
     done, lock = 0, threading.Lock()
 
     def count(size: int) -> None:
@@ -161,12 +162,13 @@ def _run(
             on_progress(Progress("merge", done, cost.write))
 
     count(0)
-    stream_weights(survey, folder, reader, count)
+    hashes = stream_weights(survey, folder, reader, count)
     if survey.vocabulary is not None and tokenizer_source(survey.recipe.config) == "union":
         # mergekit numbers the tokens of a union anew each time: these go with these rows.
         survey.vocabulary.tokenizer.save_pretrained(folder)
     write_config(survey, folder)
     (folder / RECIPE_FILE).write_text(survey.recipe.text, encoding="utf-8")
+    return hashes
 
 
 def _size(folder: Path) -> int:

@@ -1,285 +1,279 @@
-"""Elements of an output computed again, in float64 and without the kernel, for a sample of rows."""
+"""An output's elements computed again from the models, a block at a time, and compared bit by bit.
+
+The inputs and the formula are the merge's own (`weights.sums.Sum`): equal bits are due whoever
+wrote the output, `chatvec merge` or stock mergekit. What stock mergekit writes joined, experts for
+one, is joined here by transformers' own operations, a tensor at a time.
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from mergekit.common import ModelReference
 from torch import Tensor
 
-from chatvec_method.errors import ChatVecError
-from chatvec_method.facts.models import Model, TensorHeader
+from chatvec_method.errors import DIFFERS, ChatVecError
+from chatvec_method.facts.layout import Conversion
+from chatvec_method.facts.models import TensorHeader
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
-from chatvec_method.facts.vocabulary import Row, Rows
-from chatvec_method.method.settings import weights_dtype
-from chatvec_method.method.vector import added_of, base_of
-from chatvec_method.weights.read_ahead import Ask
+from chatvec_method.merging.streaming import merges_of, part_length
+from chatvec_method.weights.matching import matching_of
+from chatvec_method.weights.read_ahead import read_ahead
 from chatvec_method.weights.reading import Reader
-
-HALF_PRECISION = (torch.bfloat16, torch.float16)
-
-
-FLOAT32_SLACK = 2.0**-22
-"""What a sum formed in float32 may be off by, as a share of its summands, before it is rounded."""
-
+from chatvec_method.weights.stored import StoredTensors
+from chatvec_method.weights.sums import Sum
+from chatvec_method.workers import Workers, workers
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By size, to look at the bits of an element."""
-
-
-AGAIN = (
+NUMBER = re.compile(r"\d+")
+FIX = (
     "Merge again; if it is wrong again, report it with the recipe and the versions of "
     "chatvec-method, mergekit and torch."
 )
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Some rows of a tensor."""
+class Piece:
+    """A tensor that lies in an output, and what of the plan is in it."""
 
-    rows: Sequence[int]
-    """Which ones: the first axes count as one; of embeddings, the vocabulary's axis alone."""
-    where: tuple[Tensor, ...]
-    """Indices of them along the first axes, the vocabulary's moved to the front."""
-    tokens: tuple[str, ...] | None = None
-    """Whose they are, if rows are matched by token."""
-
-    def of(self, tensor: Tensor, axis: int | None) -> Tensor:
-        """Return these rows of a tensor, (rows, elements); no others are read."""
-        rows = (tensor if axis is None else tensor.movedim(axis, 0))[self.where]
-        return rows.reshape(len(self.rows), -1)
+    name: str
+    header: TensorHeader
+    """What it should be."""
+    planned: tuple[PlannedTensor, ...]
+    """One, or several that stock mergekit joins."""
+    conversion: Conversion | None = None
+    """How they are joined."""
+    parameter: str = ""
+    """Which of the conversion's results it is."""
 
 
-class RowReader:
-    """Loads sampled rows, and lets the system read them and not what lies around them."""
+def pieces(stored: Mapping[str, TensorHeader], survey: ReadySurvey) -> tuple[Piece, ...]:
+    """Return what a recipe's output consists of, by the names that it has in these files.
 
-    def __init__(self, survey: ReadySurvey, reader: Reader, ask: Ask) -> None:
-        self.survey = survey
-        self.reader = reader
-        self.ask = ask
+    Tensors that are in none of them are left out.
 
-    def ask_for(
-        self, model: Model, header: TensorHeader | None, rows: Sequence[int], axis: int | None
-    ) -> None:
-        """Ask for rows of a stored tensor; those of another axis than the first are scattered."""
-        if header is None or axis:
-            return
-        in_all = math.prod(header.shape[:-1] if axis is None else header.shape[:1])
-        size = header.bytes // max(in_all, 1)
-        for row in rows:
-            self.ask(model, header, row * size, size)
-
-    def of_input(
-        self, tensor: PlannedTensor, reference: ModelReference, sample: Sample
-    ) -> Tensor | None:
-        """Return rows of a model's tensor as the merge loads it; None if it lacks the tensor."""
-        axis = tensor.weight.vocabulary_axis
-        for vector in tensor.roles.vectors:
-            if reference == added_of(vector) and (stored := tensor.sources.get(vector)) is not None:
-                return sample.of(self.reader.added_rows(vector, stored), axis)
-        source = tensor.sources.get(reference)
-        if source is None:
-            return None
-        if source.mapped:
-            self.ask_for(self.survey.models[reference], source.header, sample.rows, axis)
-        rows = sample.of(self.reader.tensor(reference, source), axis)
-        dtype = weights_dtype(tensor.weight.force_dtype or self.survey.recipe.config.dtype)
-        return rows if dtype is None or not rows.is_floating_point() else rows.to(dtype)
-
-
-def sample_rows(
-    survey: ReadySurvey,
-    tensor: PlannedTensor,
-    shape: tuple[int, ...],
-    tokens: Mapping[str, int],
-    count: int,
-    chance: random.Random,
-) -> Sample:
-    """Return which rows of a tensor are computed again: by chance, and those that matter most."""
-    axis = tensor.weight.vocabulary_axis
-    if axis is None:
-        lengths = shape[:-1]
-        chosen = _some(range(math.prod(lengths)), count, chance)
-        where = torch.unravel_index(torch.tensor(chosen), lengths) if lengths else ()
-        return Sample(chosen, where)
-    named = {tokens[token] for token in _named_tokens(survey) if token in tokens}
-    if survey.vocabulary is None:
-        rows = range(shape[axis])
-        chosen = _some(rows, count, chance, [i for i in named if i in rows])
-        return Sample(chosen, (torch.tensor(chosen),))
-    by_id = {i: token for token, i in tokens.items()}
-    chosen = _some(sorted(by_id), count, chance, named)
-    return Sample(chosen, (torch.tensor(chosen),), tuple(by_id[i] for i in chosen))
-
-
-def _named_tokens(survey: ReadySurvey) -> Iterator[str]:
-    """Yield the tokens whose rows matter most: those that the recipe or the chat format names."""
-    settings = survey.recipe.config.tokenizer
-    yield from (settings and settings.tokens) or ()
-    if survey.format is not None:
-        yield from survey.format.markers
-        yield from (stop.token for stop in survey.format.stops)
-
-
-def _some(
-    of: Sequence[int], count: int, chance: random.Random, named: Iterable[int] = ()
-) -> list[int]:
-    chosen = chance.sample(of, min(count, len(of)))
-    return sorted({*chosen, *named, *of[:1], *of[-1:]})
-
-
-def sampled_inputs(
-    reader: RowReader,
-    tensor: PlannedTensor,
-    sample: Sample,
-) -> dict[ModelReference, Tensor]:
-    """Return the sampled rows of the models that have the tensor and whose part in it is not 0."""
-    if sample.tokens is not None:
-        return _aligned_inputs(reader, tensor, sample.tokens)
-    rows = {model: reader.of_input(tensor, model, sample) for model in tensor.readers}
-    return {model: part for model, part in rows.items() if part is not None}
-
-
-def _aligned_inputs(
-    reader: RowReader, tensor: PlannedTensor, tokens: Sequence[str]
-) -> dict[ModelReference, Tensor]:
-    """Return the rows that stand for tokens in each model, with the roundings of mergekit's means.
-
-    mergekit matches rows in the dtype that all models' embeddings promote to.
+    Args:
+        stored: The tensors of the output.
+        survey: Of the recipe.
     """
-    vocabulary = reader.survey.vocabulary
-    assert vocabulary is not None
-    adding = {v: base_of(v) for v in tensor.readers if vocabulary.added.get(v)}
-    needed = (*tensor.readers, *adding.values())
-    sources = {m: [vocabulary.sources(m, t) for t in tokens] for m in needed}
-    order = [
-        each
-        for model in tensor.inputs
-        for each in ((model, added_of(model)) if model in adding else (model,))
-    ]
-    wanted: dict[ModelReference, set[int]] = {model: set() for model in order}
-    for row in (row for each in sources.values() for rows in each for row in rows):
-        wanted[row.model].add(row.index)
-    found: dict[Row, Tensor] = {}
-    dtypes, width = [], 0
-    for model, indices in wanted.items():
-        chosen = [0, *sorted(indices)]
-        sample = Sample(chosen, (torch.tensor(chosen),))
-        part = reader.of_input(tensor, model, sample)
-        if part is None:
-            sources.pop(model, None)
-            continue
-        found |= {Row(model, i): row for i, row in zip(chosen, part, strict=True)}
-        if model not in vocabulary.added:  # a difference's own dtype does not count
-            dtypes.append(part.dtype)
-        width = part.shape[1]
-    promoted = reduce(torch.promote_types, dtypes)
-
-    def mean(rows: Rows, dtype: torch.dtype) -> Tensor:
-        # In mergekit's order, which decides how sums in half precision are rounded.
-        ordered = sorted(rows, key=lambda row: order.index(row.model))
-        parts = [found[row].to(dtype) for row in ordered if row in found]
-        return (
-            sum(parts[1:], start=parts[0]) / len(parts) if parts else torch.zeros(width).to(dtype)
-        )
-
-    return {
-        model: torch.stack(
-            [mean(rows, torch.float64 if model in vocabulary.added else promoted) for rows in each]
-        )
-        for model, each in sources.items()
-    }
+    whole: dict[str, Piece] = {}
+    joined: dict[str, list[PlannedTensor]] = defaultdict(list)
+    for tensor in survey.plan.tensors:
+        if tensor.name in stored:
+            header = survey.headers[tensor.name]
+            whole[tensor.name] = Piece(tensor.name, header, (tensor,))
+        elif tensor.in_stock is not None and tensor.in_stock in stored:
+            joined[tensor.in_stock].append(tensor)
+    for name, planned in joined.items():
+        whole[name] = _joined(name, planned, survey)
+    return tuple(whole.values())
 
 
-def compare(
-    found: Tensor,
-    inputs: Mapping[ModelReference, Tensor],
+def _joined(name: str, planned: list[PlannedTensor], survey: ReadySurvey) -> Piece:
+    header = survey.headers[planned[0].name]
+    checkpoint = survey.plan.checkpoints[survey.plan.roles.cp]
+    source = planned[0].sources[survey.plan.roles.cp]
+    assert source is not None
+    assert checkpoint.layout is not None  # without it, stock mergekit renames nothing
+    like = NUMBER.sub("", name)
+    for parameter in checkpoint.parameters_of(source):
+        conversion = checkpoint.layout.conversions.get(parameter)
+        if conversion is not None and NUMBER.sub("", parameter) == like:
+            shape, _ = checkpoint.layout.shapes[parameter]
+            whole = TensorHeader(header.dtype, shape, "")
+            return Piece(name, whole, tuple(planned), conversion, parameter)
+    return Piece(name, header, (planned[0],))
+
+
+def recompute(
+    stored: StoredTensors,
     survey: ReadySurvey,
-    tensor: PlannedTensor,
-    sample: Sample,
+    reader: Reader,
+    tokens: Mapping[str, int],
+    *,
+    elements_per_tensor: int | None = None,
+    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
-    """Return how many elements are off by one rounding step.
+    """Compute elements of an output again, and return how many: each of them is the same.
+
+    Args:
+        stored: The output.
+        survey: Of the recipe, with all models' files here.
+        reader: Of the models' files.
+        tokens: The output's, by which rows are matched.
+        elements_per_tensor: How many of each tensor, in a row, from a place by chance; None for
+            all of them.
+        on_bytes: Is told how many bytes of the output have been compared, and how many there are.
 
     Raises:
-        ChatVecError: One is off by more; or by any, where it should be cp's own.
+        ChatVecError: An element is another, of which tensor, and how far off; or a model's weights
+            are at fault.
     """
-    roles = tensor.roles
-    cp = inputs[roles.cp]
-    chats = [chat for chat in roles.chats if chat in inputs]
-    if not chats:
-        own = cp.to(found.dtype)
-        wrong = _bits(found) != _bits(own)
-        off = 0
-    else:
-        vectors = {
-            chat: tensor.ratios[chat] * _vector(inputs, roles.base_of(chat), chat) for chat in chats
-        }
-        total = sum(vectors.values(), start=torch.zeros(())) + cp.double()
-        if torch.equal(found, total.to(found.dtype)):
-            return 0
-        slack = _slack(survey, found.dtype) * sum(
-            (v.abs() for v in vectors.values()), start=cp.double().abs()
-        )
-        steps = _ordered(found)
-        low, high = (_ordered((total + sign * slack).to(found.dtype)) for sign in (-1, 1))
-        wrong = (steps < low - 1) | (steps > high + 1)
-        own = total.to(found.dtype)
-        off = int((steps != _ordered(own)).sum())
-    if wrong.any():
-        row, column = (int(i) for i in wrong.nonzero()[0])
-        raise _is_wrong(tensor, sample, row, column, found, own, inputs)
-    return off
+    parts = pieces(stored.headers, survey)
+    planned = [tensor for piece in parts for tensor in piece.planned]
+    total = sum(stored.headers[piece.name].bytes for piece in parts)
+    merges = merges_of(survey, planned, reader, matching_of(survey), [_device(survey)])
+    done = compared = 0
+    with ExitStack() as opened:
+        at_work = opened.enter_context(workers())
+        reading: Callable[[str], None] = lambda _: None  # noqa: E731
+        if elements_per_tensor is None:
+            reading = opened.enter_context(read_ahead(survey, planned))
+        for piece in parts:
+            reading(piece.planned[0].name)
+            sums = [next(merges) for _ in piece.planned]
+            elements = _some(piece, elements_per_tensor)
+            _compare(_Comparison(piece, sums, stored, at_work, tokens), elements)
+            compared += elements.stop - elements.start
+            done += stored.headers[piece.name].bytes
+            on_bytes(done, total)
+    return compared
 
 
-def _vector(
-    inputs: Mapping[ModelReference, Tensor], base: ModelReference | None, chat: ModelReference
-) -> Tensor:
-    """Return chat − base in float64; of a vector, what is subtracted from it, if anything is."""
-    subtracted = inputs.get(base_of(chat) if base is None else base)
-    own = inputs[chat].double()
-    return own if subtracted is None else own - subtracted.double()
+def _device(survey: ReadySurvey) -> torch.device:
+    """Return where sums are computed again: not where they were, unless that knows no float64."""
+    device = torch.device(survey.options.device)
+    return device if device.type == "mps" else torch.device("cpu")
 
 
-def _slack(survey: ReadySurvey, dtype: torch.dtype) -> float:
-    """Return what the method's own roundings, before the last, may come to."""
-    on_mps = str(survey.options.device).startswith("mps")  # which has no float64
-    return FLOAT32_SLACK if dtype in HALF_PRECISION or on_mps else 0.0
+def _some(piece: Piece, count: int | None) -> slice:
+    size = math.prod(piece.header.shape)
+    if count is None or size <= count:
+        return slice(0, size)
+    start = random.Random(piece.name).randrange(size - count)
+    return slice(start, start + count)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A tensor of an output, and what it should be."""
+
+    piece: Piece
+    sums: list[Sum]
+    stored: StoredTensors
+    at_work: Workers
+    tokens: Mapping[str, int]
+
+    def expected(self, elements: slice) -> Callable[[slice], Tensor]:
+        """Return what computes a part of some elements."""
+        if self.piece.conversion is None:
+            return lambda part: _part(self.sums[0], part)
+        cp = self.sums[0].cp
+        tensors: dict[str, Tensor] = {}
+        for tensor, merge in zip(self.piece.planned, self.sums, strict=True):
+            source = tensor.sources[cp]
+            assert source is not None
+            parts = self.at_work.pool.map(
+                lambda part, merge=merge: _part(merge, part).clone(),
+                _parts(slice(0, merge.shape.numel()), merge.dtype),
+            )
+            tensors[source.weights[0].name] = torch.cat([*parts]).view(merge.shape)
+        whole = self.piece.conversion.parameters(tensors)[self.piece.parameter]
+        flat = whole.to(self.piece.header.dtype).contiguous().view(-1)
+        return lambda part: flat[part]
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Elements of a part that are not what they should be."""
+
+    first: int
+    count: int
+    largest: float
+    """The largest distance of one from what it should be."""
+
+
+def _compare(of: _Comparison, elements: slice) -> None:
+    expected = of.expected(elements)
+
+    def difference(part: slice) -> _Difference | None:
+        here = of.stored.elements(of.piece.name, part)
+        due = expected(part)
+        wrong = _bits(here) != _bits(due)
+        if not wrong.any():
+            return None
+        off = (here[wrong].double() - due[wrong].double()).abs()
+        return _Difference(part.start + int(wrong.nonzero()[0]), int(wrong.sum()), float(off.max()))
+
+    parts = list(_parts(elements, of.piece.header.dtype))
+    differences = [each for each in of.at_work.pool.map(difference, parts) if each is not None]
+    if differences:
+        raise _is_wrong(of, differences, expected)
+
+
+def _parts(elements: slice, dtype: torch.dtype) -> Iterator[slice]:
+    length = part_length(dtype)
+    for start in range(elements.start, elements.stop, length):
+        yield slice(start, min(start + length, elements.stop))
+
+
+def _part(merge: Sum, part: slice) -> Tensor:
+    out = torch.empty(part.stop - part.start, dtype=merge.dtype, device=merge.device)
+    return merge.part(part, out).cpu()
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view(INTEGERS[tensor.itemsize]).long()
+    return tensor.contiguous().view(INTEGERS[tensor.itemsize])
 
 
-def _ordered(tensor: Tensor) -> Tensor:
+def _ordered(element: Tensor) -> int:
     """Return integers in the order of the floating-point numbers, neighbours one apart."""
-    bits = _bits(tensor)
-    lowest = -(1 << (8 * tensor.itemsize - 1))
-    return torch.where(bits < 0, lowest - bits, bits)
+    bits = int(_bits(element))
+    return bits if bits >= 0 else -(1 << (8 * element.itemsize - 1)) - bits
 
 
 def _is_wrong(
-    tensor: PlannedTensor,
-    sample: Sample,
-    row: int,
-    column: int,
-    found: Tensor,
-    expected: Tensor,
-    inputs: Mapping[ModelReference, Tensor],
+    of: _Comparison, differences: list[_Difference], expected: Callable[[slice], Tensor]
 ) -> ChatVecError:
-    """Say which element is wrong, and what of."""
-    if sample.tokens is not None:
-        place = f"the row of token {sample.tokens[row]!r}, element {column}"
-    else:
-        place = f"element {[*(int(axis[row]) for axis in sample.where), column]}"
+    """Say which element is wrong, by how much, and what of."""
+    first = differences[0].first
+    element = slice(first, first + 1)
+    here, due = of.stored.elements(of.piece.name, element), expected(element)
+    digits = 9 if here.itemsize > 2 else 6
+    values = f"the output has {float(here):.{digits}g}, and the recipe says {float(due):.{digits}g}"
+    steps = ""
+    if here.is_floating_point() and here.itemsize > 1:
+        apart = abs(_ordered(here) - _ordered(due))
+        steps = f", {apart} rounding step{'s' if apart != 1 else ''} away"
+    calculation = "" if of.piece.conversion else f", from {_calculation(of, element)}"
+    count = sum(each.count for each in differences)
+    largest = max(each.largest for each in differences)
+    of_all = f" {count} elements of the tensor differ, by up to {largest:.3g}."
+    return ChatVecError(
+        f"{of.piece.name}, {_place(of, first)}: {values}{steps}{calculation}."
+        f"{of_all if count > 1 else ''}",
+        FIX,
+        DIFFERS,
+    )
+
+
+def _place(of: _Comparison, element: int) -> str:
+    shape = of.piece.header.shape or (1,)
+    where = [int(i) for i in torch.unravel_index(torch.tensor(element), shape)]
+    axis = of.piece.planned[0].weight.vocabulary_axis
+    if axis is not None and not of.piece.conversion:
+        row = where[axis]
+        token = next((token for token, i in of.tokens.items() if i == row), None)
+        if token is not None:
+            return f"the row of token {token!r}, element {where[1 - axis] if len(where) > 1 else 0}"
+    return f"element {where}"
+
+
+def _calculation(of: _Comparison, element: slice) -> str:
+    (tensor,), (merge,) = of.piece.planned, of.sums
+    inputs = merge.inputs(element)
 
     def value(model: ModelReference) -> str:
-        return f"{float(inputs[model][row, column]):.6g} of {model}"
+        return f"{float(inputs[model]):.6g} of {model}"
 
     roles = tensor.roles
     vectors = [
@@ -289,9 +283,4 @@ def _is_wrong(
         for chat in roles.chats
         if chat in inputs
     ]
-    calculation = " + ".join([value(roles.cp), *vectors])
-    return ChatVecError(
-        f"{tensor.name}, {place}: the output has {float(found[row, column]):.6g}, and the recipe "
-        f"says {float(expected[row, column]):.6g}, from {calculation}.",
-        AGAIN,
-    )
+    return " + ".join([value(roles.cp), *vectors])

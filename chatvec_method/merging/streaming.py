@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ from mergekit.io import TensorWriter
 from mergekit.options import MergeOptions
 from torch import Tensor
 
+from chatvec_method import hashes
 from chatvec_method.facts.output import in_stock_order
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
@@ -34,8 +35,6 @@ from chatvec_method.workers import Workers, workers
 
 MERGEKIT_VERSION = "0.1.5"
 """As mergekit's writer has it in every index."""
-PART = 1 << 21
-"""Elements that are computed, and then written, in one go."""
 
 
 def stream_weights(
@@ -43,7 +42,7 @@ def stream_weights(
     folder: Path,
     reader: Reader,
     on_bytes: Callable[[int], None] = lambda _: None,
-) -> None:
+) -> dict[str, str]:
     """Write the output's weights and their index into a folder, as mergekit's writer would.
 
     What is written has no NaN or infinite elements.
@@ -54,16 +53,18 @@ def stream_weights(
         reader: Of the models' files.
         on_bytes: Is told how many more bytes have been written.
 
+    Returns:
+        The hash of each tensor as it was in memory.
+
     Raises:
         ChatVecError: A model's weights are at fault.
         OSError: The folder cannot be written to, or the disk is full.
     """
     tensors = in_stock_order(survey.plan)
     matching = matching_of(survey)
-    merges = _merges(survey, tensors, reader, matching)
+    merges = merges_of(survey, tensors, reader, matching, _devices(survey.options))
     if not survey.options.safe_serialization:
-        _write_pickles(merges, survey, folder, on_bytes)
-        return
+        return _write_pickles(merges, survey, folder, on_bytes)
     headers = {tensor.name: survey.headers[tensor.name] for tensor in tensors}
     layout = lay_out(headers, survey.options.out_shard_size, MERGEKIT_VERSION)
     with (
@@ -75,18 +76,37 @@ def stream_weights(
             reading(merge.name)
             parts.put(merge)
             on_bytes(headers[merge.name].bytes)
+    return parts.hashes()
 
 
-def _merges(
+def part_length(dtype: torch.dtype) -> int:
+    """Return how many elements are computed, and written or compared, in one go: a block's."""
+    return hashes.BLOCK // dtype.itemsize
+
+
+def merges_of(
     survey: ReadySurvey,
-    tensors: list[PlannedTensor],
+    tensors: Iterable[PlannedTensor],
     reader: Reader,
     matching: Matching | None,
+    devices: Iterable[torch.device],
 ) -> Iterator[Sum]:
-    devices = itertools.cycle(_devices(survey.options))
+    """Yield the merge of each tensor, of which nothing is read yet.
+
+    Args:
+        survey: Of the recipe, with all models' files here.
+        tensors: Which ones.
+        reader: Of the models' files.
+        matching: How rows are matched by token; None where they go by their number.
+        devices: Where sums are formed, in turn.
+
+    Raises:
+        ChatVecError: A model's weights are at fault.
+    """
+    turns = itertools.cycle(devices)
     for tensor in tensors:
         inputs = Inputs(survey, reader, matching, tensor)
-        yield Sum(tensor, inputs, survey.headers[tensor.name].dtype, next(devices))
+        yield Sum(tensor, inputs, survey.headers[tensor.name].dtype, next(turns))
 
 
 def _devices(options: MergeOptions) -> list[torch.device]:
@@ -104,8 +124,9 @@ def _write_pickles(
     survey: ReadySurvey,
     folder: Path,
     on_bytes: Callable[[int], None],
-) -> None:
+) -> dict[str, str]:
     """Write the weights as `.bin` files, by mergekit's own writer, which collects whole shards."""
+    written = {}
     writer = TensorWriter(
         str(folder), max_shard_size=survey.options.out_shard_size, safe_serialization=False
     )
@@ -119,9 +140,11 @@ def _write_pickles(
                 flat[elements] = merge.part(elements, part).cpu()
 
             at_work.for_ranges(flat.numel(), compute)
+            written[merge.name] = hashes.hash_of(flat.view(torch.uint8).numpy().data)
             writer.save_tensor(merge.name, out)
             on_bytes(out.nbytes)
     writer.finalize()
+    return written
 
 
 class _Parts:
@@ -130,6 +153,7 @@ class _Parts:
     def __init__(self, writer: ShardWriter, workers: Workers) -> None:
         self._writer = writer
         self._workers = workers
+        self._digests: dict[str, dict[int, bytes]] = {}
         self._under_way: deque[Future[None]] = deque()
         self._buffers = threading.local()
 
@@ -141,9 +165,11 @@ class _Parts:
             OSError: A part could not be written.
         """
         size = merge.shape.numel()
-        for start in range(0, size, PART):
+        length = part_length(merge.dtype)
+        self._digests[merge.name] = {}
+        for start in range(0, size, length):
             self.wait(2 * self._workers.count)
-            part = slice(start, min(start + PART, size))
+            part = slice(start, min(start + length, size))
             self._under_way.append(self._workers.pool.submit(self._write, merge, part))
 
     def wait(self, parts: int = 0) -> None:
@@ -151,8 +177,18 @@ class _Parts:
         while len(self._under_way) > parts:
             self._under_way.popleft().result()
 
+    def hashes(self) -> dict[str, str]:
+        """Return the hash of each tensor, once all of them are written."""
+        return {
+            name: hashes.joined(digests[start] for start in sorted(digests))
+            for name, digests in self._digests.items()
+        }
+
     def _write(self, merge: Sum, part: slice) -> None:
         elements = merge.part(part, self._buffer(merge)[: part.stop - part.start])
+        elements = elements.cpu().contiguous()
+        digest = hashes.digest(elements.view(torch.uint8).numpy().data)
+        self._digests[merge.name][part.start] = digest  # each part's own place
         self._writer.write_elements(merge.name, part.start, elements)
 
     def _buffer(self, merge: Sum) -> Tensor:
@@ -160,7 +196,8 @@ class _Parts:
         kept: dict[Any, Tensor] = self._buffers.__dict__
         key = (merge.dtype, merge.device)
         if key not in kept:
-            kept[key] = torch.empty(PART, dtype=merge.dtype, device=merge.device)
+            length = part_length(merge.dtype)
+            kept[key] = torch.empty(length, dtype=merge.dtype, device=merge.device)
         return kept[key]
 
 

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.kernel import SUPPORTED, Summand, add_vectors, all_finite, checked_finite
+from chatvec_method.kernel import (
+    SUPPORTED,
+    Summand,
+    add_vectors,
+    all_finite,
+    checked_finite,
+    rounded,
+)
 from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.settings import dtype_name
@@ -83,7 +90,7 @@ class TensorMerge:
         cp = self.tensors[self.cp]
         try:
             if not self.ratios:
-                own = cp.to(self.dtype)
+                own = rounded(cp, self.dtype)
                 # A mask may well be infinite.
                 return own if is_computed(self.name, cp.shape) else checked_finite(own)
             return add_vectors(cp, [self._summand(chat) for chat in self.ratios], self.dtype, out)

@@ -41,6 +41,14 @@ MARKERS = "os^Dvx"
 MOST_MARKERS = 64
 
 
+def ratios_vary(plan: MergePlan) -> bool:
+    """Tell whether there is something to see: a chat vector with more than one ratio."""
+    return any(
+        len({tensor.ratios[chat] for tensor in plan.tensors if chat in tensor.ratios}) > 1
+        for chat in plan.roles.chats
+    )
+
+
 def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
     """Return a picture of the ratio of every layer and kind of tensor, one chat vector a row.
 

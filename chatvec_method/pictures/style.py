@@ -110,6 +110,16 @@ def require_matplotlib() -> ModuleType:
     return matplotlib
 
 
+def can_show(text: str) -> bool:
+    """Tell whether the fonts of pictures have every character; within `style`."""
+    import matplotlib
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    fonts = matplotlib.rcParams["font.family"]
+    installed = [get_font(findfont(FontProperties(family=[font]))) for font in fonts]
+    return all(any(font.get_char_index(ord(letter)) for font in installed) for letter in text)
+
+
 def as_png(figure: Figure) -> bytes:
     """Return a picture's file, without a date or the name of a program."""
     picture = io.BytesIO()

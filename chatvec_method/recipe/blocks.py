@@ -10,6 +10,7 @@ import yaml
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import KeyPath
+from chatvec_method.recipe.yaml_text import load_yaml
 
 MARK = "the-schedule-goes-here"
 
@@ -45,6 +46,6 @@ def with_value(text: str, path: KeyPath, value: object) -> str:
 def loaded_or_none(text: str) -> Any:
     """Return what a text says as YAML; None where it is not YAML."""
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         return None

@@ -19,6 +19,10 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, ScalarNode, SequenceN
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.file import KeyPath
+from chatvec_method.recipe.yaml_text import load_yaml
+
+MOST_READ = 300_000
+"""Characters, those of the text counted for each change: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,12 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     Raises:
         ChatVecError: The text is written in a way that cannot be changed without damage.
     """
-    expected = yaml.safe_load(text)
+    if len(edits) * len(text) > MOST_READ:
+        raise ChatVecError(
+            f"{len(edits)} changes to a text of {len(text)} characters are too many to make.",
+            "Mend the lines that the findings name by hand.",
+        )
+    expected = load_yaml(text)
     for edit in edits:
         expected = changed(expected, edit)
         text = _edited_text(text, edit)
@@ -60,7 +69,7 @@ def _refusal(edit: Edit) -> ChatVecError:
 
 def _loaded(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         return None
 

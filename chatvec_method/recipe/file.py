@@ -7,8 +7,10 @@ themselves, so a newer mergekit's keys are known too.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,12 +29,18 @@ from pydantic import BaseModel, ValidationError
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.recipe.yaml_text import compose_yaml
 
 METHOD = "chat_vector"
 TASK_ARITHMETIC, LINEAR = SUMS = ("task_arithmetic", "linear")
 """mergekit's own methods that can be a chat vector by algebra."""
 METADATA = "chatvec"
 """The top-level key of ours, for the catalogue; mergekit ignores it."""
+
+MOST_MODELS, MOST_LAYERS = 50, 1000
+"""In a recipe; and in the output, of all slices."""
+MOST_TOLD = 50
+"""Keys that are ignored, or there twice: who has more sees more once these are mended."""
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The keys and list indices that lead to a value."""
@@ -111,7 +119,35 @@ def parse_recipe(text: str, name: str) -> Recipe:
         raise ChatVecError(
             f"{name}: {_wrong_value(raw, error)}.", "Write it as the recipes in recipes/ do."
         ) from error
+    _check_bounds(config, name)
     return Recipe(name=name, text=text, raw=raw, config=config)
+
+
+def _check_bounds(config: MergeConfiguration, name: str) -> None:
+    """Refuse what would keep a check busy for minutes, and that nobody means.
+
+    Raises:
+        ChatVecError: More models than anybody merges, or more layers than any model has.
+    """
+    models = len(config.referenced_models())
+    if models > MOST_MODELS:
+        raise ChatVecError(
+            f"{name} names {models} models, and {MOST_MODELS} is the most.",
+            "Write `models:` with base, cp and the chat models.",
+        )
+    parts = [config, *(config.modules or {}).values()]
+    slices = [each for part in parts for each in part.slices or ()]
+    layers = sum(max((_layers(source) for source in each.sources), default=0) for each in slices)
+    if layers > MOST_LAYERS:
+        raise ChatVecError(
+            f"{name} takes {str(layers)[:40]} layers, and no model has more than {MOST_LAYERS}.",
+            "Write `layer_range: [0, 32]`, with layers that the models have.",
+        )
+
+
+def _layers(source: InputSliceDefinition) -> int:
+    first, end = source.layer_range
+    return abs(int(end - first))
 
 
 def _wrong_value(raw: dict[str, Any], error: ValidationError) -> str:
@@ -141,8 +177,9 @@ def place_of(path: KeyPath) -> str:
 
 def repeated_keys(recipe: Recipe) -> list[KeyPath]:
     """Return the keys that a recipe has twice in one place, of which YAML keeps the last."""
-    root = yaml.compose(recipe.text, yaml.SafeLoader) or yaml.MappingNode("", [])
-    return [path for path in _repeated(root, (), set()) if path[0] != METADATA]
+    root = compose_yaml(recipe.text) or yaml.MappingNode("", [])
+    paths = (path for path in _repeated(root, (), set()) if path[0] != METADATA)
+    return [*islice(paths, MOST_TOLD)]
 
 
 def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[KeyPath]:
@@ -150,8 +187,8 @@ def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[KeyPat
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        yield from ((*path, key) for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        yield from ((*path, key) for key, count in keys.items() if count > 1)
         for key, value in node.value:
             yield from _repeated(value, (*path, str(key.value)), seen)
     elif isinstance(node, yaml.SequenceNode):
@@ -161,7 +198,8 @@ def _repeated(node: yaml.Node, path: KeyPath, seen: set[int]) -> Iterator[KeyPat
 
 def unknown_keys(recipe: Recipe) -> list[UnknownKey]:
     """Return the keys of a recipe that mergekit does not know, parameters apart."""
-    return [key for key in _unknown(recipe.raw, MergeConfiguration, ()) if key.path != (METADATA,)]
+    unknown = _unknown(recipe.raw, MergeConfiguration, ())
+    return [*islice((key for key in unknown if key.path != (METADATA,)), MOST_TOLD)]
 
 
 def _unknown(value: Any, model: type[BaseModel], path: KeyPath) -> Iterator[UnknownKey]:

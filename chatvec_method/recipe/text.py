@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.intake import read_bytes
+from chatvec_method.recipe.yaml_text import load_yaml
 
 
 def read_text(file: Path) -> str:
@@ -16,8 +19,14 @@ def read_text(file: Path) -> str:
     Raises:
         ChatVecError: The file cannot be read.
     """
+    address = re.match(r"(https?):/+(.*)", str(file))
+    if address:  # of which a path has lost a slash
+        raise ChatVecError(
+            f"{address[1]}://{address[2]} is an address, and recipes are read from files.",
+            "Download it, and write the file's name.",
+        )
     try:
-        return file.read_text(encoding="utf-8")
+        return read_bytes(file).decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ChatVecError(
@@ -32,7 +41,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         ChatVecError: It is not YAML, or its top level is not one of a recipe.
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = load_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -44,6 +53,11 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
             f"{name} is not YAML ({first_line(error)}).",
             "Write one recipe in the file, as recipes/ has it.",
         ) from error
+    if raw is None:
+        raise ChatVecError(
+            f"{name} is empty.",
+            "If a `>` of the shell emptied it, restore it, and write `-o FILE` in place of `>`.",
+        )
     if not isinstance(raw, dict):
         raise ChatVecError(
             f"{name} is not a recipe: it has no `merge_method:` and `models:` at its top level.",

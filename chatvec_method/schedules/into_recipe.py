@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 
@@ -21,6 +20,7 @@ from chatvec_method.facts.ratio_lines import ratio_settings
 from chatvec_method.recipe.blocks import loaded_or_none, with_block, with_value
 from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import KeyPath, Recipe, parse_recipe
+from chatvec_method.recipe.yaml_text import load_yaml
 from chatvec_method.schedules.cases import Case, Schedule, Tensor, as_data, as_yaml, ratio_cases
 from chatvec_method.schedules.planners import Planner
 
@@ -131,7 +131,7 @@ def _with_ratio(text: str, parameters: KeyPath, cases: Sequence[Case]) -> str:
     lines = as_yaml(cases)
     if len(lines) == 1:
         return plain
-    expected = yaml.safe_load(plain)
+    expected = load_yaml(plain)
     below_ratio = [line[2:] for line in lines[1:]]
     below_parameters = ["role: chat", *lines]  # the method knows no other parameter
     for path, block in (((*parameters, "ratio"), below_ratio), (parameters, below_parameters)):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -29,6 +28,8 @@ from transformers import (
 )
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.rendering import TemplateError, render, warm_up
+from chatvec_method.stated import check_indexes, check_model
 from chatvec_method.talk.conversation import Conversation
 from chatvec_method.talk.folder import check_folder
 
@@ -59,6 +60,10 @@ def load(
         ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
     """
     check_folder(model)
+    if (folder := Path(model)).is_dir():
+        check_model(folder)
+        check_indexes(folder)
+    warm_up()
     placed = placement(device)
     tokenizer = _load_part(
         model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
@@ -157,7 +162,8 @@ def _stop_tokens(
     own = generation.eos_token_id
     if own is None:
         own = tokenizer.eos_token_id
-    stops = own if isinstance(own, list) else [own] if own is not None else []
+    listed = own if isinstance(own, list) else [own]
+    stops = [number for number in listed if isinstance(number, int)]
     if like is not None:
         vocabulary = tokenizer.get_vocab()
         names = like.tokenizer.convert_ids_to_tokens(list(like.stop_tokens))
@@ -295,13 +301,7 @@ class Speaker:
 
     def _encode(self, messages: list[dict[str, str]]) -> Tensor:
         try:
-            encoded: Any = self.tokenizer.apply_chat_template(
-                messages,
-                chat_template=self.template,
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            text = render(self.template, messages, self.tokenizer.special_tokens_map)
         except TemplateError as error:
             system = messages[0]["role"] == "system"
             raise ChatVecError(
@@ -311,6 +311,7 @@ class Speaker:
                 if system
                 else f"Run `chatvec finish {self.name}`, or look at its chat_template.jinja.",
             ) from error
+        encoded: Any = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")
         ids: Tensor = encoded["input_ids"]
         return ids
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import Model
+from chatvec_method.intake import read_json
 
 DESCRIPTION_FILE = "chat_vector.json"
 BLOB = re.compile("[0-9a-f]{64}")
@@ -81,7 +82,7 @@ def read_description(folder: Path) -> Description:
     """
     file = folder / DESCRIPTION_FILE
     try:
-        held: Any = json.loads(file.read_text(encoding="utf-8"))
+        held: Any = read_json(file)
         base, chat = (ModelFacts(**held.pop(role)) for role in ("base", "chat"))
         kinds = tuple(KindFacts(**{**k, "bits": tuple(k["bits"])}) for k in held.pop("kinds"))
         held["added_tokens"] = tuple(held["added_tokens"])

@@ -14,7 +14,9 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
+from chatvec_method.intake import check_inside
 from chatvec_method.method.vector import KEPT_ROWS_FILE, vector_facts
+from chatvec_method.progress import Progress
 from chatvec_method.vectors.extract import MERGEKIT_VERSION, PART
 from chatvec_method.weights.fetching import with_files
 from chatvec_method.weights.reading import Reader
@@ -28,7 +30,7 @@ def expand(
     options: MergeOptions,
     *,
     overwrite: bool = False,
-    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
     """Write a vector with every element by itself: packed ones in float32, others as they are.
 
@@ -37,7 +39,7 @@ def expand(
         out: The folder to be.
         options: mergekit's.
         overwrite: Whether it may replace a model or a vector.
-        on_bytes: Is told how many bytes have been written, and how many there will be.
+        on_progress: Is told how much has been downloaded, and how much has been written.
 
     Raises:
         ChatVecError: It is no vector, cannot be read, or `out` cannot be written.
@@ -48,8 +50,7 @@ def expand(
             f"model {vector} is not a chat vector that `chatvec vector extract` wrote.",
             "Write the folder or the name of one.",
         )
-    if model.folder is None:
-        model = with_files(vector, model, options)
+    model = with_files([model], options, on_progress).get(vector, model)
     checkpoint = Checkpoint(model)
     if checkpoint.quantisation is not None and checkpoint.quantisation.problem:
         raise ChatVecError(
@@ -74,7 +75,7 @@ def expand(
                 for start in range(0, len(elements), PART):
                     writer.write_elements(name, start, elements[start : start + PART])
                 written += header.bytes
-                on_bytes(written, total)
+                on_progress(Progress("merge", written, total))
         _copy_small_files(
             model.folder, staging.folder, {h.file for h in (model.tensors or {}).values()}
         )
@@ -86,6 +87,7 @@ def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
         left_out = (*weights, KEPT_ROWS_FILE)
         if not file.is_file() or file.name in left_out or file.name.endswith(".index.json"):
             continue
+        check_inside(file, folder)
         shutil.copyfile(file, out / file.name)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)

@@ -25,6 +25,7 @@ from chatvec_method.facts.models import look_up
 from chatvec_method.facts.plan import KINDS
 from chatvec_method.facts.tokenizers import TOKENIZER_FILE
 from chatvec_method.method.vector import ADDED_ROWS_FILE, CONFIG_KEY, FORMAT
+from chatvec_method.progress import Progress
 from chatvec_method.vectors.card import vector_card
 from chatvec_method.vectors.description import (
     DESCRIPTION_FILE,
@@ -73,7 +74,7 @@ def extract(
     options: MergeOptions,
     *,
     overwrite: bool = False,
-    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Description:
     """Write the chat vector chat − base into a folder, which appears complete or not at all.
 
@@ -84,7 +85,7 @@ def extract(
         bits: Of an element, one of `BITS`: 32 is exact (see `Pair.dtype`), 16 is bfloat16.
         options: mergekit's.
         overwrite: Whether it may replace a model or a vector.
-        on_bytes: Is told how many bytes have been written, and how many there will be.
+        on_progress: Is told how much has been downloaded, and how much has been written.
 
     Returns:
         What the folder says of itself.
@@ -101,19 +102,15 @@ def extract(
     if bits < 16:
         check_library()
     models = [look_up(model, options.trust_remote_code) for model in (base, chat)]
-    models = [
-        model
-        if model.folder is not None and model.reference.lora is None
-        else with_files(model.reference, model, options)
-        for model in models
-    ]
+    here = with_files(models, options, on_progress)
+    models = [here.get(model.reference, model) for model in models]
     for model in models:
         if model.file_problem:
             raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
     folders = [model.folder for model in models if model.folder is not None]
     pairs = Pairs(models[0], models[1], options.trust_remote_code)
     with staged(out, overwrite=overwrite, models=folders) as staging:
-        description = _write(pairs, staging.folder, bits, options, on_bytes)
+        description = _write(pairs, staging.folder, bits, options, on_progress)
         staging.publish()
     return description
 
@@ -123,7 +120,7 @@ def _write(
     folder: Path,
     bits: int,
     options: MergeOptions,
-    on_bytes: Callable[[int, int], None],
+    on_progress: Callable[[Progress], None],
 ) -> Description:
     packings = {pair.name: packing_of(pair, bits) for pair in pairs.pairs}
     headers = {name: h for p in packings.values() for name, h in p.headers().items()}
@@ -141,7 +138,7 @@ def _write(
                 part = slice(start, min(start + PART, work.size))
                 under_way.append(at_work.pool.submit(work.write, part))
             written += bytes_of(packing.headers())
-            on_bytes(written, total)
+            on_progress(Progress("merge", written, total))
         for future in under_way:
             future.result()
     _write_added_rows(pairs, reader, folder)
@@ -258,7 +255,7 @@ def _write_small_files(
     for name in sorted(files.names):
         if name in COMPANIONS or TOKENIZER_FILE.fullmatch(name):
             content = files.bytes(name)
-            if content is not None and files.stays_inside(name):
+            if content is not None:
                 (folder / name).write_bytes(content)
 
 

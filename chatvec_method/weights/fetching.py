@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.utils import tqdm
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import LORA_DTYPE, Model, with_local_files
 from chatvec_method.facts.survey import ReadySurvey, survey_of_files
+from chatvec_method.progress import Progress
 from chatvec_method.quiet import quiet
+
+SMALL_FILES = ("tokenizer.model", "*.json")
+WEIGHTS = ("*.safetensors", "*.bin")
+"""What mergekit downloads: the small files, and the first kind of weights that there is."""
+FILE_BAR = "huggingface_hub.snapshot_download"
+"""What huggingface_hub calls the bar of the bytes that have been written."""
+NOT_OURS = ("*.gguf", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*", "onnx/*")
+"""What a repository may hold of the same model for other programs."""
 
 
 def fetched(
-    survey: ReadySurvey, on_model: Callable[[int, int], None] = lambda _done, _total: None
+    survey: ReadySurvey, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> ReadySurvey:
     """Download what is not here, apply adapters, and return what the files tell.
 
@@ -25,38 +40,167 @@ def fetched(
 
     Args:
         survey: Of the recipe.
-        on_model: Is told how many models are here, and how many there are.
+        on_progress: Is told how many bytes of all models have been downloaded, now and then from
+            threads of huggingface_hub's.
 
     Raises:
         ChatVecError: A model cannot be downloaded, or an adapter not be applied.
     """
-    options, files = survey.options, {}
-    for done, (reference, model) in enumerate(survey.models.items()):
-        on_model(done, len(survey.models))
-        if model.folder is not None and reference.lora is None:
-            continue
-        try:
-            files[reference] = with_files(reference, model, options)
-        except ChatVecError:
-            raise
-        except Exception as error:  # of the hub, the disk, peft or mergekit
-            fix = "See that the hub can be reached and that the disk of its cache has room."
-            if reference.lora is not None:
-                fix = (
-                    "Write `--lora-merge-cache FOLDER`, with another folder if you have: a run "
-                    "that was killed leaves a model in it that is not whole."
-                )
-            raise ChatVecError(
-                f"model {reference} cannot be opened ({first_line(error)}).", fix
-            ) from error
-    on_model(len(survey.models), len(survey.models))
+    files = with_files(survey.models.values(), survey.options, on_progress)
     return survey_of_files(survey, files) if files else survey
 
 
-def with_files(reference: ModelReference, model: Model, options: MergeOptions) -> Model:
-    """Return a model with its files here, and its adapter, if it has one, added to it."""
-    cache = options.lora_merge_cache
-    if reference.lora is not None and cache is not None:
+def output_folder(out: str, options: MergeOptions) -> Path:
+    """Return where an output lies, after it has been downloaded if it is a model of the hub.
+
+    Args:
+        out: A folder, or a name as `owner/name` or `owner/name@revision`.
+        options: mergekit's.
+
+    Raises:
+        ChatVecError: It is neither, or cannot be downloaded.
+    """
+    folder = Path(out)
+    if folder.is_dir():
+        return folder
+    reference = ModelReference.parse(out)
+    try:
+        downloaded = snapshot_download(
+            reference.model.path,
+            revision=reference.model.revision,
+            cache_dir=options.transformers_cache,
+            ignore_patterns=list(NOT_OURS),
+        )
+    except Exception as error:  # of the hub, its names, the network, the disk
+        raise ChatVecError(
+            f"there is no folder {out}, and no model of that name can be downloaded from the hub "
+            f"({first_line(error)}).",
+            "Write the folder of a merge's output, or `owner/name` of the hub.",
+        ) from error
+    return Path(downloaded)
+
+
+def with_files(
+    models: Iterable[Model], options: MergeOptions, on_progress: Callable[[Progress], None]
+) -> dict[ModelReference, Model]:
+    """Return those models that were not here, with their files, and their adapter added to them.
+
+    Arguments and errors are those of `fetched`.
+    """
+    files = {}
+    missing = {model.reference: model for model in models if _lacks(model)}
+    downloads = {}
+    for reference in missing:
+        if reference.lora is None:
+            with _in_one_message(reference):
+                downloads[reference] = _download(reference, options)
+    count = _Count(sum(each.missing for each in downloads.values()), on_progress)
+    for reference, model in missing.items():
+        with _in_one_message(reference):
+            if reference in downloads:
+                count.begin(str(reference))
+                folder = downloads[reference].run(count.add)
+            else:
+                folder = _with_adapter(reference, options)
+            files[reference] = with_local_files(model, folder)
+    count.end()
+    return files
+
+
+def _lacks(model: Model) -> bool:
+    return model.folder is None or model.reference.lora is not None
+
+
+@contextmanager
+def _in_one_message(reference: ModelReference) -> Iterator[None]:
+    """Tell in one message what goes wrong with a model's files."""
+    try:
+        yield
+    except ChatVecError:
+        raise
+    except Exception as error:  # of the hub, the disk, peft or mergekit
+        fix = "See that the hub can be reached and that the disk of its cache has room."
+        if reference.lora is not None:
+            fix = (
+                "Write `--lora-merge-cache FOLDER`, with another folder if you have: a run "
+                "that was killed leaves a model in it that is not whole."
+            )
+        raise ChatVecError(
+            f"model {reference} cannot be opened ({first_line(error)}).", fix
+        ) from error
+
+
+class _Count:
+    """The bytes of all downloads, told with the model that they are of."""
+
+    def __init__(self, total: int, tell: Callable[[Progress], None]) -> None:
+        self._done = 0
+        self._total = total
+        self._model = ""
+        self._tell = tell
+        self._lock = threading.Lock()
+
+    def begin(self, model: str) -> None:
+        self._model = model
+        self.add(0)
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            # A download that is taken up again may count something twice.
+            self._done = min(self._done + size, self._total)
+            self._tell(Progress("fetch", self._done, self._total, self._model))
+
+    def end(self) -> None:
+        self._tell(Progress("fetch", self._total, self._total, self._model))
+
+
+@dataclass(frozen=True)
+class _Download:
+    """What is to be downloaded of a model."""
+
+    arguments: dict[str, Any]
+    """Of `snapshot_download`."""
+    missing: int
+    """The bytes that are not in the cache yet."""
+
+    def run(self, on_bytes: Callable[[int], None]) -> Path:
+        """Download it, and return the folder."""
+
+        class Counted(tqdm):
+            """Tells bytes in place of drawing a bar."""
+
+            def __init__(self, *args: Any, name: str | None = None, **settings: Any) -> None:
+                self.counts = name == FILE_BAR
+                super().__init__(*args, **{**settings, "disable": True})  # type: ignore[no-untyped-call]
+
+            def update(self, n: float | None = 1) -> bool | None:
+                if self.counts:
+                    on_bytes(int(n or 0))
+                return None
+
+        return Path(snapshot_download(**self.arguments, tqdm_class=Counted))
+
+
+def _download(reference: ModelReference, options: MergeOptions) -> _Download:
+    """Return what mergekit would download of a model, and how much of it is missing."""
+    for weights in WEIGHTS:
+        arguments = {
+            "repo_id": reference.model.path,
+            "revision": reference.model.revision,
+            "cache_dir": options.transformers_cache,
+            "allow_patterns": [*SMALL_FILES, weights],
+        }
+        with quiet():
+            files = snapshot_download(**arguments, dry_run=True)
+        if any(Path(file.filename).match(weights) for file in files):
+            break
+    return _Download(arguments, sum(file.file_size for file in files if file.will_download))
+
+
+def _with_adapter(reference: ModelReference, options: MergeOptions) -> Path:
+    """Return the folder of a model with its adapter."""
+    whole, cache = reference, options.lora_merge_cache
+    if cache is not None:
         dtype = options.lora_merge_dtype or LORA_DTYPE
         with quiet():
             whole = reference.merged(
@@ -64,7 +208,4 @@ def with_files(reference: ModelReference, model: Model, options: MergeOptions) -
                 trust_remote_code=options.trust_remote_code,
                 lora_merge_dtype=dtype,
             )
-    else:
-        whole = reference
-    folder = Path(whole.local_path(cache_dir=options.transformers_cache))
-    return with_local_files(model, folder)
+    return Path(whole.local_path(cache_dir=options.transformers_cache))

@@ -54,11 +54,16 @@ class Sum:
         self.dtype = dtype
         self.device = device
         self._inputs = inputs
+        self.cp = tensor.roles.cp
         self._roles = tensor.roles
         self._ratios = {
             chat: tensor.ratios[chat] for chat in tensor.roles.chats if chat in tensor.readers
         }
         self._subtracted = inputs.subtracted
+
+    def inputs(self, elements: slice) -> dict[ModelReference, Tensor]:
+        """Return some elements of each model that the sum needs."""
+        return {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
 
     def part(self, elements: slice, out: Tensor) -> Tensor:
         """Return some elements; those of cp itself are not copied into `out`.
@@ -66,11 +71,10 @@ class Sum:
         Raises:
             ChatVecError: A model has NaN or infinite elements, or the sum does not fit the dtype.
         """
-        parts = {m: part.to(self.device) for m, part in self._inputs.part(elements).items()}
         roles = self._roles
         merge = TensorMerge(
             self.name,
-            parts,
+            self.inputs(elements),
             roles.cp,
             roles.base,
             self._ratios,

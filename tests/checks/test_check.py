@@ -37,6 +37,7 @@ from sparse import build_sparse_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from chatvec_method.checks.report import Report, Severity, check
+from chatvec_method.checks.stock import TOLD_BY_DIFFERENCES
 from chatvec_method.cli import main
 from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.file import parse_recipe
@@ -522,7 +523,10 @@ def test_one_model_behind_a_link_is_told(recipe: Recipe, tmp_path: Path) -> None
     (tmp_path / "linked").symlink_to(model)
     (tmp_path / "files").mkdir()
     for file in model.iterdir():
-        (tmp_path / "files" / file.name).symlink_to(file)
+        shutil.copy(file, tmp_path / "files")
+    for weights in model.glob("*.safetensors"):
+        (tmp_path / "files" / weights.name).unlink()
+        (tmp_path / "files" / weights.name).symlink_to(weights)
     for name in ("linked", "files"):
         recipe["models"][CHAT]["model"] = str(tmp_path / name)
         assert "the chat vector is zero" in the("same-model", checked(recipe)).message
@@ -1155,7 +1159,7 @@ def test_exit_code_tells_how_bad_it_is(
         ("a: 1\nb: 2020-13-45", "is not YAML"),
         ("a: 1\n---\nb: 2\n", "is not YAML"),
         ("- 1", "is not a recipe"),
-        ("", "is not a recipe"),
+        ("", "is empty"),
         ("just words", "is not a recipe"),
         ("merge_method: ties\nmodels: []\n", "`merge_method: ties`, and chatvec only knows"),
         ("models: []\n", "has no `merge_method:`"),
@@ -1210,10 +1214,37 @@ def test_text_names_each_finding_with_its_fix(
 ) -> None:
     top(tokeniser="x")(recipe)
     printed = command(recipe).stdout
-    for finding in checked(recipe).findings:
+    told = [f for f in checked(recipe).findings if f.code not in TOLD_BY_DIFFERENCES]
+    for finding in told:
         assert f"{finding.severity.value} {finding.code}  {finding.place}" in printed
         assert f"  {finding.message}\n  {finding.fix}\n" in printed
-    assert printed.rstrip().splitlines()[-1].startswith("1 error")
+    counted, mended = printed.splitlines()[-2:]
+    assert counted.startswith("1 error")
+    assert re.fullmatch(r"`chatvec check (.*) --fix -o \1` mends unknown-key\.", mended)
+
+
+def test_what_only_stock_mergekit_leaves_out_stands_in_the_table_alone(
+    recipe: Recipe, command: Callable[..., Result]
+) -> None:
+    top(chat_template="auto")(recipe)
+    told = set(TOLD_BY_DIFFERENCES) & {finding.code for finding in checked(recipe).findings}
+    printed = command(recipe).stdout
+    assert "stock-drops-generation-config" in told
+    assert not any(code in printed for code in told)
+    assert "none, with `tokenizer:` or `chat_template:`" in printed
+    assert "`chatvec finish OUT`" in printed
+
+
+def test_a_finding_has_the_line_where_it_stands(
+    recipe: Recipe, command: Callable[..., Result]
+) -> None:
+    text = as_text(recipe)
+    lines = text.splitlines()
+    printed = command(f"{text}tokeniser: x\n").stdout
+    assert f"tokeniser, line {len(lines) + 1}\n" in printed
+    ratio([{"filter": "mlp", "value": 1}, {"filter": "mlp.up", "value": 2}, {"value": 1}])(recipe)
+    at = next(i for i, line in enumerate(as_text(recipe).splitlines(), 1) if "mlp.up" in line)
+    assert re.search(rf"filter-hidden .*ratio\[1\], line {at}\n", command(recipe).stdout)
 
 
 def test_json_has_everything(recipe: Recipe, command: Callable[..., Result]) -> None:
@@ -1323,6 +1354,33 @@ def test_fix_of_a_recipe_with_aliases_says_what_is_left_to_do(
     assert result.exit_code == 1
     assert result.stdout == text
     assert "by hand" in result.stderr
+
+
+def test_fix_writes_a_file_in_utf8_and_the_recipe_itself(
+    recipe: Recipe, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    text = f"# 오늘\n{as_text(recipe)}chat_templat: auto\n"
+    shown = command(text, "--fix", "--diff").stdout
+    changed = [line for line in shown.splitlines() if re.match(r"[+-][^+-]", line)]
+    assert changed == ["-chat_templat: auto", "+chat_template: auto"]
+    file = tmp_path / "recipe.yaml"
+    result = command(text, "--fix", "-o", str(file))
+    assert result.stdout == ""
+    assert file.read_bytes() == text.replace("templat:", "template:").encode()
+
+
+def test_a_place_for_a_recipe_needs_one(recipe: Recipe, command: Callable[..., Result]) -> None:
+    for option in (["-o", "x.yaml"], ["--diff"]):
+        result = command(recipe, *option)
+        assert result.exit_code == 2
+        assert "add --fix" in result.stderr
+
+
+def test_an_address_is_no_file(command: Callable[..., Result]) -> None:
+    address = "https://huggingface.co/owner/name/raw/main/mergekit_config.yml"
+    result = CliRunner().invoke(main, ["check", address])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {address} is an address")
 
 
 def test_fix_and_json_exclude_each_other(recipe: Recipe, command: Callable[..., Result]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from surveying import ready as surveyed
 
 import chatvec_method.finishing.finish as finish_module
 from chatvec_method.errors import ChatVecError, ChatVecWarning
-from chatvec_method.facts.survey import survey
+from chatvec_method.facts.survey import ReadySurvey, survey
 from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.merging.merge import merge
 from chatvec_method.pictures.ratios import ratio_picture
@@ -30,7 +32,18 @@ DAY = "2025-01-31"
 
 
 def card_of(recipe: Recipe | str) -> ModelCard:
-    return ModelCard(model_card(surveyed(recipe), "my-model", DAY))
+    return ModelCard(model_card(as_of_hub(surveyed(recipe)), "my-model", DAY))
+
+
+def as_of_hub(survey: ReadySurvey) -> ReadySurvey:
+    """Return a survey as it is where models with names of the hub have come from there."""
+    models = {
+        reference: model
+        if Path(reference.model.path).is_absolute()
+        else replace(model, commit="0" * 40)
+        for reference, model in survey.models.items()
+    }
+    return replace(survey, models=models)
 
 
 def picture_of(recipe: Recipe) -> bytes:
@@ -55,7 +68,7 @@ def named(tmp_path: Path, family: Path, monkeypatch: pytest.MonkeyPatch) -> Reci
     for name, path in names.items():
         (tmp_path / path).mkdir(parents=True)
         for file in (family / name).iterdir():
-            (tmp_path / path / file.name).symlink_to(file)
+            shutil.copy(file, tmp_path / path)
     monkeypatch.chdir(tmp_path)
     models: list[dict[str, Any]] = [
         {"model": path, "parameters": {"role": role}} for role, path in names.items()
@@ -276,6 +289,7 @@ def test_a_card_or_picture_that_fails_is_a_warning_and_the_merge_is_there(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    recipe["models"][CHAT]["parameters"]["ratio"] = [1.0, 0.5]  # there is something to draw
     monkeypatch.setattr(finish_module, part, broken)
     with pytest.warns(ChatVecWarning) as warned:
         result = merge(surveyed(recipe), tmp_path / "out")

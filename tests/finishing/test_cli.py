@@ -9,7 +9,7 @@ from pathlib import Path
 import formats
 import pytest
 from click.testing import CliRunner
-from conftest import Merge
+from conftest import CHAT, Merge
 
 from chatvec_method.cli import main
 
@@ -18,7 +18,10 @@ from chatvec_method.cli import main
 def out(merge: object, tmp_path: Path) -> Path:
     """Return stock mergekit's output, of which tokenizer.json is large and to be replaced."""
     family = formats.build(tmp_path / "models", "llama-3")
-    done = merge(formats.recipe(family), "--write-model-card")  # type: ignore[operator]
+    recipe = formats.recipe(family)
+    ratio = [{"filter": "mlp", "value": 0.5}, {"value": 1.0}]  # worth a picture
+    recipe["models"][CHAT]["parameters"]["ratio"] = ratio
+    done = merge(recipe, "--write-model-card")  # type: ignore[operator]
     assert isinstance(done, Merge)
     text = json.loads((done.out / "tokenizer.json").read_text())
     (done.out / "tokenizer.json").write_text(json.dumps(text, indent=1) + "\n" * 200_000)

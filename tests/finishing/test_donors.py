@@ -21,6 +21,7 @@ from today.table import TABLE
 from today.tokenizer_families import FAMILIES
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.finishing.finish import finish
 from chatvec_method.merging.merge import merge
@@ -196,14 +197,14 @@ def test_what_sees_comes_along_and_has_the_output_s_template(
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl"])
-def test_a_link_out_of_the_folder_is_not_followed(name: str, trio: Trio, tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_is_refused(name: str, trio: Trio, tmp_path: Path) -> None:
     secret = tmp_path / "secret.json"
     secret.write_text('{"password": "x"}')
     file = trio.cp / "video_preprocessor_config.json"
     file.unlink(missing_ok=True)
     file.symlink_to(secret)
-    out = merged(trio, tmp_path / "out")
-    assert not (out / file.name).exists()
+    with pytest.raises(ChatVecError, match=f"{file.name} is a link to .*secret.json, outside"):
+        merged(trio, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl"])

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 import zoo
-from conftest import CHAT, Recipe
+from conftest import BASE, CHAT, Recipe
 from safetensors.torch import load_file, save_file
 from surveying import ready
 from torch import Tensor
@@ -142,6 +142,29 @@ def test_a_head_that_is_stored_beside_tied_embeddings_gets_its_own_ratio(
     held = parameters(live)
     assert not torch.equal(held["lm_head.weight"], held["model.embed_tokens.weight"])
     assert_is_the_merge(live, survey, tmp_path / "merge")
+
+
+@pytest.mark.parametrize("keep", ["mapped", "device"])
+@pytest.mark.parametrize("bits", [4, 32])
+def test_vectors_as_files_are_set_as_chat_models_are(bits: int, keep: str, tmp_path: Path) -> None:
+    family = formats.build(tmp_path / "models", "chatml", extended=True)
+    recipe = formats.recipe(family, 0.5)  # with tokens that only chat has
+    vector = str(tmp_path / "vector")
+    chatvec_method.extract_vector(family.base, family.chat, vector, bits=bits, quiet=True)
+    text = yaml.safe_dump(recipe, sort_keys=False).replace(str(family.chat), vector)
+    recipe = yaml.safe_load(text.replace("role: chat", "role: vector"))
+    pair = [recipe["models"].pop(BASE), {"model": str(family.chat)}]
+    survey = ready(recipe)
+    live = LiveMerge(survey, "cpu", keep)
+    for turn, ratio in enumerate([0, 0.3, {vector: [{"filter": "mlp", "value": 0}, {"value": 1}]}]):
+        live.set(ratio)
+        assert_is_the_merge(live, survey, tmp_path / f"merge-{turn}")
+    assert formats.speak(live.model, live.tokenizer)
+    recipe["models"] += [pair[0], {**pair[1], "parameters": {"role": "chat", "ratio": 0.25}}]
+    survey = ready(recipe)
+    live = LiveMerge(survey, "cpu", keep)
+    live.set({vector: 0.7})
+    assert_is_the_merge(live, survey, tmp_path / "both")
 
 
 # --- what a setting does, and does not ----------------------------------------------------------

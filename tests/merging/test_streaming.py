@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Source
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.merging.streaming import stream_weights
+from chatvec_method.merging.verify import verify
 from chatvec_method.weights.reading import Reader
 
 
@@ -60,6 +62,20 @@ def test_shared_recipes_give_the_bytes_of_the_stock_command(
         assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     else:
         assert files == weights(stock.out)
+
+    # And what stock mergekit wrote is found right by reading it, and wrong where it is.
+    verification = verify(stock.out, found, found.options, deep=True)
+    tensors = oracle.stored_tensors(stock.out)
+    assert verification.elements == sum(tensor.numel() for tensor in tensors.values())
+    name = random.Random(file.stem).choice(sorted(tensors))
+    shard = next(s for s in stock.out.glob("*.safetensors") if name in load_file(s))
+    changed = load_file(shard)
+    changed[name].view(-1).view(torch.int16)[-1] += 1
+    shard.unlink()
+    save_file(changed, shard, metadata={"format": "pt"})
+    with pytest.raises(ChatVecError, match="1 rounding step away") as wrong:
+        verify(stock.out, found, found.options, deep=True)
+    assert wrong.value.problem.startswith(f"{name}, ")
 
 
 @pytest.mark.parametrize(
@@ -113,14 +129,14 @@ def test_tensors_longer_than_a_part_are_cut_and_put_together(
 ) -> None:
     recipe["models"][1]["parameters"]["ratio"] = [{"filter": "mlp", "value": 0}, {"value": 0.3}]
     stock: Merge = merge(recipe)  # type: ignore[operator]
-    monkeypatch.setattr("chatvec_method.merging.streaming.PART", 100)
+    monkeypatch.setattr("chatvec_method.hashes.BLOCK", 200)
     assert streamed(surveyed(recipe), tmp_path / "streamed") == weights(stock.out)
 
 
 def test_damage_in_any_part_is_told(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatvec_method.merging.streaming.PART", 100)
+    monkeypatch.setattr("chatvec_method.hashes.BLOCK", 200)
     test_damaged_weights_are_told(recipe, tmp_path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import re
 import shutil
 import threading
@@ -14,19 +14,24 @@ from typing import Any
 import oracle
 import pytest
 import torch
+import yaml
 from conftest import CHAT, CP, Recipe, plain_recipe
+from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from sparse import build_sparse_model
 from surveying import surveyed
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import DIFFERS, ChatVecError
 from chatvec_method.facts.survey import Survey
+from chatvec_method.finishing.finish import finish
+from chatvec_method.finishing.hashes_file import HASHES_FILE
+from chatvec_method.hashes import hash_of
 from chatvec_method.merging.merge import merge
-from chatvec_method.merging.verify import verify
+from chatvec_method.merging.verify import Verification, verify
+from chatvec_method.progress import Progress
 
-EVERY_ROW = 1_000_000
 DOWN, NORM = "model.layers.1.mlp.down_proj.weight", "model.layers.2.input_layernorm.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -60,67 +65,85 @@ def out(good: Path, tmp_path: Path) -> Path:
 # --- what is right ----------------------------------------------------------------------------
 
 
+def verified(out: Path, looked: Survey | None, *, deep: bool = True) -> Verification:
+    return verify(out, looked, looked.options if looked else MergeOptions(), deep=deep)
+
+
+def without_hashes(out: Path) -> Path:
+    """Return a folder as if stock mergekit had written it."""
+    (out / HASHES_FILE).unlink()
+    return out
+
+
 def test_right_output_passes_and_everything_is_counted(looked: Survey, good: Path) -> None:
     tensors = oracle.stored_tensors(good)
-    told: list[tuple[int, int]] = []
+    told: list[Progress] = []
 
-    found = verify(
-        good, looked, rows_per_tensor=EVERY_ROW, on_bytes=lambda *both: told.append(both)
-    )
+    found = verify(good, looked, looked.options, deep=True, on_progress=told.append)
 
-    assert found.tensors == len(tensors)
-    assert found.elements == sum(tensor.numel() for tensor in tensors.values())
-    assert found.bytes == sum(tensor.nbytes for tensor in tensors.values())
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (found.bytes, found.bytes)
-
-
-def test_sample_depends_on_the_seed_alone(looked: Survey, good: Path) -> None:
-    few = verify(good, looked, rows_per_tensor=3, seed=1)
-    assert few == verify(good, looked, rows_per_tensor=3, seed=1)
-    assert few.elements < verify(good, looked, rows_per_tensor=9, seed=1).elements
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    elements = sum(tensor.numel() for tensor in tensors.values())
+    assert found == Verification(len(tensors), size, hashed=True, elements=elements)
+    for phase in ("recompute", "verify"):
+        done = [each.done for each in told if each.phase == phase]
+        assert done == sorted(done)
+        assert done[-1] == size
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system is not to be told")
-def test_the_system_is_asked_for_the_sampled_rows_alone(
-    looked: Survey, good: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_deep_no_weights_of_the_models_are_read(
+    looked: Survey, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Path, int]] = []
-
-    def noted(file: int, _start: int, length: int, _advice: int) -> None:
-        asked.append((Path(f"/proc/self/fd/{file}").readlink(), length))
-
-    monkeypatch.setattr(os, "posix_fadvise", noted)
-    found = verify(good, looked, rows_per_tensor=3, known_finite=True)
-    of_output = [length for file, length in asked if file.parent == good]
-    assert len(of_output) == found.rows
-    stored = oracle.stored_tensors(good)
-    size = next(iter(stored.values())).itemsize
-    assert sum(of_output) == found.elements * size
-    assert {file.parent for file, _ in asked} > {good}
+    monkeypatch.setattr("chatvec_method.weights.reading.Reader.tensor", None)
+    assert verified(out, looked, deep=False).hashed
+    assert not verified(without_hashes(out), looked, deep=False).hashed
 
 
-def test_what_is_known_to_be_finite_is_sampled_like_all_else(
-    looked: Survey, out: Path, good: Path
+def test_hashes_are_enough_where_the_models_are_not(looked: Survey, out: Path) -> None:
+    recipe = (out / "mergekit_config.yml").read_text("utf-8")
+    gone = without_hashes(Path(shutil.copytree(out, out.with_name("gone"))))
+    for folder in (out, gone):
+        (folder / "mergekit_config.yml").write_text(recipe.replace("family", "elsewhere"), "utf-8")
+    hashes = json.loads((out / HASHES_FILE).read_text("utf-8"))
+    hashes["files"]["mergekit_config.yml"] = hash_of((out / "mergekit_config.yml").read_bytes())
+    (out / HASHES_FILE).write_text(json.dumps(hashes), "utf-8")
+
+    found = verified(out, None, deep=False)
+    assert found.hashed
+    assert "elsewhere" in found.unheld
+    for folder, deep in ((out, True), (gone, False)):
+        with pytest.raises(ChatVecError, match="elsewhere") as untold:
+            verified(folder, None, deep=deep)
+        assert untold.value.code != DIFFERS
+
+
+def test_an_edited_card_and_files_that_nothing_loads_are_no_difference(
+    looked: Survey, out: Path
 ) -> None:
-    assert verify(good, looked, known_finite=True) == verify(good, looked)
-    shard, name = next(
-        (shard, name)
-        for shard in sorted(out.glob("*.safetensors"))
-        for name in load_file(shard)
-        if "q_proj" in name
-    )
-    tensors = load_file(shard)
-    tensors[name][0, 0] = 7.0
-    save_file(tensors, shard, metadata={"format": "pt"})
-    with pytest.raises(ChatVecError, match="the output has 7"):
-        verify(out, looked, known_finite=True)
+    with (out / "README.md").open("a", encoding="utf-8") as card:
+        card.write("Mine.")
+    (out / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (out / "LICENSE").write_text("...")
+    assert verified(out, looked).hashed
+
+
+def test_finishing_again_keeps_the_hashes_right(looked: Survey, out: Path) -> None:
+    (out / "generation_config.json").unlink()
+    with pytest.raises(ChatVecError, match=r"generation_config\.json is missing"):
+        verified(out, None, deep=False)
+    assert "chatvec_hashes.json" not in [change.name for change in finish(out, looked)]
+    verified(out, looked, deep=False)
+
+    template = yaml.safe_load(looked.recipe.text) | {"chat_template": "chatml"}
+    other = surveyed(template, out_shard_size=20_000)
+    assert "chatvec_hashes.json" in [change.name for change in finish(out, other)]
+    assert finish(out, other) == ()
+    verified(out, other, deep=False)
 
 
 def test_pickled_output_passes(recipe: Recipe, tmp_path: Path) -> None:
     looked = surveyed(recipe, safe_serialization=False, out_shard_size=20_000)
     merge(looked, tmp_path / "out")
-    assert verify(tmp_path / "out", looked).tensors == 30
+    assert verified(tmp_path / "out", looked).elements == 19248
 
 
 def test_sum_that_cancels_out_passes_though_float32_decides_its_last_bits(
@@ -133,7 +156,7 @@ def test_sum_that_cancels_out_passes_though_float32_decides_its_last_bits(
         change_tensor(tmp_path / role, NORM, lambda tensor, value=value: tensor.fill_(value))
     looked = surveyed(plain_recipe(tmp_path))
     merge(looked, tmp_path / "out")
-    verify(tmp_path / "out", looked, rows_per_tensor=EVERY_ROW)
+    verified(tmp_path / "out", looked)
 
 
 # --- what is wrong ----------------------------------------------------------------------------
@@ -169,8 +192,8 @@ def step(element: Tensor, steps: int) -> None:
     element.view(torch.int16).add_(steps)
 
 
-def element_off_by_two_steps(out: Path) -> None:
-    change_tensor(out, DOWN, lambda t: step(t[3, 5:6], 2))
+def element_off_by_one_step(out: Path) -> None:
+    change_tensor(out, DOWN, lambda t: step(t[3, 5:6], 1))
 
 
 def element_with_another_sign(out: Path) -> None:
@@ -178,7 +201,7 @@ def element_with_another_sign(out: Path) -> None:
 
 
 def last_element_of_a_norm(out: Path) -> None:
-    change_tensor(out, NORM, lambda t: step(t[-1:], -3))
+    change_tensor(out, NORM, lambda t: step(t[-1:], -1))
 
 
 def element_that_is_nan(out: Path) -> None:
@@ -274,15 +297,16 @@ def swapped_tokens_of_the_tokenizer(out: Path) -> None:
 
 
 def new_row_that_is_not_cps(out: Path) -> None:
-    change_tensor(out, EMBEDDING, lambda t: step(t[300, 4:5], 2))
+    change_tensor(out, EMBEDDING, lambda t: step(t[300, 4:5], 1))
 
 
 WRONGS: dict[Callable[[Path], None], str] = {
-    element_off_by_two_steps: rf"{DOWN}, element \[3, 5\]: the output has .*, and the recipe says",
+    element_off_by_one_step: rf"{DOWN}, element \[3, 5\]: the output has .*, and the recipe says "
+    r".*, 1 rounding step away, from .* of .*cp_extended \+ 1 · \(",
     element_with_another_sign: rf"{DOWN}, element \[7, 2\]",
     last_element_of_a_norm: rf"{NORM}, element \[15\]",
-    element_that_is_nan: f"{DOWN} has NaN",
-    element_that_is_infinite: f"{HEAD} has NaN or infinite",
+    element_that_is_nan: rf"{DOWN}, element \[3, 5\]: the output has nan",
+    element_that_is_infinite: f"{HEAD}, the row of token .*, element 15: the output has -inf",
     tensor_that_is_missing: f"{NORM} is missing",
     tensor_that_only_the_index_has: f"the index says that {NORM} is in",
     tensor_too_many: "model.extra.weight is in the output, and the recipe plans no such",
@@ -300,7 +324,7 @@ WRONGS: dict[Callable[[Path], None], str] = {
     tokenizer_of_another_model: "'▁token7' as no token, and the recipe says 10",
     tokenizer_that_is_missing: "tokenizer",
     swapped_rows_of_the_embedding: f"{EMBEDDING}, the row of token '▁token7'",
-    swapped_tokens_of_the_tokenizer: f"{EMBEDDING}, the row of token '▁token8'",
+    swapped_tokens_of_the_tokenizer: "'▁token[78]' as 1[01], and the recipe says 1[01]",
     new_row_that_is_not_cps: f"{EMBEDDING}, the row of token '새50', element 4",
 }
 
@@ -310,8 +334,99 @@ def test_what_is_wrong_is_found_and_named(
     spoil: Callable[[Path], None], looked: Survey, out: Path
 ) -> None:
     spoil(out)
-    with pytest.raises(ChatVecError, match=WRONGS[spoil]):
-        verify(out, looked, rows_per_tensor=EVERY_ROW)
+    for folder in (out, without_hashes(Path(shutil.copytree(out, out.with_name("stock"))))):
+        with pytest.raises(ChatVecError, match=WRONGS[spoil]) as wrong:
+            verified(folder, looked)
+        assert wrong.value.code == DIFFERS
+
+
+@pytest.mark.parametrize("spoil", [s for s in WRONGS if "config" not in s.__name__])
+def test_what_is_wrong_is_found_by_hashes_alone(spoil: Callable[[Path], None], out: Path) -> None:
+    spoil(out)
+    recipe = out / "mergekit_config.yml"
+    recipe.unlink()  # what is left are the hashes, and one more difference
+    with pytest.raises(ChatVecError) as wrong:
+        verified(out, None, deep=False)
+    assert wrong.value.code == DIFFERS
+
+
+def test_not_finite_elements_are_found_without_the_models(looked: Survey, out: Path) -> None:
+    element_that_is_infinite(without_hashes(out))
+    with pytest.raises(ChatVecError, match=f"{HEAD} has NaN or infinite") as wrong:
+        verified(out, looked, deep=False)
+    assert wrong.value.code == DIFFERS
+
+
+def test_many_differences_are_counted_and_measured(looked: Survey, out: Path) -> None:
+    change_tensor(out, DOWN, lambda t: t[3:5, 5].add_(1.0))
+    with pytest.raises(ChatVecError, match=r"2 elements of the tensor differ, by up to 1"):
+        verified(out, looked)
+
+
+def test_every_flipped_bit_is_found(good: Path, out: Path) -> None:
+    chance = random.Random(15)
+    files = [f for f in sorted(out.iterdir()) if f.name != "README.md"]
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    for i in range(200):
+        file = chance.choice(weights if i % 2 else files)
+        place, bit = chance.randrange(file.stat().st_size), chance.randrange(8)
+        flip(file, place, bit)
+        with pytest.raises(ChatVecError) as wrong:
+            verified(out, None, deep=False)
+        assert wrong.value.code == DIFFERS, (file, place, bit)
+        flip(file, place, bit)
+    verified(out, None, deep=False)
+
+
+def flip(file: Path, place: int, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1 << bit
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("phase", ["merge", "finish"])
+def test_a_bit_that_flips_before_the_output_is_published_is_found(
+    phase: str, looked: Survey, tmp_path: Path
+) -> None:
+    chance = random.Random(phase)
+    told: set[str] = set()
+
+    def spoil(progress: Progress) -> None:
+        if progress.phase == phase and progress.done == progress.total and phase not in told:
+            told.add(phase)
+            (hidden,) = tmp_path.glob(".out*partial")
+            file = chance.choice(sorted(hidden.glob("*.safetensors")))
+            flip(file, chance.randrange(file.stat().st_size), chance.randrange(8))
+
+    for _ in range(10):
+        told.clear()
+        with pytest.raises(ChatVecError):
+            merge(looked, tmp_path / "out", on_progress=spoil)
+        assert told
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_transformers_would_load_may_not_come_later(good: Path, out: Path) -> None:
+    (out / "modeling_evil.py").write_text("print('hello')")
+    with pytest.raises(ChatVecError, match=r"modeling_evil\.py was added"):
+        verified(out, None, deep=False)
+
+
+def test_template_and_stop_tokens_of_nobody_are_found_without_hashes(
+    looked: Survey, out: Path
+) -> None:
+    without_hashes(out)
+    (out / "chat_template.jinja").write_text("{{ messages }}", "utf-8")
+    with pytest.raises(ChatVecError, match="chat template is neither"):
+        verified(out, looked, deep=False)
+    finish(out, looked)
+    change_json(out, "generation_config.json", lambda config: config.update(eos_token_id=[77]))
+    with pytest.raises(ChatVecError, match="stops at token 77"):
+        verified(out, looked, deep=False)
+    finish(out, looked)
+    change_json(out, "config.json", lambda config: config.update(rms_norm_eps=0.5))
+    with pytest.raises(ChatVecError, match=r"rms_norm_eps 0\.5"):
+        verified(out, looked, deep=False)
 
 
 def other_ratio(recipe: Recipe) -> None:
@@ -353,13 +468,19 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("change", OTHERS, ids=lambda change: change.__name__)
-def test_output_of_another_recipe_is_found_in_a_small_sample(
-    change: Callable[[Recipe], None], family: Path, good: Path
+def test_output_of_another_recipe_is_found(
+    change: Callable[[Recipe], None], family: Path, out: Path
 ) -> None:
     recipe = extended(plain_recipe(family), family)
     change(recipe)
-    with pytest.raises(ChatVecError, match=r"the recipe says .*, from .* of .*cp_extended"):
-        verify(good, surveyed(recipe), rows_per_tensor=2)
+    told = "was not made from recipe|is not what the recipe makes|the recipe says"
+    with pytest.raises(ChatVecError, match=told) as wrong:
+        verified(out, surveyed(recipe))
+    assert wrong.value.code == DIFFERS
+    (out / "mergekit_config.yml").unlink()
+    told = r"the recipe says .*, from .* of .*cp_extended|chat template is neither"
+    with pytest.raises(ChatVecError, match=told):
+        verified(without_hashes(out), surveyed(recipe))
 
 
 def test_cp_itself_is_not_taken_for_the_sum(recipe: Recipe, family: Path, tmp_path: Path) -> None:
@@ -369,7 +490,7 @@ def test_cp_itself_is_not_taken_for_the_sum(recipe: Recipe, family: Path, tmp_pa
     for file in (family / "cp").glob("model*"):
         shutil.copy(file, tmp_path / "out")
     with pytest.raises(ChatVecError, match="the recipe says"):
-        verify(tmp_path / "out", surveyed(recipe))
+        verified(tmp_path / "out", surveyed(recipe))
 
 
 def test_sum_of_ratio_0_must_be_cp_to_the_bit(recipe: Recipe, tmp_path: Path) -> None:
@@ -378,7 +499,7 @@ def test_sum_of_ratio_0_must_be_cp_to_the_bit(recipe: Recipe, tmp_path: Path) ->
     merge(looked, tmp_path / "out")
     change_tensor(tmp_path / "out", DOWN, lambda t: step(t[3, 5:6], 1))
     with pytest.raises(ChatVecError, match=rf"{DOWN}, element \[3, 5\]"):
-        verify(tmp_path / "out", looked, rows_per_tensor=EVERY_ROW)
+        verified(tmp_path / "out", looked)
 
 
 def test_tied_output_needs_a_config_that_says_so(family: Path, tmp_path: Path) -> None:
@@ -391,12 +512,12 @@ def test_tied_output_needs_a_config_that_says_so(family: Path, tmp_path: Path) -
         (tmp_path / role / "model.safetensors.index.json").unlink(missing_ok=True)
     looked = surveyed(plain_recipe(tmp_path))
     merge(looked, tmp_path / "out")
-    verify(tmp_path / "out", looked)
+    verified(tmp_path / "out", looked)
 
     untie = {"tie_word_embeddings": False}
     change_json(tmp_path / "out", "config.json", lambda config: config.update(untie))
     with pytest.raises(ChatVecError, match="tie_word_embeddings False in place of True"):
-        verify(tmp_path / "out", looked)
+        verified(tmp_path / "out", looked)
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -425,7 +546,7 @@ def test_embeddings_are_never_held_as_a_whole(tmp_path: Path) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        found = verify(tmp_path / "out", looked)
+        found = verified(tmp_path / "out", looked)
     finally:
         done.set()
         thread.join()

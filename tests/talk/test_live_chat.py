@@ -88,18 +88,18 @@ def test_compare_shows_one_live_model_at_two_ratios() -> None:
     result = chatvec(
         RECIPE, "--compare", "0", typed=f"{ASKED.request}\n/ratio 0\n/reset\n{ASKED.request}\n"
     )
-    first, second = result.stdout.split("ratio 0:\n")[1:]
-    at_zero, merged = first.split(f"{RECIPE}:\n")
+    first, second = result.stdout.split(f"{RECIPE}:\n")[1:]
+    merged, at_zero = first.split("ratio 0:\n")
     assert merged.strip() == ASKED.answer != at_zero.strip()
-    again, also_at_zero = second.split(f"{RECIPE}:\n")
+    again, also_at_zero = second.split("ratio 0:\n")
     assert again.strip() == also_at_zero.strip() == at_zero.strip()
 
 
 def test_compare_takes_another_model_too() -> None:
     cp = ROOT / "examples" / "world" / "models" / "cp"
-    printed = chatvec(RECIPE, "--compare", cp, "--ask", ASKED.request).stdout
-    assert printed.startswith(f"{cp}:\n")
-    assert printed.endswith(f"{RECIPE}:\n{ASKED.answer}\n")
+    printed = chatvec(RECIPE, "--compare", cp, "--compare", "0", "--ask", ASKED.request).stdout
+    assert printed.startswith(f"{RECIPE}:\n{ASKED.answer}\n")
+    assert printed.index(f"\n{cp}:\n") < printed.index("\nratio 0:\n")
 
 
 def test_a_recipe_with_errors_is_told_in_one_line(tmp_path: Path) -> None:

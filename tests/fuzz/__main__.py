@@ -1,0 +1,54 @@
+"""`python -m tests.fuzz`: all trials, or one of them again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from tests.fuzz.processes import run
+from tests.fuzz.trials import MOST_BYTES, MOST_SECONDS, Outcome, trial
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where the recipes' models are to be found."""
+
+
+@click.command()
+@click.option("--recipes", default=20_000, show_default=True, help="How many recipes.")
+@click.option("--folders", default=1_000, show_default=True, help="How many families of models.")
+@click.option("--seed", default=0, show_default=True, help="Another one makes others.")
+@click.option("--jobs", default=multiprocessing.cpu_count(), show_default=True)
+@click.option("--only", metavar="'KIND N'", help="One trial, as in --only 'recipe 123'.")
+def main(recipes: int, folders: int, seed: int, jobs: int, only: str | None) -> None:
+    """Try changed recipes and model folders; tell what stops, hangs, or takes too much."""
+    os.chdir(ROOT)
+    if only is not None:
+        kind, number = only.split()
+        outcome = trial(kind, int(number), seed)
+        print(f"{outcome.ended}, {outcome.seconds:.1f} s {outcome.problem}")
+        return
+    trials = [("recipe", i) for i in range(recipes)] + [("folder", i) for i in range(folders)]
+    ended: Counter[str] = Counter()
+    problems = 0
+    slowest = largest = Outcome("", "", 0.0, 0)
+    for outcome in run(trials, seed, jobs):
+        ended[f"{outcome.name.split()[0]} {outcome.ended}"] += 1
+        slowest = max(slowest, outcome, key=lambda each: each.seconds)
+        largest = max(largest, outcome, key=lambda each: each.bytes)
+        if outcome.problem:
+            problems += 1
+            print(f"--- {outcome.name}: {outcome.problem.strip()}", flush=True)
+    for what, count in sorted(ended.items()):
+        print(f"{count:6} {what}")
+    print(f"slowest {slowest.seconds:.1f} s ({slowest.name}), of {MOST_SECONDS:g} s")
+    print(f"largest {largest.bytes / 1e9:.2f} GB ({largest.name}), of {MOST_BYTES / 1e9:g} GB")
+    print(f"{problems} of {len(trials)} are wrong")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

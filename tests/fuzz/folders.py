@@ -1,0 +1,344 @@
+"""Model folders changed at random: their files, what these say, and the weights' headers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.fuzz.values import TEMPLATES, WORDS, changed, value
+
+WORLD = Path(__file__).resolve().parents[2] / "examples" / "world" / "models"
+NAMES = ("base", "chat", "cp")
+TENSORS = "model.safetensors"
+JSON = (
+    *("config.json", "config.json", "generation_config.json", "tokenizer_config.json"),
+    *("tokenizer.json", "special_tokens_map.json", "model.safetensors.index.json"),
+)
+KEYS: dict[str, tuple[Any, ...]] = {
+    "architectures": (["../../x"], [1], [], None, "LlamaForCausalLM", ["NoSuchForCausalLM"]),
+    "auto_map": ({"AutoConfig": "x.Y"}, {"AutoTokenizer": ["x.Y", None]}, "x", []),
+    "chat_template": (
+        [{"name": "default", "template": "{{ messages }}"}, {"name": "/x/y", "template": ""}],
+        {"../x": "y"},
+        5,
+        *TEMPLATES,
+    ),
+    "eos_token_id": ({}, "x", [1, "x"], 10**9, -1, [], [[]]),
+    "num_hidden_layers": (10**9, 0, -1, 1, "3", 2),
+    "vocab_size": (10**12, 0, -1, 7),
+    "hidden_size": (10**9, 0, 7),
+    "num_attention_heads": (0, 3, 10**9),
+    "num_labels": (10**9,),
+    "model_type": ("mistral", "nosuch", "gpt2", "bert", "mixtral", 5),
+    "tie_word_embeddings": (True, "x"),
+    "torch_dtype": ("float16", "nosuch", 5),
+    "dtype": ("float16", "nosuch", 5),
+    "rope_parameters": ({}, {"rope_theta": "x"}, {"rope_type": "yarn"}),
+    "quantization_config": ({}, {"quant_method": "gptq"}, {"quant_method": "fp8"}, 5),
+    "model_max_length": ("x", -1, 10**40),
+    "added_tokens_decoder": ({"3": {}}, {"x": {"content": "y"}}, []),
+    "tokenizer_class": ("LlamaTokenizer", "NoSuchTokenizer", "ByT5Tokenizer", 5),
+    "pad_token": ({"content": 5}, "<nosuch>", ""),
+}
+CARDS = (
+    "---\nlicense: 5\n---\n",
+    "---\nlicense: [a, {b: c}]\nlanguage: [ko, 5, '<script>']\n---\n",
+    '---\nlicense: "mit\\e[8m\\n\\n# heading <img src=x onerror=alert(1)>"\n---\n',
+    '---\nget: 5\nlicense: other\nlicense_link: "https://x\'>"\n---\n',
+    "---\na: &a [x, x]\nb: &b [*a, *a]\nlicense: *b\n---\n",
+    "---\n- a\n---\n",
+    "---\nlicense: !!bool maybe\n---\n",
+    "\x00\xff",
+)
+
+
+def folders(folder: Path, random: Random) -> str:
+    """Write three models into a folder, at least one of them changed, and return how."""
+    for name in NAMES:
+        shutil.copytree(WORLD / name, folder / name)
+    told = []
+    for _ in range(random.choice([1, 1, 1, 2, 3])):
+        name = random.choice(NAMES)
+        change = random.choice(CHANGES)
+        told.append(f"{name}: {change(folder / name, random)}")
+    return "; ".join(told)
+
+
+def recipe(folder: Path, random: Random) -> dict[str, Any]:
+    """Return a recipe of the three models in a folder."""
+    base, chat, cp = (str(folder / name) for name in NAMES)
+    data: dict[str, Any] = {
+        "merge_method": "chat_vector",
+        "base_model": random.choice([cp, cp, cp, chat]),
+        "models": [
+            {"model": base, "parameters": {"role": "base"}},
+            {"model": chat, "parameters": {"role": "chat", "ratio": random.choice([1.0, 0.5, 0])}},
+            {"model": cp, "parameters": {"role": "cp"}},
+        ],
+        "tokenizer": {"source": random.choice([cp, cp, cp, "union"])},
+    }
+    match random.randrange(8):
+        case 0:
+            data["tokenizer"]["pad_to_multiple_of"] = random.choice([8, -7, 64])
+        case 1:
+            data["out_dtype"] = random.choice(["float16", "float32"])
+        case 2:
+            del data["tokenizer"]
+    return data
+
+
+def _file(folder: Path, random: Random) -> Path:
+    files = (file for file in folder.iterdir() if file.is_file() and _is_small(file))
+    return random.choice(sorted(files))
+
+
+def _is_small(file: Path) -> bool:
+    return file.stat().st_size < 1 << 24
+
+
+def _json(folder: Path, random: Random) -> str:
+    """Change what a JSON file says."""
+    files = (folder / name for name in JSON)
+    there = [file.name for file in files if file.is_file() and _is_small(file)]
+    name = random.choice(there or ["config.json"])
+    file = folder / name
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        data = {}
+    for _ in range(random.choice([1, 1, 2, 4])):
+        key = random.choice(list(KEYS))
+        if isinstance(data, dict) and random.random() < 0.5:
+            data[key] = random.choice(KEYS[key])
+            told = f"{name} {key} {data[key]!r:.60}"
+        else:
+            data = changed(data, random)
+            told = f"{name} changed"
+    file.write_text(json.dumps(data), encoding="utf-8")
+    return told
+
+
+def _bytes(folder: Path, random: Random) -> str:
+    """Damage a file: cut it, empty it, flip bytes, add to it."""
+    file = _file(folder, random)
+    content = bytearray(file.read_bytes())
+    match random.randrange(5):
+        case 0:
+            content = content[: random.randrange(len(content) + 1)]
+        case 1:
+            content = bytearray()
+        case 2:
+            for _ in range(random.choice([1, 3, 30])):
+                if content:
+                    # Near the beginning, where headers are, as often as anywhere.
+                    end = random.choice([64, 2000, len(content)])
+                    content[random.randrange(min(end, len(content)))] = random.randrange(256)
+        case 3:
+            content += bytes(random.randrange(256) for _ in range(random.choice([1, 8, 1000])))
+        case 4:
+            at = random.randrange(len(content) + 1)
+            content[at:at] = random.choice([b"\x00", b"{", b'"', b"\xff\xfe", b"[" * 5000])
+    file.write_bytes(content)
+    return f"{file.name} damaged"
+
+
+def _kind(folder: Path, random: Random) -> str:
+    """Put something in a file's place that is no file, or another's."""
+    file = _file(folder, random)
+    content = file.read_bytes()
+    file.unlink()
+    match random.randrange(8):
+        case 0:
+            os.mkfifo(file)
+        case 1:
+            file.mkdir()
+        case 2:
+            outside = folder.parent / f"outside-{file.name}"
+            outside.write_bytes(content)
+            file.symlink_to(outside)
+        case 3:
+            file.symlink_to("/dev/zero")
+        case 4:
+            file.symlink_to(file.name)
+        case 5:
+            file.symlink_to("/etc/passwd")
+        case 6:
+            with file.open("wb") as stream:
+                stream.truncate(3 << 30)
+        case _:
+            return f"{file.name} missing"
+    return f"{file.name} is another kind of file"
+
+
+def _card(folder: Path, random: Random) -> str:
+    (folder / "README.md").write_text(random.choice(CARDS), encoding="utf-8", errors="replace")
+    return "a card"
+
+
+def _template(folder: Path, random: Random) -> str:
+    name = random.choice(["chat_template.jinja", "chat_template.json"])
+    template = random.choice(TEMPLATES)
+    text = json.dumps({"chat_template": template}) if name.endswith("json") else template
+    (folder / name).write_text(text, encoding="utf-8")
+    return f"{name} {template!r:.40}"
+
+
+def _more_files(folder: Path, random: Random) -> str:
+    """Add a file that some model has."""
+    name = random.choice(
+        [
+            *("added_tokens.json", "tokenizer.model", "vocab.json", "merges.txt", "tekken.json"),
+            *("preprocessor_config.json", "modeling_x.py", "pytorch_model.bin", "x.safetensors"),
+            *("model.safetensors.index.json", "pytorch_model.bin.index.json", "adapter.bin"),
+        ]
+    )
+    (folder / name).write_text(json.dumps(value(random)), encoding="utf-8")
+    return f"{name} added"
+
+
+def _header(folder: Path, random: Random) -> str:
+    """Change the header of the weights, with or without the data."""
+    header, data = _read(folder / TENSORS)
+    names = [name for name in header if name != "__metadata__"]
+    name = random.choice(names)
+    entry = header[name]
+    start, end = entry["data_offsets"]
+    match random.randrange(13):
+        case 0:
+            entry["data_offsets"] = random.choice(
+                [[end, start], [-8, end], [start, end + 8], [0, end], [start], "x", [start, 10**18]]
+            )
+        case 1:
+            entry["shape"] = random.choice(["ab", [], [-1], [2**40, 2**40], [0], None, [1.5]])
+        case 2:
+            entry["shape"] = [*reversed(entry["shape"])]
+        case 3:
+            entry["dtype"] = random.choice(
+                ["F32", "F64", "I8", "F4", "X", 5, "BF16", "F16", "BOOL"]
+            )
+        case 4:
+            header["__metadata__"] = random.choice(
+                [{"format": 5}, [], "x", None, {"format": "tf"}, {"x": "y" * 5000}, {"a": {}}]
+            )
+        case 5:
+            del header[name]
+        case 6:
+            header[random.choice([f"{name}.x", "model.layers.99.x.weight", *WORDS])] = entry
+            del header[name]
+        case 7:
+            data += bytes(random.choice([1, 8, 4096]))
+        case 8:
+            at, more = len(data), bytes(random.choice([2, 64]))
+            new = random.choice(
+                ["model.layers.0.mlp.experts.0.w1.weight", "x", "model.layers.7.y", "lm_head.bias"]
+            )
+            header[new] = {"dtype": "BF16", "shape": [len(more) // 2]}
+            header[new]["data_offsets"] = [at, at + len(more)]
+            data += more
+        case 9:
+            other = random.choice(names)
+            entry["data_offsets"] = header[other]["data_offsets"]
+        case 10:
+            header = changed(header, random)
+        case 11:
+            dropped = {n: header[n] for n in names if n != name}
+            header, data = _packed(dropped, data)
+        case 12:
+            entry["shape"] = [entry["shape"][0] // 2, *entry["shape"][1:]]
+            entry["data_offsets"] = [start, start + (end - start) // 2]
+            header, data = _packed({n: header[n] for n in names}, data)
+    _write(folder / TENSORS, header, data)
+    return f"the header at {name}"
+
+
+def _shards(folder: Path, random: Random) -> str:
+    """Split the weights into two files with an index, and change that."""
+    file = folder / TENSORS
+    header, data = _read(file)
+    names = [name for name in header if name != "__metadata__"]
+    parts = names[::2], names[1::2]
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for shard, part in zip(shards, parts, strict=True):
+        _write(folder / shard, *_packed({name: header[name] for name in part}, data))
+    weight_map: Any = {n: s for s, part in zip(shards, parts, strict=True) for n in part}
+    index: Any = {"metadata": {"total_size": len(data)}, "weight_map": weight_map}
+    if random.random() < 0.8:
+        file.unlink()
+    name = random.choice(names)
+    match random.randrange(8):
+        case 0:
+            del weight_map[name]
+        case 1:
+            weight_map[name] = shards[name in parts[0]]
+        case 2:
+            weight_map[name] = random.choice(["/etc/passwd", "../x.safetensors", "", 5, None, "x"])
+        case 3:
+            weight_map["model.layers.99.x.weight"] = shards[0]
+        case 4:
+            index = changed(index, random)
+        case 5:
+            (folder / shards[0]).unlink()
+        case 6:
+            shutil.copy(folder / shards[0], folder / shards[1])
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return f"two files and an index, changed at {name}"
+
+
+def _weights(folder: Path, random: Random) -> str:
+    """Change numbers: some become NaN or infinite."""
+    file = folder / TENSORS
+    header, data = _read(file)
+    changed_data = bytearray(data)
+    for _ in range(random.choice([1, 100])):
+        at = random.randrange(len(data) // 2) * 2
+        changed_data[at : at + 2] = random.choice(
+            [b"\xc0\x7f", b"\x80\x7f", b"\x00\x00", b"\x12\x3f"]
+        )
+    _write(file, header, bytes(changed_data))
+    return "weights"
+
+
+CHANGES: tuple[Callable[[Path, Random], str], ...] = (
+    *(_json, _json, _json, _bytes, _kind, _card, _template, _more_files),
+    *(_header, _header, _header, _shards, _weights),
+)
+
+
+def _read(file: Path) -> tuple[dict[str, Any], bytes]:
+    """Return a safetensors file's header and data; those of the world where it is none any more."""
+    for each in (file, WORLD / "cp" / TENSORS):
+        try:
+            content = each.read_bytes() if each.is_file() and _is_small(each) else b""
+            length = int.from_bytes(content[:8], "little")
+            header = json.loads(content[8 : 8 + length])
+            if all("data_offsets" in e for n, e in header.items() if n != "__metadata__"):
+                return header, content[8 + length :]
+        except (ValueError, TypeError, AttributeError):
+            continue
+    raise AssertionError
+
+
+def _write(file: Path, header: Any, data: bytes) -> None:
+    if file.is_dir():
+        return
+    if file.is_symlink() or file.is_fifo():
+        file.unlink()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def _packed(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return a header and data with nothing between the tensors."""
+    new: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    packed = b""
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        new[name] = {**entry, "data_offsets": [len(packed), len(packed) + end - start]}
+        packed += data[start:end]
+    return new, packed

@@ -1,0 +1,20 @@
+"""A small part of `python -m tests.fuzz`: the whole of it takes an hour of a processor's time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from conftest import ROOT
+
+RECIPES, FOLDERS = 30, 6
+
+
+def test_changed_recipes_and_models_come_to_a_result_or_to_one_line() -> None:
+    numbers = [f"--recipes={RECIPES}", f"--folders={FOLDERS}", "--jobs=1"]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", *numbers], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"0 of {RECIPES + FOLDERS} are wrong" in run.stdout
+    assert "folder merged" in run.stdout

@@ -1,0 +1,358 @@
+"""Recipes and models by people who mean harm, each case as it was tried once.
+
+What all of these have in common: one line comes out, soon, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from checking import checked, codes
+from click.testing import CliRunner, Result
+from conftest import ROOT
+from huggingface_hub import ModelInfo
+from mergekit.common import ModelPath
+from test_rendering import DOUBLES, NEVER_ENDS
+
+from chatvec_method.checks.report import Severity
+from chatvec_method.cli import main
+from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.plain_text import ACTS
+
+WORLD = ROOT / "examples" / "world" / "models"
+Change = Callable[[Path], None]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    """Return a recipe of copies of the world's models."""
+    for name in ("base", "chat", "cp"):
+        shutil.copytree(WORLD / name, tmp_path / name)
+    return {
+        "merge_method": "chat_vector",
+        "base_model": str(tmp_path / "cp"),
+        "models": [
+            {"model": str(tmp_path / "base"), "parameters": {"role": "base"}},
+            {"model": str(tmp_path / "chat"), "parameters": {"role": "chat", "ratio": 1.0}},
+            {"model": str(tmp_path / "cp"), "parameters": {"role": "cp"}},
+        ],
+        "tokenizer": {"source": str(tmp_path / "cp")},
+    }
+
+
+def chatvec(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [*map(str, words)])
+
+
+def refusal(result: Result) -> str:
+    """Return the one line with which a command ended."""
+    assert result.exit_code not in (0, None), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    lines = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.output
+    assert not ACTS.search(result.output)
+    return lines[0]
+
+
+def with_json(name: str, **values: Any) -> Change:
+    def change(folder: Path) -> None:
+        file = folder / name
+        said = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        file.write_text(json.dumps({**said, **values}), encoding="utf-8")
+
+    return change
+
+
+def with_text(name: str, text: str) -> Change:
+    return lambda folder: (folder / name).write_text(text, encoding="utf-8") and None
+
+
+def with_link(name: str, target: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+
+    return change
+
+
+def with_pipe(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def with_sparse(name: str) -> Change:
+    def change(folder: Path) -> None:
+        with (folder / name).open("wb") as stream:
+            stream.truncate(3 << 30)
+
+    return change
+
+
+def with_header(change: Callable[[dict[str, Any], str], None], more: bytes = b"") -> Change:
+    """Change what the header of a weight file says of its first tensor."""
+
+    def changed(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        content = file.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        change(header, next(name for name in header if name != "__metadata__"))
+        text = json.dumps(header).encode()
+        data = content[8 + length :]
+        file.write_bytes(len(text).to_bytes(8, "little") + text + data + more)
+
+    return changed
+
+
+def offsets(header: dict[str, Any], name: str, *values: int) -> None:
+    header[name]["data_offsets"] = list(values)
+
+
+NAMES = [
+    {"name": "default", "template": "{{ messages }}"},
+    {"name": "/tmp/chatvec-was-here", "template": "x"},
+]
+INDEX = "model.safetensors.index.json"
+REFUSED: dict[str, tuple[str, Change, str]] = {
+    "a template's name is a path": (
+        "cp",
+        with_json("tokenizer_config.json", chat_template=NAMES),
+        "tokenizer_config.json",
+    ),
+    "a template's name leads up": (
+        "chat",
+        with_json("tokenizer_config.json", chat_template={"../x": "y"}),
+        "../x",
+    ),
+    "a link out of the folder": ("cp", with_link("tokenizer.json", "/etc/hostname"), "is a link"),
+    "a link in a folder of templates": (
+        "cp",
+        lambda folder: (
+            (folder / "chat_templates").mkdir()
+            or with_link("chat_templates/x.jinja", "/etc/hostname")(folder)
+        ),
+        "x.jinja is a link",
+    ),
+    "a link to what never ends": ("cp", with_link(INDEX, "/dev/zero"), "is a link"),
+    "weights that never end": ("cp", with_link("model.safetensors", "/dev/zero"), "a device"),
+    "a pipe for weights": ("base", with_pipe("model.safetensors"), "is a pipe"),
+    "a pipe for a config": ("chat", with_pipe("config.json"), "is a pipe"),
+    "a pipe for a card": ("chat", with_pipe("README.md"), "is a pipe"),
+    "a config without an end": ("chat", with_sparse("generation_config.json"), "larger than"),
+    "a tokenizer without an end": ("cp", with_sparse("tokenizer.json"), "larger than"),
+    "an index with a path": (
+        "cp",
+        with_json(INDEX, weight_map={"x": "/etc/passwd"}),
+        "`weight_map.x` is '/etc/passwd'",
+    ),
+    "an index that leads up": (
+        "cp",
+        with_json(INDEX, weight_map={"x": "../cp/model.safetensors"}),
+        "weight_map.x",
+    ),
+    "a class that is a path": (
+        "cp",
+        with_json("config.json", architectures=["../../x"]),
+        "`architectures.0` is '../../x'",
+    ),
+    "a class that is a number": ("base", with_json("config.json", architectures=[1]), "is 1"),
+    "a billion layers": (
+        "cp",
+        with_json("config.json", num_hidden_layers=10**9),
+        "1000 is the most",
+    ),
+    "a billion labels": ("cp", with_json("config.json", num_labels=10**9), "the most"),
+    "a stop token that is none": (
+        "chat",
+        with_json("generation_config.json", eos_token_id={}),
+        "`eos_token_id` is {}",
+    ),
+    "a length that is none": (
+        "chat",
+        with_json("tokenizer_config.json", model_max_length="x"),
+        "`model_max_length` is 'x'",
+    ),
+    "an added token without text": (
+        "cp",
+        with_json("tokenizer_config.json", added_tokens_decoder={"3": {}}),
+        "added_tokens_decoder.3",
+    ),
+    "JSON within JSON": ("cp", with_text("config.json", '{"x": ' * 50_000), "is no JSON"),
+    "bytes after the last tensor": (
+        "cp",
+        with_header(lambda header, name: None, more=b"\0" * 8),
+        "is damaged",
+    ),
+    "reversed offsets": (
+        "base",
+        with_header(lambda h, n: offsets(h, n, *reversed(h[n]["data_offsets"]))),
+        "is damaged",
+    ),
+    "negative offsets": ("base", with_header(lambda h, n: offsets(h, n, -8, 0)), ""),
+    "overlapping tensors": (
+        "base",
+        with_header(lambda h, n: offsets(h, n, *h[list(h)[-1]]["data_offsets"])),
+        "is damaged",
+    ),
+    "metadata that is none": (
+        "chat",
+        with_header(lambda header, name: header.update(__metadata__={"format": 5})),
+        "is damaged",
+    ),
+    "a shape that is a word": (
+        "chat",
+        with_header(lambda header, name: header[name].update(shape="ab")),
+        "is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_hostile_model_is_refused_in_one_line(
+    case: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    who, change, says = REFUSED[case]
+    change(tmp_path / who)
+    before = sorted(tmp_path.rglob("*"))
+    report = checked(recipe)
+    errors = report.of(Severity.ERROR)
+    assert len(errors) == 1, report
+    assert says in str(errors[0])
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/chatvec-was-here.jinja").exists()
+
+
+@pytest.mark.parametrize("case", ["a pipe for weights", "metadata that is none"])
+def test_merge_and_anatomy_say_the_same(case: str, recipe: dict[str, Any], tmp_path: Path) -> None:
+    who, change, says = REFUSED[case]
+    change(tmp_path / who)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    merged = chatvec("merge", tmp_path / "recipe.yaml", tmp_path / "out")
+    assert merged.exit_code != 0
+    assert says in merged.output
+    assert says in refusal(chatvec("anatomy", tmp_path / "recipe.yaml"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("template", [NEVER_ENDS, DOUBLES], ids=["never ends", "doubles a text"])
+@pytest.mark.parametrize("who", ["chat", "cp"])
+def test_a_template_that_takes_too_much_is_told(
+    who: str, template: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in ("chat", "cp"):
+        (tmp_path / name / "chat_template.jinja").unlink(missing_ok=True)
+    with_json("tokenizer_config.json", chat_template=template)(tmp_path / who)
+    report = checked(recipe)
+    assert "template-broken" in codes(report, Severity.ERROR)
+    said = refusal(chatvec("chat", tmp_path / who, "--ask", "x"))
+    assert "does not end" in said or "memory" in said
+
+
+def test_a_file_of_the_hub_that_is_too_large_is_not_downloaded() -> None:
+    info = ModelInfo(id="o/model", siblings=[{"rfilename": "config.json", "size": 10**10}])
+    with pytest.raises(ChatVecError, match=r"config\.json of o/model is larger"):
+        SmallFiles.on_hub(ModelPath(path="o/model"), info)
+
+
+def test_slices_and_models_without_an_end_are_refused(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    sources = [{**model, "layer_range": [0, 30000]} for model in recipe["models"]]
+    sliced = {key: value for key, value in recipe.items() if key != "models"}
+    texts = {
+        "30000 layers": {**sliced, "slices": [{"sources": sources}]},
+        "153 models": {
+            **recipe,
+            "models": recipe["models"] + [{"model": f"x{i}"} for i in range(150)],
+        },
+        "such number of rows": {
+            **recipe,
+            "tokenizer": {**recipe["tokenizer"], "pad_to_multiple_of": -7},
+        },
+    }
+    for says, hostile in texts.items():
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(hostile))
+        result = chatvec("check", tmp_path / "recipe.yaml")
+        assert result.exit_code != 0
+        assert says in result.output
+
+
+def test_thousands_of_keys_that_nobody_knows_are_told_in_part(recipe: dict[str, Any]) -> None:
+    report = checked({**recipe, **{f"key{i}": 1 for i in range(4000)}})
+    assert 0 < len(report.findings) < 200
+
+
+def test_a_licence_does_nothing_to_a_terminal(recipe: dict[str, Any], tmp_path: Path) -> None:
+    card = '---\nlicense: "mit\\e[8m\\e]0;title\\a"\n---\n'
+    with_text("README.md", card)(tmp_path / "cp")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for words in (["check"], ["check", "--json"]):
+        result = chatvec(*words, tmp_path / "recipe.yaml")
+        assert result.exit_code == 0, result.output
+        assert not ACTS.search(result.output)
+        assert "mit" in result.output
+
+
+def test_a_card_holds_what_strangers_say_as_words(recipe: dict[str, Any], tmp_path: Path) -> None:
+    evil = "x\n\n# heading <img src=x onerror=alert(1)> | [a](b)"
+    said = {"license": evil, "language": ["ko", "<script>alert(1)</script>"]}
+    for name in ("base", "chat", "cp"):
+        with_text("README.md", f"---\n{yaml.safe_dump(said)}---\n")(tmp_path / name)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    result = chatvec("merge", tmp_path / "recipe.yaml", tmp_path / "out", "--quiet")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---\n")[2]
+    assert "onerror" in text
+    assert "<img" not in text.replace("\\<img", "")
+    assert "<script" not in text.replace("\\<script", "")
+    assert "\n# heading" not in text
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "license: 5",
+        "license: [a, {b: c}]",
+        "get: 5",
+        "- a",
+        "license: !!bool maybe",
+        "a: &a [x, x]\nb: &b [*a, *a]\nlicense: *b",
+    ],
+)
+def test_a_card_that_says_nonsense_says_nothing(
+    card: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    with_text("README.md", f"---\n{card}\n---\n")(tmp_path / "cp")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert chatvec("check", tmp_path / "recipe.yaml").exit_code == 0
+
+
+def test_an_error_that_nobody_has_foreseen_is_one_line_that_names_the_file(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(sys, "argv", ["chatvec", "check", str(file)])
+
+    def fail(*_: Any) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("chatvec_method.cli.check.read_text", fail)
+    said = refusal(chatvec("check", file))
+    assert str(file) in said
+    assert "KeyError: 'x'" in said
+    assert "CHATVEC_DEBUG=1" in said
+    monkeypatch.setenv("CHATVEC_DEBUG", "1")
+    assert isinstance(chatvec("check", file).exception, KeyError)

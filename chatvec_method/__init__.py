@@ -6,8 +6,8 @@ does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
 `read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
-`schedule`, `load`, `live` and `evaluate`, which docs/python.md shows in use, and the types that
-they take and return.
+`schedule`, `new_recipe`, `pin`, `share`, `load`, `live` and `evaluate`, which docs/python.md shows
+in use, and the types that they take and return.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
         live,
         load,
         merge,
+        new_recipe,
+        pin,
         read_recipe,
         schedule,
+        share,
         survey,
         verify,
     )
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
+    from chatvec_method.sharing import Shared
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import Sampling, Speaker
 
@@ -64,6 +68,7 @@ __all__ = [
     "Results",
     "Sampling",
     "Severity",
+    "Shared",
     "Speaker",
     "Survey",
     "Verification",
@@ -75,8 +80,11 @@ __all__ = [
     "live",
     "load",
     "merge",
+    "new_recipe",
+    "pin",
     "read_recipe",
     "schedule",
+    "share",
     "survey",
     "verify",
 ]
@@ -96,6 +104,7 @@ _HOMES = {
     "Results": "evaluation.results",
     "Sampling": "talk.speaker",
     "Severity": "checks.findings",
+    "Shared": "sharing",
     "Speaker": "talk.speaker",
     "Survey": "facts.survey",
     "Verification": "merging.verify",

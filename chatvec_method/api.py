@@ -28,18 +28,24 @@ from chatvec_method.facts.survey import survey as survey_recipe
 from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish as finish_output
 from chatvec_method.finishing.output import recipe_of
+from chatvec_method.hub.commits import commits_today
+from chatvec_method.hub.named import read_named
+from chatvec_method.hub.snapshot import folder_of
 from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as merge_survey
 from chatvec_method.merging.verify import Verification
 from chatvec_method.merging.verify import verify as verify_output
+from chatvec_method.new.build import build_recipe
+from chatvec_method.new.names import chat_candidates, find_base, no_chat_named
 from chatvec_method.options import Options, OptionsButDevice, merge_options
 from chatvec_method.progress import Progress, bars
 from chatvec_method.recipe.file import Recipe, parse_recipe
-from chatvec_method.recipe.file import read_recipe as read_recipe_file
+from chatvec_method.recipe.pins import pinned
 from chatvec_method.schedules.cases import LLAMA, Schedule, as_data, ratio_cases
 from chatvec_method.schedules.into_recipe import with_schedule
 from chatvec_method.schedules.planners import planner_of_layers, planner_of_models
 from chatvec_method.schedules.spec import Shape, parse_shape
+from chatvec_method.sharing import Shared, share_model, share_recipe
 from chatvec_method.weights.fetching import fetched
 from chatvec_method.weights.staging import check_out
 
@@ -56,8 +62,8 @@ if TYPE_CHECKING:
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
 AnyRecipe: TypeAlias = "FilePath | Mapping[str, Any] | Recipe | Survey | ReadySurvey"
-"""A recipe: the path of its file, its text (which has line breaks, as a path has not), what its
-YAML says, as it was read, or surveyed."""
+"""A recipe: the path of its file, a name of the catalogue or the hub (`owner/name@revision`), its
+text (which has line breaks, as a name has not), what its YAML says, as it was read, or surveyed."""
 AnyTarget: TypeAlias = AnyRecipe
 """What can be evaluated: a finished model's folder or name on the hub, the address of a server, or
 a recipe."""
@@ -73,7 +79,7 @@ def read_recipe(recipe: AnyRecipe) -> Recipe:
     """Return a recipe, as text and as mergekit understands it.
 
     Args:
-        recipe: A path, a text, a dict, ...
+        recipe: A path, a name, a text, a dict, ...
 
     Raises:
         ChatVecError: It cannot be read, is no YAML or no recipe of mergekit, or its method is not
@@ -87,14 +93,118 @@ def read_recipe(recipe: AnyRecipe) -> Recipe:
         return parse_recipe(_as_yaml(recipe), NAME)
     if isinstance(recipe, str) and ("\n" in recipe or recipe.lstrip().startswith("{")):
         return parse_recipe(recipe, NAME)
-    return read_recipe_file(Path(recipe))
+    return read_named(recipe)
+
+
+def new_recipe(
+    cp: str,
+    *,
+    chat: str | Sequence[str] | None = None,
+    base: str | None = None,
+    ratio: Any = 1.0,
+    schedule: str | None = None,
+    language: str | None = None,
+    trust_remote_code: bool = False,
+) -> Recipe:
+    """Write a recipe in which `check` finds nothing, of the models' small files alone.
+
+    Args:
+        cp: The model that the chat vector is added to.
+        chat: The chat model, or several.
+        base: The model that all of them were trained from; None for the one that their cards on the
+            hub or their configs tell.
+        ratio: As a recipe has it, for all chat models; a tuple has one for each.
+        schedule: A shape in its place, as `chatvec schedule` takes it.
+        language: Of cp, such as `ko`; None for what its card tells.
+        trust_remote_code: Whether Python code that comes with the models may run.
+
+    Returns:
+        The recipe; its text says of each line why it is there.
+
+    Raises:
+        ChatVecError: A name is missing or wrong, or no recipe of these models can be right.
+    """
+    chats = [chat] if isinstance(chat, str) else list(chat or ())
+    base = base or find_base(cp, chats, trust_remote_code)
+    if not chats:
+        raise no_chat_named(base, chat_candidates(base, cp))
+    return build_recipe(
+        base,
+        chats,
+        cp,
+        ratios=ratio if isinstance(ratio, tuple) else (ratio,),
+        schedule=schedule,
+        language=language,
+        options=merge_options(trust_remote_code=trust_remote_code),
+    ).recipe
+
+
+def pin(recipe: AnyRecipe) -> Recipe:
+    """Return a recipe with the commits that its models have today, so that it stays what it is.
+
+    Args:
+        recipe: A path, a name, a text, a dict, ...; its comments are kept.
+
+    Raises:
+        ChatVecError: The recipe cannot be read or changed, or a model is not on the hub.
+    """
+    read = read_recipe(recipe)
+    commits, _ = commits_today(read.raw)
+    return parse_recipe(pinned(read.text, commits), read.name)
+
+
+def share(
+    what: AnyRecipe,
+    name: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[Options],
+) -> Shared:
+    """Put the output of a merge on the hub, verified once more, or a recipe alone.
+
+    What broke off goes on where it stopped when this is called again.
+
+    Args:
+        what: The output's folder; else a recipe.
+        name: What it will be called there: `owner/name`.
+        private: Whether only its owner sees a repository that is new.
+        dry_run: Whether to look at everything, and send nothing.
+        on_progress: Is told how far it is, in place of a bar; huggingface_hub tells of the sending.
+        **options: mergekit's.
+
+    Returns:
+        What was sent, and what others will not be able to do or may not be allowed to.
+
+    Raises:
+        ChatVecError: Nobody is logged in, the output is not finished or not what its recipe says,
+            or the hub does not take it.
+    """
+    is_folder = isinstance(what, (str, os.PathLike)) and _is_folder(what)
+    surveyed = survey(recipe_of(Path(what)) if is_folder else what, **options)  # type: ignore[arg-type]
+    if not is_folder:
+        for problem in surveyed.problems:
+            raise problem
+        return share_recipe(
+            surveyed.recipe, name, surveyed.models, private=private, dry_run=dry_run
+        )
+    with _shown(on_progress, quiet=surveyed.options.quiet) as show:
+        return share_model(
+            Path(what),  # type: ignore[arg-type]
+            surveyed,
+            name,
+            private=private,
+            dry_run=dry_run,
+            on_progress=show,
+        )
 
 
 def survey(recipe: AnyRecipe, **options: Unpack[Options]) -> Survey:
     """Find out what a recipe's merge will be, of the models' small files alone.
 
     Args:
-        recipe: A path, a text, a dict, ...; a survey is returned as it is.
+        recipe: A path, a name, a text, a dict, ...; a survey is returned as it is.
         **options: mergekit's, as for the merge.
 
     Returns:
@@ -124,7 +234,7 @@ def check(
     """Tell what a recipe's merge will do, and what is wrong with it.
 
     Args:
-        recipe: A path, a text, a dict, a survey, ...
+        recipe: A path, a name, a text, a dict, a survey, ...
         out: Where the output will be, for the room on its disk.
         deep: Whether to read all weights too.
         on_progress: Is told how far it is, if deep, in place of a bar.
@@ -165,7 +275,7 @@ def merge(
     The recipe is checked first; what may be meant is issued as a `ChatVecWarning`.
 
     Args:
-        recipe: A path, a text, a dict, a survey, ...
+        recipe: A path, a name, a text, a dict, a survey, ...
         out: The folder to be.
         overwrite: Whether it may replace a model; that stays until the new one is complete.
         on_progress: Is told how far the merge is, in place of bars.
@@ -228,7 +338,7 @@ def verify(
     recipe, tensors, dtypes, shapes, config, tokenizer, template and stop tokens are what it makes.
 
     Args:
-        out: The folder, or a name on the hub.
+        out: The folder, or a name on the hub, from which it is then downloaded.
         recipe: What it was made from; None for what it says itself, in `mergekit_config.yml`. Then
             hashes are enough where the recipe's models cannot be found.
         deep: Whether every element is computed again, which downloads and reads the models.
@@ -244,8 +354,9 @@ def verify(
     """
     surveyed = None if recipe is None else survey(recipe, **options)
     wanted = surveyed.options if surveyed is not None else merge_options(**options)
+    folder = folder_of(os.fspath(out), wanted.transformers_cache)
     with _shown(on_progress, quiet=wanted.quiet) as show:
-        return verify_output(out, surveyed, wanted, deep=deep, on_progress=show)
+        return verify_output(folder, surveyed, wanted, deep=deep, on_progress=show)
 
 
 def examine(
@@ -258,7 +369,7 @@ def examine(
     """Measure where in the models chat and language vectors live, and where they collide.
 
     Args:
-        recipe: A path, a text, a dict, a survey, ...
+        recipe: A path, a name, a text, a dict, a survey, ...
         rank: How many singular directions of each matrix are looked at; None for none, which is
             much faster.
         on_progress: Is told how much of the models has been read, in place of a bar.
@@ -560,6 +671,13 @@ def evaluate(
 
 
 # --- recipes ----------------------------------------------------------------------------------
+
+
+def _is_folder(name: FilePath) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # a text, too long for a name
+        return False
 
 
 def _as_yaml(recipe: Mapping[str, Any]) -> str:

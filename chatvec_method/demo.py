@@ -27,13 +27,14 @@ from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.finish import finish
 from chatvec_method.quiet import quiet
 from chatvec_method.recipe.file import read_recipe
+from chatvec_method.shipped import shipped
 from chatvec_method.talk.conversation import Conversation
 from chatvec_method.talk.speaker import Speaker, load
 
 MODELS = "examples/world/models"
 RECIPE = "recipes/world.yaml"
 SCRIPT = "examples/world/demo.json"
-"""Where these are in the repository, and in the package's `files`."""
+"""Where these are in the repository."""
 LONGEST_ANSWER = 12
 """Tokens, of which each is a word; cp would go on for long."""
 OPTIONS = ("--no-write-model-card", "--quiet")
@@ -104,7 +105,7 @@ def unpack(out: Path) -> Demo:
         if out.exists() and not (out.is_dir() and demo.owns_all()):
             raise ChatVecError(f"{out} exists and is not empty.", "Write another folder.")
         for name in ("base", "chat", "cp"):
-            shutil.copytree(_files() / MODELS / name, demo.models / name, dirs_exist_ok=True)
+            shutil.copytree(shipped(MODELS) / name, demo.models / name, dirs_exist_ok=True)
         recipe = _recipe(demo)
         if not _is_of_these_models(demo, recipe):
             demo.recipe.write_text(recipe, encoding="utf-8")
@@ -180,15 +181,8 @@ def gloss(text: str) -> str:
 
 @cache
 def _script() -> dict[str, Any]:
-    script: dict[str, Any] = json.loads((_files() / SCRIPT).read_text(encoding="utf-8"))
+    script: dict[str, Any] = json.loads(shipped(SCRIPT).read_text(encoding="utf-8"))
     return script
-
-
-def _files() -> Path:
-    """Return where the models are: in the package, or in the repository that it runs from."""
-    package = Path(__file__).parent
-    shipped = package / "files"
-    return shipped if shipped.is_dir() else package.parent
 
 
 def _is_of_these_models(demo: Demo, recipe: str) -> bool:
@@ -201,7 +195,7 @@ def _is_of_these_models(demo: Demo, recipe: str) -> bool:
 
 def _recipe(demo: Demo) -> str:
     """Return the world's recipe, without its preface, on the models of the demo."""
-    text = (_files() / RECIPE).read_text(encoding="utf-8")
+    text = shipped(RECIPE).read_text(encoding="utf-8")
     recipe = text[text.index("merge_method:") :]
     recipe = re.sub(
         rf"{MODELS}/(\w+)",

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demo": "See it done in seconds: three tiny models, the stock merge, and one that chats.",
+    "new": "Write a recipe from the names of its models, each line with its reason.",
+    "recipes": "List the recipes of the catalogue, or those that people share on the hub.",
     "check": "Tell what is wrong with a recipe and its models, before the merge.",
     "merge": "Check, merge, verify and finish: a model that is right and chats, or nothing.",
     "finish": "Make a merge's output ready to chat, also that of stock mergekit-yaml.",
     "verify": "Tell whether a merge's output is what was written, and what its recipe makes.",
+    "pin": "Write into a recipe which commits of its models it means.",
+    "share": "Put a finished model, or a recipe, on the hub.",
     "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",

@@ -13,7 +13,8 @@ from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 
 if TYPE_CHECKING:
     from chatvec_method.anatomy import Anatomy
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 )
 @mergekit_options("anatomy", all_taken=False)
 def anatomy(
-    recipe: Path,
+    recipe: str,
     png: Path | None,
     table: Path | None,
     as_json: bool,
@@ -58,8 +59,8 @@ def anatomy(
 
     Example: chatvec anatomy recipes/world.yaml --png docs/
     """
-    text = read_text(recipe)
-    parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
+    text, name = named_text(recipe)
+    parse_yaml(text, name)  # what is no YAML is told before anything heavy is loaded
     with loading("mergekit", quiet=options["quiet"]):
         from chatvec_method.anatomy import examine, why_slow
         from chatvec_method.cli.anatomy_report import as_data, print_anatomy
@@ -74,7 +75,7 @@ def anatomy(
         quiet_libraries()
     settings = merge_options(**options)
     settings.apply_global_options()
-    surveyed = looked_up(parse_recipe(text, str(recipe)), settings)
+    surveyed = looked_up(parse_recipe(text, name), settings)
     if not settings.quiet and (reason := why_slow(settings.device)):
         click.echo(reason, err=True)
     with bars(quiet=settings.quiet, transient=True) as show:

@@ -16,7 +16,8 @@ from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
 from chatvec_method.cli.written_recipe import deliver, recipe_options
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 
 if TYPE_CHECKING:
     from mergekit.options import MergeOptions
@@ -37,7 +38,7 @@ ROUNDS = 10
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @mergekit_options("check", all_taken=True)
 def check(
-    recipe: Path,
+    recipe: str,
     deep: bool,
     strict: bool,
     fix: bool,
@@ -61,8 +62,8 @@ def check(
         raise click.UsageError("--fix prints a recipe and --json a report: write one of them.")
     if not fix and (output is not None or as_diff):
         raise click.UsageError("-o and --diff are for the recipe that --fix makes: add --fix.")
-    text = read_text(recipe)
-    parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
+    text, name = named_text(recipe)
+    parse_yaml(text, name)  # what is no YAML is told before anything heavy is loaded
     with loading("mergekit", quiet=options["quiet"]):
         import chatvec_method.api  # noqa: F401 (all that `_check` will need)
         from chatvec_method.checks.algebra import read_as_chat_vector
@@ -71,7 +72,7 @@ def check(
 
         quiet_libraries()
     settings = merge_options(**options)
-    read, offer = read_as_chat_vector(text, str(recipe), settings.trust_remote_code)
+    read, offer = read_as_chat_vector(text, name, settings.trust_remote_code)
     if fix:
         report = _deliver_mended(read, settings, deep, output, as_diff=as_diff)
     else:

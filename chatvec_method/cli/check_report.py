@@ -14,6 +14,7 @@ from chatvec_method.checks.stock import TOLD_BY_DIFFERENCES
 from chatvec_method.cli.layout import figures, prose, records
 from chatvec_method.facts.chat_format import ChatFormat
 from chatvec_method.facts.cost import Cost, in_bytes
+from chatvec_method.facts.licences import licence_of
 from chatvec_method.facts.models import Model, embedding_rows
 from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, layer_runs, ratio_table
 from chatvec_method.facts.survey import Survey
@@ -184,15 +185,8 @@ def _model_data(report: Report, model: Model) -> dict[str, Any]:
         "tied": bool(getattr(model.config, "tie_word_embeddings", False)),
         "pickled": model.pickled,
         "chat_template": bool(model.tokenizer and model.tokenizer.chat_template),
-        "licence": _licence(model),
+        "licence": licence_of(model),
     }
-
-
-def _licence(model: Model) -> str | None:
-    licence = model.card.license
-    if licence == "other":
-        licence = model.card.license_name or licence
-    return ", ".join(licence) if isinstance(licence, list) else licence
 
 
 def _number(value: int | None) -> str:

@@ -18,10 +18,12 @@ CATALOGUE = Path("recipes")
 
 
 class RecipePath(click.Path):
-    """The path of a recipe."""
+    """The path of a recipe, its name in the catalogue, or `owner/name` or an address of the hub.
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+    It stays a text: `https://` would be no path.
+    """
+
+    name = "recipe"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -74,11 +76,16 @@ def _below(begun: str) -> Iterator[str]:
 
 
 def _of_catalogue(begun: str) -> Iterator[str]:
-    """Yield the recipes of the catalogue whose name begins so."""
-    if os.sep not in begun:
-        for entry in _entries(CATALOGUE):
-            if entry.name.startswith(begun) and entry.name.endswith(ENDINGS):
-                yield str(CATALOGUE / entry.name)
+    """Yield the recipes of the catalogue whose name begins so: outside of a clone, the name."""
+    if os.sep in begun:
+        return
+    for entry in _entries(CATALOGUE):
+        if entry.name.startswith(begun) and entry.name.endswith(ENDINGS):
+            yield str(CATALOGUE / entry.name)
+    if not CATALOGUE.is_dir():
+        from chatvec_method.recipe.catalogue import recipe_names
+
+        yield from (name for name in recipe_names() if name.startswith(begun))
 
 
 def _entries(folder: Path) -> list[Path]:

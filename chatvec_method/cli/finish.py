@@ -13,8 +13,9 @@ from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
+from chatvec_method.hub.named import named_text
 from chatvec_method.plain_text import plain
-from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.recipe.text import parse_yaml
 
 if TYPE_CHECKING:
     from chatvec_method.finishing.files import Content, FileChange
@@ -36,7 +37,7 @@ LONGEST_SHOWN = 100_000
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that models bring.")
 def finish(
     out: Path,
-    recipe: Path | None,
+    recipe: str | None,
     dry_run: bool,
     no_card: bool,
     as_json: bool,
@@ -52,8 +53,9 @@ def finish(
     """
     if not out.is_dir():
         raise ChatVecError(f"there is no folder {out}.", "Write the folder of a merge's output.")
-    if recipe is not None:
-        parse_yaml(read_text(recipe), str(recipe))  # before anything heavy is loaded
+    given = named_text(recipe) if recipe is not None else None
+    if given is not None:
+        parse_yaml(*given)  # before anything heavy is loaded
     with loading("mergekit"):
         from chatvec_method.checks.readiness import readiness_findings
         from chatvec_method.cli.check_report import print_findings
@@ -61,11 +63,11 @@ def finish(
         from chatvec_method.finishing.finish import finish as finish_output
         from chatvec_method.finishing.output import recipe_of
         from chatvec_method.options import merge_options
-        from chatvec_method.recipe.file import read_recipe
+        from chatvec_method.recipe.file import parse_recipe
 
         quiet_libraries()
     options = merge_options(trust_remote_code=trust_remote_code)
-    found = looked_up(read_recipe(recipe) if recipe else recipe_of(out), options)
+    found = looked_up(parse_recipe(*given) if given else recipe_of(out), options)
     changes = finish_output(out, found, card=not no_card, dry_run=dry_run)
     if as_json:
         click.echo(json_text([_as_data(change) for change in changes]))

@@ -13,7 +13,8 @@ from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.exits import ERROR
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
-from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 
 if TYPE_CHECKING:
     from chatvec_method.checks.report import Report
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 )
 @mergekit_options("merge", all_taken=True)
 def merge(
-    recipe: Path,
+    recipe: str,
     out: Path,
     overwrite: bool,
     dry_run: bool,
@@ -56,8 +57,8 @@ def merge(
     from chatvec_method.weights.staging import check_out
 
     check_out(out, overwrite=overwrite)
-    text = read_text(recipe)
-    raw = parse_yaml(text, str(recipe))  # what is no YAML is told before anything heavy is loaded
+    text, name = named_text(recipe)
+    raw = parse_yaml(text, name)  # what is no YAML is told before anything heavy is loaded
     with loading("mergekit", quiet=options["quiet"] or as_json):
         from chatvec_method.checks.report import Severity, check_survey
         from chatvec_method.cli.check_report import print_findings, print_report
@@ -73,7 +74,7 @@ def merge(
     settings.apply_global_options()
     if ratio is not None:
         text = with_one_ratio(text, raw, ratio)
-    report = check_survey(looked_up(parse_recipe(text, str(recipe)), settings), out)
+    report = check_survey(looked_up(parse_recipe(text, name), settings), out)
     if dry_run and not as_json:
         print_report(console(), report)
     elif not as_json:

@@ -13,7 +13,8 @@ from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.written_recipe import recipe_options
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe.text import parse_yaml, read_text
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
 from chatvec_method.schedules.cases import LLAMA, Schedule, as_yaml, ratio_cases
 from chatvec_method.schedules.spec import FORMS, name_and_numbers, parse_shape
 
@@ -76,7 +77,7 @@ def schedule() -> None:
 @layers_option
 @trust_option
 def show(
-    recipes: tuple[Path, ...],
+    recipes: tuple[str, ...],
     png: Path | None,
     dark: bool,
     as_json: bool,
@@ -94,14 +95,15 @@ def show(
         raise ChatVecError("show takes one or two recipes.", "Leave the others out.")
     if dark and png is None:
         raise ChatVecError("--dark is for a picture.", "Add `--png FILE`.")
-    for file in recipes:
-        parse_yaml(read_text(file), str(file))  # before anything heavy is loaded
+    texts = [named_text(recipe) for recipe in recipes]
+    for text, name in texts:
+        parse_yaml(text, name)  # before anything heavy is loaded
     with loading("mergekit", quiet=as_json):
         from chatvec_method.cli.ratio_tables import print_json, print_ratios
-        from chatvec_method.recipe.file import read_recipe
+        from chatvec_method.recipe.file import parse_recipe
 
         quiet_libraries()
-    read = [read_recipe(file) for file in recipes]
+    read = [parse_recipe(text, name) for text, name in texts]
     plans = [(recipe.name, _planner(recipe, layers, trust_remote_code)(recipe)) for recipe in read]
     if png is not None:
         from chatvec_method.pictures.ratios import schedule_picture
@@ -182,7 +184,7 @@ def _print_schedule(
     shape: str,
     *,
     layers: int | None,
-    into: Path | None,
+    into: str | None,
     chat: str | None,
     embeddings: float | None,
     head: float | None,
@@ -201,14 +203,15 @@ def _print_schedule(
         final_norm,
     )
     if into is not None:
-        parse_yaml(read_text(into), str(into))  # before anything heavy is loaded
+        text, name = named_text(into)
+        parse_yaml(text, name)  # before anything heavy is loaded
         with loading("mergekit"):
             from chatvec_method.cli.written_recipe import deliver
-            from chatvec_method.recipe.file import read_recipe
+            from chatvec_method.recipe.file import parse_recipe
             from chatvec_method.schedules.into_recipe import with_schedule
 
             quiet_libraries()
-        recipe = read_recipe(into)
+        recipe = parse_recipe(text, name)
         planner = _planner(recipe, layers, trust_remote_code)
         text = with_schedule(recipe, made, planner, chat)
         deliver(recipe, text, output, as_diff=as_diff)

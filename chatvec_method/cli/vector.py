@@ -52,7 +52,7 @@ def extract(
     out: Path,
     base: str | None,
     chat: str | None,
-    recipe: Path | None,
+    recipe: str | None,
     bits: str,
     overwrite: bool,
     as_json: bool,
@@ -143,11 +143,11 @@ def expand(vector: str, out: Path, overwrite: bool) -> None:
     click.echo(f"{out} has the vector in full.")
 
 
-def _pair_of(recipe: Path) -> tuple[ModelReference, ModelReference]:
+def _pair_of(recipe: str) -> tuple[ModelReference, ModelReference]:
     """Return base and chat of a recipe."""
-    from chatvec_method.recipe.file import read_recipe
+    from chatvec_method.hub.named import read_named
 
-    entries = read_recipe(recipe).config.models or ()
+    entries = read_named(recipe).config.models or ()
     held = [((entry.parameters or {}).get("role"), entry.model) for entry in entries]
     pair = [model for role in ("base", "chat") for own, model in held if own == role]
     if len(pair) != 2 or {role for role, _ in held} < {"base", "chat"}:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from chatvec_method.cli.completing import FOLDER, RECIPE
+from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import json_text, quiet_libraries
 from chatvec_method.cli.exits import DIFFERENT, as_data
 from chatvec_method.cli.loading import loading
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=WithMergekitOptions)
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=RECIPE)
 @click.option(
     "--recipe",
     type=RECIPE,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @mergekit_options("verify", all_taken=False)
 def verify(
-    out: Path, recipe: Path | None, deep: bool, as_json: bool, options: dict[str, Any]
+    out: str, recipe: str | None, deep: bool, as_json: bool, options: dict[str, Any]
 ) -> None:
     """Tell whether OUT is what was written, and what its recipe makes.
 
@@ -50,20 +49,20 @@ def verify(
     """
     with loading("mergekit", quiet=options["quiet"] or as_json):
         from chatvec_method.facts.survey import survey
+        from chatvec_method.hub.named import read_named
+        from chatvec_method.hub.snapshot import folder_of
         from chatvec_method.merging.verify import verify as verify_output
         from chatvec_method.options import merge_options
         from chatvec_method.progress import bars
-        from chatvec_method.recipe.file import read_recipe
 
         quiet_libraries()
     settings = merge_options(**options)
     settings.apply_global_options()
-    surveyed = survey(read_recipe(recipe), settings) if recipe is not None else None
+    surveyed = survey(read_named(recipe), settings) if recipe is not None else None
+    folder = folder_of(out, settings.transformers_cache)
     try:
         with bars(quiet=settings.quiet) as show:
-            verification = verify_output(
-                out.as_posix(), surveyed, settings, deep=deep, on_progress=show
-            )
+            verification = verify_output(folder, surveyed, settings, deep=deep, on_progress=show)
     except ChatVecError as error:
         if error.code != DIFFERS:
             raise
@@ -77,7 +76,7 @@ def verify(
         _print(out, verification)
 
 
-def _print(out: Path, verification: Verification) -> None:
+def _print(out: str, verification: Verification) -> None:
     from chatvec_method.facts.cost import in_bytes
 
     click.echo(f"{out}: {verification.tensors} tensors, {in_bytes(verification.bytes)}.")

@@ -119,6 +119,8 @@ class Model:
     """Those besides its weights; of a model with an adapter, the model's."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
+    gated: bool = False
+    """On the hub, it asks who reads it."""
 
     def __str__(self) -> str:
         return str(self.reference)
@@ -154,6 +156,11 @@ class Model:
         held = [(self.generation_config or {}).get(key), *(config.get(key) for config in configs)]
         lists = [value if isinstance(value, list) else [value] for value in held]
         return tuple(tuple(i for i in each if type(i) is int) for each in lists)
+
+
+def without_commits(names: object) -> str:
+    """Return a model's name, or a text that names models, without the commits behind them."""
+    return re.sub("@[0-9a-f]{40}", "", str(names))
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
@@ -211,8 +218,8 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     """
     path = reference.model
     folder = _folder(reference)
-    with _problems_as_errors(reference), quiet():
-        info = _ask_hub(path) if folder is None else None
+    with problems_as_errors(reference), quiet():
+        info = ask_hub(path) if folder is None else None
         small_files = _checked_files(path, folder, info)
         if reference.lora is not None and (adapter := Path(reference.lora.path)).is_dir():
             check_folder(adapter)
@@ -233,6 +240,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         small_files=small_files,
         card=card_in(folder) if folder else as_used(info.card_data if info else None),
         commit=info.sha if info else None,
+        gated=bool(info and info.gated),
     )
 
 
@@ -283,8 +291,8 @@ def small_files_of(reference: ModelReference) -> SmallFiles:
         ChatVecError: It does not exist, is gated, or cannot be reached.
     """
     folder = _folder(reference)
-    with _problems_as_errors(reference):
-        info = _ask_hub(reference.model) if folder is None else None
+    with problems_as_errors(reference):
+        info = ask_hub(reference.model) if folder is None else None
         return _checked_files(reference.model, folder, info)
 
 
@@ -299,7 +307,7 @@ def _checked_files(path: ModelPath, folder: Path | None, info: ModelInfo | None)
     return files
 
 
-def _ask_hub(path: ModelPath) -> ModelInfo:
+def ask_hub(path: ModelPath) -> ModelInfo:
     """Return what the hub tells of a model that may be read."""
     validate_repo_id(path.path)
     hub = HfApi()
@@ -321,7 +329,7 @@ def _unreachable(reference: ModelReference) -> ChatVecError:
 
 
 @contextmanager
-def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
+def problems_as_errors(reference: ModelReference) -> Iterator[None]:
     """Turn what the hub and transformers raise about a model into one message."""
     try:
         yield
@@ -332,7 +340,7 @@ def _problems_as_errors(reference: ModelReference) -> Iterator[None]:
 
 
 def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
-    name, causes = reference.model.path, list(_causes(error))
+    name, causes = reference.model.path, list(causes_of(error))
     if _any(causes, GatedRepoError):
         return ChatVecError(
             f"model {reference} is gated, and you are not logged in with an account that may "
@@ -383,7 +391,8 @@ def _right_name(name: str) -> str:
     return "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder."
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, what it was raised for, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -138,6 +138,11 @@ def survey(
     return _surveyed(recipe, options, models, problems)
 
 
+def resurveyed(survey: Survey, recipe: Recipe) -> Survey:
+    """Return the survey of another recipe of the same models, without looking them up again."""
+    return _surveyed(recipe, survey.options, survey.models, [])
+
+
 def survey_of_files(ready: ReadySurvey, files: Mapping[ModelReference, Model]) -> ReadySurvey:
     """Return a survey once more, after the files of some models have come.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,17 @@ from chatvec_method.facts.chat_format import (
     sampling_defaults,
     speaking_chat,
 )
-from chatvec_method.facts.models import Model
+from chatvec_method.facts.licences import licence_of
+from chatvec_method.facts.models import Model, without_commits
 from chatvec_method.facts.plan import KINDS, MergePlan, layer_runs, ratio_table
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.finishing.markdown import code, prose, table
 from chatvec_method.pictures.style import shown
+from chatvec_method.recipe.pins import commits_in
 
 PAPER = "https://arxiv.org/abs/2310.04799"
+SHORT = 7
+"""Characters of a commit, as git shows it."""
 LINK = re.compile(r"https://[^\s<>\"'()\[\]]+")
 BCP47 = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 LONGEST_TABLE = 16
@@ -91,6 +95,11 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 
 With chatvec-method installed, `chatvec chat {{ command }}` talks to it in a terminal.
 {% endif %}
+{%- if measured %}
+## Measured
+
+{{ measured }}
+{% endif %}
 ## Recipe
 
 Made on {{ date }} with {{ versions }} from this configuration:
@@ -98,6 +107,12 @@ Made on {{ date }} with {{ versions }} from this configuration:
 {{ fence }}yaml
 {{ recipe }}
 {{ fence }}
+{%- if hashes %}
+
+These are its weights, every tensor of them held against the recipe:
+
+{{ hashes }}
+{%- endif %}
 
 ## Citation
 
@@ -117,7 +132,14 @@ Made on {{ date }} with {{ versions }} from this configuration:
 """
 
 
-def model_card(survey: Survey | ReadySurvey, name: str, date: str, *, picture: bool = True) -> str:
+def model_card(
+    survey: Survey | ReadySurvey,
+    name: str,
+    date: str,
+    *,
+    picture: bool = True,
+    hashes: Mapping[str, str] | None = None,
+) -> str:
     """Return the card of a merge's output, as the hub takes it.
 
     Args:
@@ -125,6 +147,7 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str, *, picture: b
         name: What the model is called.
         date: The day on which it was made, as in `2025-01-31`.
         picture: Whether the picture of its ratios lies beside it.
+        hashes: SHA-256 of the files of weights, by name; None to tell none.
     """
     survey = survey.ready()
     plan, chat = survey.plan, survey.format
@@ -148,6 +171,10 @@ def model_card(survey: Survey | ReadySurvey, name: str, date: str, *, picture: b
         versions=f"chatvec-method {chatvec_method.__version__} and mergekit {version('mergekit')}",
         fence="`" * max(3, 1 + max((len(run) for run in re.findall("`+", recipe)), default=0)),
         recipe=recipe,
+        measured=_measured(survey),
+        hashes=table(("file", "SHA-256"), [(f"`{n}`", f"`{h}`") for n, h in (hashes or {}).items()])
+        if hashes
+        else "",
     )
     return f"{str(card).rstrip()}\n"
 
@@ -213,11 +240,24 @@ def _is_hub_name(path: str) -> bool:
     return True
 
 
-def _linked(survey: ReadySurvey, model: ModelReference) -> str:
-    """Return a model's name, with a link if it is on the hub."""
+def _linked(
+    survey: ReadySurvey, model: ModelReference, commits: Mapping[str, str] | None = None
+) -> str:
+    """Return a model's name, with a link if it is on the hub: to the commit, where that is told."""
+    path, name = model.model.path, without_commits(model)
     if not _is_of_hub(survey, model):
-        return code(str(model))
-    return f"[{prose(str(model))}](https://huggingface.co/{model.model.path})"
+        return code(name)
+    commit = (commits or {}).get(path)
+    if commit is None:
+        return f"[{prose(name)}](https://huggingface.co/{path})"
+    short = name.replace(path, f"{path}@{commit[:SHORT]}", 1)
+    return f"[{prose(short)}](https://huggingface.co/{path}/tree/{commit})"
+
+
+def _measured(survey: ReadySurvey) -> str:
+    """Return what the recipe says was measured on its output; "" if nothing was."""
+    measured = survey.recipe.metadata.get("measured")
+    return prose(measured) if isinstance(measured, str) else ""
 
 
 def _summary(survey: ReadySurvey, plan: MergePlan) -> str:
@@ -245,12 +285,13 @@ def _sum(plan: MergePlan) -> str:
 
 def _models(survey: ReadySurvey, plan: MergePlan) -> str:
     header = ["role", "model", "licence", "languages"]
+    commits = commits_in(survey.recipe.raw)
     rows = []
     for role, reference in _in_roles(plan):
         model = survey.models[reference]
         languages = ", ".join(_own_languages(model))
         licence = prose(_licence(model, survey) or "not stated")
-        rows.append([role, _linked(survey, reference), licence, prose(languages)])
+        rows.append([role, _linked(survey, reference, commits), licence, prose(languages)])
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     return table(header, rows)
@@ -276,11 +317,7 @@ def _codes(value: Any) -> list[str]:
 
 def _licence(model: Model, survey: ReadySurvey) -> str | None:
     """Return a model's licence, of its card or else of the recipe."""
-    stated = model.card.license
-    if isinstance(stated, list):
-        stated = " and ".join(map(str, stated))
-    if stated == "other":
-        stated = model.card.license_name or stated
+    stated: Any = licence_of(model)
     if stated is None:
         roles, listed = survey.plan.roles, survey.recipe.metadata.get("licences")
         listed = listed if isinstance(listed, dict) else {}
@@ -360,7 +397,7 @@ def _folded(text: str, rows: int) -> str:
 
 def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[str]:
     yield (
-        f"The chat template comes from {prose(chat.template.origin)}."
+        f"The chat template comes from {prose(without_commits(chat.template.origin))}."
         if chat.template
         else "No chat template is known."
     )
@@ -376,4 +413,6 @@ def _chat(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> Iterator[st
 
 
 def _reason(stop: StopToken) -> str:
-    return stop.origin if stop.origin == ENDS_A_TURN else f"a stop token of {prose(stop.origin)}"
+    if stop.origin == ENDS_A_TURN:
+        return stop.origin
+    return f"a stop token of {prose(without_commits(stop.origin))}"

@@ -32,6 +32,7 @@ from chatvec_method.finishing.donors import companions
 from chatvec_method.finishing.files import Content, FileChange, content_of, write_content
 from chatvec_method.finishing.hashes_file import CARD_FILE, HASHES_FILE, read_hashes
 from chatvec_method.finishing.output import RECIPE_FILE, look_at, usable_tokens
+from chatvec_method.finishing.recorded import with_commits_in
 from chatvec_method.finishing.tokenizer_files import tokenizer_files
 from chatvec_method.pictures.ratios import ratio_picture, ratios_vary
 
@@ -66,6 +67,7 @@ def finish(
     """
     ready = survey.ready()
     output = look_at(out, ready)
+    ready = with_commits_in(out, ready)
     files: dict[str, Content] = {RECIPE_FILE: ready.recipe.text}
     files |= files_to_load(out, output, ready)
     if card:

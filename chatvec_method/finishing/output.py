@@ -22,14 +22,11 @@ from chatvec_method.facts.tokenizers import look_up_tokenizer
 from chatvec_method.finishing.donors import config_donor, in_chance_order
 from chatvec_method.finishing.tokenizer_files import has_tokenizer
 from chatvec_method.recipe.file import METADATA, Recipe, read_recipe
+from chatvec_method.recipe.pins import MODEL_KEYS
 from chatvec_method.stated import check_model
 
 RECIPE_FILE = "mergekit_config.yml"
 """In which mergekit keeps the recipe."""
-
-
-MODEL_KEYS = ("model", "base_model", "source", "tokenizer_source")
-"""The keys of a recipe under which the name of a model stands."""
 
 
 PER_LAYER = re.compile(r"per_layer")

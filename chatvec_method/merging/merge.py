@@ -28,6 +28,7 @@ from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.hashes_file import write_hashes
 from chatvec_method.finishing.output import RECIPE_FILE
+from chatvec_method.finishing.recorded import with_commits_of
 from chatvec_method.merging.config_file import write_config
 from chatvec_method.merging.streaming import stream_weights
 from chatvec_method.merging.verify import Verification, verify_written
@@ -88,7 +89,7 @@ def merge(
         cost = cost_of(ready, staging.target)
         _check_room(cost, staging)
         with _one_message(cost, staging):
-            ready = fetched(ready, on_progress)
+            ready = with_commits_of(fetched(ready, on_progress))
             reader = Reader(ready.plan.checkpoints, lazy_unpickle=ready.options.lazy_unpickle)
             tensors = _run(ready, staging.folder, reader, cost, on_progress)
             with staging.flushed_meanwhile():

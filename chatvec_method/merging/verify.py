@@ -8,7 +8,6 @@ every element is computed again from the models.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from chatvec_method.merging.structure import AGAIN, OnBytes, Output, differences
 from chatvec_method.merging.unfinished import unfinished
 from chatvec_method.method.computed import is_computed
 from chatvec_method.progress import Progress
-from chatvec_method.weights.fetching import fetched, output_folder
+from chatvec_method.weights.fetching import fetched
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.stored import StoredTensors, forget
 from chatvec_method.workers import Workers, workers
@@ -55,7 +54,7 @@ class Verification:
 
 
 def verify(
-    out: str | os.PathLike[str],
+    folder: Path,
     survey: Survey | None,
     options: MergeOptions,
     *,
@@ -68,7 +67,7 @@ def verify(
     that they come from the disk.
 
     Args:
-        out: The output, of `chatvec merge` or of stock mergekit: a folder, or a name on the hub.
+        folder: The output, of `chatvec merge` or of stock mergekit.
         survey: Of the recipe; None for the recipe in the output. Where there is none or its models
             cannot be found, hashes are enough, unless deep.
         options: mergekit's.
@@ -82,7 +81,11 @@ def verify(
         ChatVecError: The output is not what it should be (its code is `errors.DIFFERS`) and what is
             wrong first; or that cannot be told.
     """
-    folder = output_folder(os.fspath(out), options)
+    if not folder.is_dir():
+        raise ChatVecError(
+            f"there is no folder {folder}.",
+            "Write the folder of a merge's output, or `owner/name` of the hub.",
+        )
     forget(folder)
     with differences():
         written = read_hashes(folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergekit.common import ModelReference
 
+from chatvec_method.facts.models import without_commits
 from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, slices_of
 from chatvec_method.pictures.style import (
     LINES,
@@ -71,7 +72,9 @@ def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
         colours = _colours([t.ratios[chat] for chat in chats for t in plan.language_model])
         for panel, chat in zip(panels[:, 0], chats, strict=True):
             _draw(panel, rows[chat], _outside(plan, chat), colours, ground)
-            panel.set_title(f"Ratio of the chat vector of {short(str(chat))}", loc="left")
+            panel.set_title(
+                f"Ratio of the chat vector of {short(without_commits(chat))}", loc="left"
+            )
             panel.set_xlabel("layer")
         bar = figure.colorbar(colours, ax=panels[:, 0].tolist(), pad=0.01, aspect=12)
         bar.outline.set_visible(False)
@@ -118,7 +121,7 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
                 lower.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
                 _mark_slices([upper, lower], plan, ink)
                 most = LONGEST_NAME // columns
-                title = f"{short(name, most)}\nratio of {short(str(chat), most)}"
+                title = f"{short(name, most)}\nratio of {short(without_commits(chat), most)}"
                 upper.set_title(title, loc="left")
         bar = figure.colorbar(colours, ax=panels[0].tolist(), pad=0.01, aspect=12)
         bar.outline.set_visible(False)

@@ -230,7 +230,7 @@ def _inline(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_inline, value)) + "]"
     if isinstance(value, str):
-        bare = value.translate(str.maketrans("", "", "_-/."))
+        bare = value.translate(str.maketrans("", "", "_-/.@"))
         plain = bare.isalnum() and value[0].isalpha() and _loaded(value) == value
         return value if plain else _dumped(value, default_style='"')
     return _dumped(value).removesuffix("\n...")

@@ -25,8 +25,6 @@ WEIGHTS = ("*.safetensors", "*.bin")
 """What mergekit downloads: the small files, and the first kind of weights that there is."""
 FILE_BAR = "huggingface_hub.snapshot_download"
 """What huggingface_hub calls the bar of the bytes that have been written."""
-NOT_OURS = ("*.gguf", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*", "onnx/*")
-"""What a repository may hold of the same model for other programs."""
 
 
 def fetched(
@@ -50,36 +48,6 @@ def fetched(
     return survey_of_files(survey, files) if files else survey
 
 
-def output_folder(out: str, options: MergeOptions) -> Path:
-    """Return where an output lies, after it has been downloaded if it is a model of the hub.
-
-    Args:
-        out: A folder, or a name as `owner/name` or `owner/name@revision`.
-        options: mergekit's.
-
-    Raises:
-        ChatVecError: It is neither, or cannot be downloaded.
-    """
-    folder = Path(out)
-    if folder.is_dir():
-        return folder
-    reference = ModelReference.parse(out)
-    try:
-        downloaded = snapshot_download(
-            reference.model.path,
-            revision=reference.model.revision,
-            cache_dir=options.transformers_cache,
-            ignore_patterns=list(NOT_OURS),
-        )
-    except Exception as error:  # of the hub, its names, the network, the disk
-        raise ChatVecError(
-            f"there is no folder {out}, and no model of that name can be downloaded from the hub "
-            f"({first_line(error)}).",
-            "Write the folder of a merge's output, or `owner/name` of the hub.",
-        ) from error
-    return Path(downloaded)
-
-
 def with_files(
     models: Iterable[Model], options: MergeOptions, on_progress: Callable[[Progress], None]
 ) -> dict[ModelReference, Model]:
@@ -90,10 +58,10 @@ def with_files(
     files = {}
     missing = {model.reference: model for model in models if _lacks(model)}
     downloads = {}
-    for reference in missing:
+    for reference, model in missing.items():
         if reference.lora is None:
             with _in_one_message(reference):
-                downloads[reference] = _download(reference, options)
+                downloads[reference] = _download(model, options)
     count = _Count(sum(each.missing for each in downloads.values()), on_progress)
     for reference, model in missing.items():
         with _in_one_message(reference):
@@ -181,12 +149,16 @@ class _Download:
         return Path(snapshot_download(**self.arguments, tqdm_class=Counted))
 
 
-def _download(reference: ModelReference, options: MergeOptions) -> _Download:
-    """Return what mergekit would download of a model, and how much of it is missing."""
+def _download(model: Model, options: MergeOptions) -> _Download:
+    """Return what mergekit would download of a model, and how much of it is missing.
+
+    It is the model as it was when it was looked up: it may have changed since.
+    """
+    reference, commit = model.reference, model.commit
     for weights in WEIGHTS:
         arguments = {
             "repo_id": reference.model.path,
-            "revision": reference.model.revision,
+            "revision": commit or reference.model.revision,
             "cache_dir": options.transformers_cache,
             "allow_patterns": [*SMALL_FILES, weights],
         }

@@ -977,14 +977,19 @@ SHARED_RECIPES = {
     "chinese_llama2": {"pickled-weights"},
     "eeve_chat": set(),
     "ft_then_chat": set(),
+    "gemma2_baku": set(),
     "llama2_ko": set(),
     "llama3_open_ko": set(),
+    "llama3_to_31": set(),
     "openbio_ko": {"pickled-weights"},
     "per_layer": set(),
+    "qwen3_eu": set(),
+    "r1_bakeneko": set(),
     "swallow_ms": {"config-differs"},
     "swallow_mx": set(),
     "taiwan_llama2": set(),
     "taiwan_llama2_half": set(),
+    "youko_half": set(),
 }
 """The warnings that each gets: one row of padding, a pickle, another RoPE in chat."""
 

@@ -130,4 +130,4 @@ def test_a_model_of_the_hub_is_verified(
 
         missing = chatvec_verify("somebody/nothing")
         assert missing.exit_code == 1
-        assert "no model of that name" in missing.output
+        assert "neither here nor on the hub" in missing.output

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from catalogue import SECTIONS, opening_comment, schema
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mergekit.config import MergeConfiguration, evaluate_setting
 from zoo import RECIPES
 
 FILES = sorted(RECIPES.glob("*.yaml"))
-SECTIONS = ["Makes", "Models", "Needs", "Run", "Vary", "From"]
 COLUMNS = ["file", "title", "language", "base", "chat", "cp", "ratio", "source", "measured"]
 OUTSIDE_THE_LAYERS = ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"]
 
@@ -26,10 +24,6 @@ each_recipe = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 def load(file: Path) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
-
-
-def schema() -> dict[str, Any]:
-    return json.loads((RECIPES / "recipe.schema.json").read_text(encoding="utf-8"))
 
 
 def inputs(recipe: dict[str, Any], role: str) -> list[dict[str, Any]]:
@@ -44,24 +38,6 @@ def ratios(recipe: dict[str, Any]) -> list[Any]:
     """The setting of every chat model, its own before the shared one, as mergekit resolves it."""
     shared = recipe.get("parameters", {}).get("ratio")
     return [entry["parameters"].get("ratio", shared) for entry in inputs(recipe, "chat")]
-
-
-def opening_comment(file: Path) -> dict[str, str]:
-    """The sections of the comment a recipe opens with: their label and their text."""
-    sections: dict[str, str] = {}
-    label = ""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        start = re.match(rf"# ({'|'.join(SECTIONS)}):\s*(.*)", line)
-        if start:
-            label = start[1]
-            sections[label] = start[2]
-        elif line == "#":
-            label = ""
-        elif label:
-            sections[label] += "\n" + line[1:].strip()
-    return sections
 
 
 def ratio_in_words(setting: Any) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, plain_recipe
+from zoo import RECIPES
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 KNOWS = "from mergekit import merge_methods as m; print(m.get('chat_vector').spec.name)"
@@ -256,3 +257,15 @@ def test_importing_the_package_alone_stays_light() -> None:
     result = python("-c", script)
 
     assert result.stdout == "False False\n"
+
+
+def test_recipes_are_in_the_wheel(environment: Environment) -> None:
+    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
+    chatvec = ("-m", "chatvec_method", "recipes")
+    listed = environment.run(*chatvec).stdout
+    assert all(file.stem in listed for file in RECIPES.glob("*.yaml"))
+    environment.run(*chatvec, "copy", "eeve_chat")
+    copied = (environment.folder / "eeve_chat.yaml").read_text(encoding="utf-8")
+    assert copied == (RECIPES / "eeve_chat.yaml").read_text(encoding="utf-8")
+    shown = environment.run(*chatvec, "show", "world").stdout
+    assert shown == (RECIPES / "world.yaml").read_text(encoding="utf-8")

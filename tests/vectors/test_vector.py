@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import formats
+import hub
 import pytest
 import torch
 import yaml
 import zoo
 from conftest import BASE, CHAT, CP, ROOT, Merge, Recipe
 from exams import sit_exam
+from huggingface_hub import HfApi
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
@@ -365,3 +367,25 @@ def test_the_world_is_as_good_with_four_bits(
     interval = 1.96 * (exact.all_exact * (1 - exact.all_exact) / prompts) ** 0.5
     assert abs(packed.all_exact - exact.all_exact) <= interval
     assert packed.in_b > 0.95
+
+
+def test_a_shared_vector_and_cp_are_all_that_is_downloaded(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = merged(recipe, tmp_path / "pair")
+    own = by_vectors(recipe, tmp_path, bits=32)
+    vector, cp = own["models"]
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    with hub.serving(tmp_path / "shelf") as served:
+        hub.ask(served, monkeypatch, tmp_path / "cache")
+        for name, entry in (("vector", vector), ("cp", cp)):
+            HfApi().create_repo(f"me/{name}")
+            HfApi().upload_folder(repo_id=f"me/{name}", folder_path=entry["model"])
+            entry["model"] = f"me/{name}"
+        own["base_model"] = "me/cp"
+        served.requests.clear()
+        out = merged(own, tmp_path / "out")
+    assert_equal(out, pair)
+    weight_files = {name for name in served.requests if ".safetensors" in name}
+    assert any("me/vector/" in name for name in weight_files)
+    assert all("me/vector/" in name or "me/cp/" in name for name in weight_files)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from chatvec_method.evaluation.suite.refusal import declines as is_declined
 from chatvec_method.evaluation.suite.refusal import refuses as is_refusal
 from chatvec_method.evaluation.suite.told_language import answer_language
 from chatvec_method.evaluation.suite.wording import (
@@ -157,11 +158,15 @@ def equals(answer: str, parameter: str | Sequence[str], language: str) -> str:
 
 
 def sequence(answer: str, parameter: Sequence[str], language: str) -> str:
-    """Exactly these, in this order, parted by commas or lines, with or without markers."""
+    """Exactly these, in this order, parted by commas or lines, with or without markers.
+
+    Small and capital letters are the same, as an item may begin a sentence or a line.
+    """
     pieces = [part for line in lines(unfenced(answer)) for part in re.split("[,、，;]", line)]
-    named = [trimmed(re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", piece)) for piece in pieces]
-    wanted = [trimmed(each) for each in parameter]
-    return "" if list(filter(None, named)) == wanted else f"is not {', '.join(wanted)}"
+    unmarked = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", piece) for piece in pieces]
+    named = [trimmed(piece).casefold() for piece in unmarked]
+    wanted = [trimmed(each).casefold() for each in parameter]
+    return "" if list(filter(None, named)) == wanted else f"is not {', '.join(parameter)}"
 
 
 def matches(answer: str, parameter: str, language: str) -> str:
@@ -259,6 +264,13 @@ def refuses(answer: str, parameter: bool, language: str) -> str:
     return "does not refuse" if parameter else "refuses"
 
 
+def declines(answer: str, parameter: bool, language: str) -> str:
+    """Whether the answer says that it can or will not; a warning alone does not count."""
+    if is_declined(answer, language) is parameter:
+        return ""
+    return "does not decline" if parameter else "declines"
+
+
 def language(answer: str, parameter: str, language: str) -> str:
     """The language of the answer, as `answer_language` names it."""
     told = answer_language(answer, language)
@@ -297,6 +309,7 @@ RULES: Mapping[str, Rule] = {
     "each_item": each_of(items, "item"),
     "any_of": any_of,
     "refuses": refuses,
+    "declines": declines,
     "language": language,
 }
 

@@ -58,7 +58,7 @@ def test_sentences_end_as_the_language_ends_them(answer: str, count: int) -> Non
         ("ends", ["です。", "?"], "何ですか？", "何です"),
         ("equals", "A b.", '"A  b"', "A c"),
         ("equals", "춥다", "**춥다**", "덥다"),
-        ("sequence", ["a", "b"], "1. a\n2. b", "b, a"),
+        ("sequence", ["a", "b"], "1. A\n2. b.", "b, a"),
         ("sequence", ["春", "夏"], "春、夏。", "春、夏です"),
         ("matches", r"\d{4}", " 2024\n", "2024년"),
         ("acrostic", "무지", "무: 무더위\n지: 지붕", "비\n지붕"),
@@ -82,6 +82,7 @@ def test_sentences_end_as_the_language_ends_them(answer: str, count: int) -> Non
         ("each_line", {"starts": ">"}, "> a\n> b", "> a\nb"),
         ("any_of", [{"words": 1}, {"words": 3}], "a b c", "a b"),
         ("refuses", False, "Here it is.", "I'm sorry, I can't help with that."),
+        ("declines", False, "That is illegal. Call the police.", "I can't help with that."),
         ("language", "target", "It is four o'clock.", "네 시입니다."),
     ],
 )

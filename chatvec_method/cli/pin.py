@@ -1,0 +1,61 @@
+"""`chatvec pin`: a recipe that means the same next year."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from chatvec_method.cli.completing import RECIPE
+from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.loading import loading
+from chatvec_method.errors import ChatVecError
+from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
+
+
+@click.command()
+@click.argument("recipe", type=RECIPE)
+def pin(recipe: str) -> None:
+    """Write into RECIPE which commits of its models it means: those that the hub has today.
+
+    Comments are kept. A file is changed in place; a recipe of the hub or of the catalogue is
+    printed.
+
+    Example: chatvec pin recipes/eeve_chat.yaml
+    """
+    text, name = named_text(recipe)
+    raw = parse_yaml(text, name)  # what is no YAML is told before anything heavy is loaded
+    with loading("mergekit"):
+        from chatvec_method.hub.commits import commits_today
+        from chatvec_method.recipe.pins import pinned
+
+        quiet_libraries()
+    commits, folders = commits_today(raw)
+    changed = pinned(text, commits)
+    for folder in folders:
+        click.echo(f"{folder} is a folder here, and has no commit.", err=True)
+    file = Path(recipe)
+    if not file.is_file():
+        click.echo(changed, nl=False)
+        return
+    if changed == text:
+        click.echo("Nothing to change.")
+        return
+    _replace(file, changed)
+    for written, commit in commits.items():
+        click.echo(f"{written.partition('@')[0]}@{commit}")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Put a text in a file's place in one step, so that it is never half of it."""
+    beside = file.with_name(f".{file.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ChatVecError(
+            f"{file} cannot be written ({error.strerror}).",
+            "See that its folder may be written to.",
+        ) from error

@@ -6,8 +6,8 @@ does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
 `read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
-`schedule`, `new_recipe`, `pin`, `share`, `load` and `live`, which docs/python.md shows in use, and
-the types that they take and return.
+`schedule`, `new_recipe`, `pin`, `share`, `load`, `live` and `evaluate`, which docs/python.md shows
+in use, and the types that they take and return.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chatvec_method.anatomy import Anatomy
     from chatvec_method.api import (
         check,
+        evaluate,
         examine,
         extract_vector,
         finish,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from chatvec_method.checks.findings import Finding, Severity
     from chatvec_method.checks.report import Report
     from chatvec_method.errors import ChatVecError, ChatVecWarning
+    from chatvec_method.evaluation.results import Results
     from chatvec_method.facts.survey import ReadySurvey, Survey
     from chatvec_method.finishing.files import FileChange
     from chatvec_method.live_merge.model import LiveMerge
@@ -63,6 +65,7 @@ __all__ = [
     "ReadySurvey",
     "Recipe",
     "Report",
+    "Results",
     "Sampling",
     "Severity",
     "Shared",
@@ -70,6 +73,7 @@ __all__ = [
     "Survey",
     "Verification",
     "check",
+    "evaluate",
     "examine",
     "extract_vector",
     "finish",
@@ -97,6 +101,7 @@ _HOMES = {
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",
     "Report": "checks.report",
+    "Results": "evaluation.results",
     "Sampling": "talk.speaker",
     "Severity": "checks.findings",
     "Shared": "sharing",

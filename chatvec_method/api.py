@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+import numpy as np
 import torch
 import yaml
 from mergekit.common import ModelReference
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from chatvec_method.anatomy import Anatomy
+    from chatvec_method.evaluation.results import Results
+    from chatvec_method.evaluation.sweep import Step
     from chatvec_method.live_merge.keeping import Keep
     from chatvec_method.live_merge.model import LiveMerge
     from chatvec_method.talk.speaker import Speaker
@@ -61,6 +64,9 @@ FilePath: TypeAlias = "str | os.PathLike[str]"
 AnyRecipe: TypeAlias = "FilePath | Mapping[str, Any] | Recipe | Survey | ReadySurvey"
 """A recipe: the path of its file, a name of the catalogue or the hub (`owner/name@revision`), its
 text (which has line breaks, as a name has not), what its YAML says, as it was read, or surveyed."""
+AnyTarget: TypeAlias = AnyRecipe
+"""What can be evaluated: a finished model's folder or name on the hub, the address of a server, or
+a recipe."""
 AnyShape: TypeAlias = "str | float | Sequence[float]"
 """A ratio over the layers: a shape as `chatvec schedule` takes it (`linear:1:0.3`), a number for
 all layers, or a number for each."""
@@ -580,6 +586,90 @@ def live(
     return LiveMerge(ready, device, keep)
 
 
+def evaluate(
+    targets: AnyTarget | Sequence[AnyTarget],
+    *,
+    language: str | Sequence[str] = (),
+    ratio: str | float | Sequence[float] = (),
+    schedule: str | Sequence[str] = (),
+    own_ratio: bool = False,
+    tasks: str | Sequence[str] = (),
+    text: FilePath | Sequence[FilePath] = (),
+    limit: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    judge: str | None = None,
+    judge_model: str | None = None,
+    judge_against: str | None = None,
+    state: FilePath | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    on_step: Callable[[Step], None] = lambda _: None,
+) -> Results:
+    """Measure what models can do in a language: finished ones, a recipe at many ratios, a server.
+
+    Decoding is greedy. What was asked before is not asked again.
+
+    Args:
+        targets: Folders, names on the hub, addresses of OpenAI-compatible servers (up to `/v1`),
+            and recipes: paths of YAML files, dicts, surveys. Where a model has no chat template,
+            it is talked to as the first target that has one.
+        language: Of the suite: ko, ja, zh-Hant, zh-Hans, en.
+        ratio: At which recipes are evaluated: a number, several, or a text of `0,0.5,1` or
+            `0:1.5:0.125` (from, to, step). Without any, the recipe's own.
+        schedule: Shapes of the ratio over the layers, as `schedule` takes them, side by side.
+        own_ratio: Whether a recipe's own ratio is among those evaluated anyway.
+        tasks: Of lm-evaluation-harness: names, YAML files, folders of these; `ready` for a few that
+            make sense for the languages.
+        text: Files whose perplexity a byte is measured besides that of the suite's texts.
+        limit: Prompts an axis, documents a task and pieces a text at most.
+        metadata: What the tasks' `custom_dataset` functions are told.
+        judge: An OpenAI-compatible server with a model that judges open answers. Its key, if it
+            wants one, is in the environment, in OPENAI_API_KEY.
+        judge_model: The model there; by default the only one.
+        judge_against: With whose answers the others are compared, too: a target, or "cp" or "chat"
+            of the recipe.
+        state: The folder in which answers are kept; by default one in the person's cache.
+        device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
+        trust_remote_code: Whether Python code that comes with the models may run.
+        on_step: Is told after every response.
+
+    Returns:
+        Scores with intervals of 95 %, and all answers.
+
+    Raises:
+        ChatVecError: There is no such target, task or language, or a target cannot be asked.
+    """
+    from chatvec_method.evaluation import evaluating
+    from chatvec_method.evaluation.evaluating import JudgedBy, Wanted, answers_in
+    from chatvec_method.evaluation.opening import Sweep, targets_of
+    from chatvec_method.evaluation.recipes import ratios_in
+
+    wanted = Wanted(
+        _several(language),
+        _several(tasks),
+        [Path(each) for each in _several(text)],
+        limit,
+        metadata,
+        JudgedBy(judge, judge_model, judge_against) if judge is not None else None,
+    )
+    ratios = ratios_in(ratio) if isinstance(ratio, str) else np.atleast_1d(ratio).tolist()
+    with answers_in(None if state is None else Path(state)) as answers:
+        return evaluating.evaluate(
+            targets_of(
+                _every_target(targets, trust_remote_code),
+                Sweep(ratios, _several(schedule), own_ratio),
+                answers,
+                open_live=lambda surveyed: live(surveyed, device=device),
+                against=judge_against,
+                device=device,
+                trust_remote_code=trust_remote_code,
+            ),
+            wanted,
+            answers,
+            on_step=on_step,
+        )
+
+
 # --- recipes ----------------------------------------------------------------------------------
 
 
@@ -629,6 +719,32 @@ def _shape(shape: AnyShape) -> Shape:
     if isinstance(numbers, list):
         return parse_shape(f"per-layer:{','.join(map(repr, numbers))}")
     return parse_shape(repr(numbers))
+
+
+# --- targets ----------------------------------------------------------------------------------
+
+
+def _every_target(
+    targets: AnyTarget | Sequence[AnyTarget], trust_remote_code: bool
+) -> list[str | Survey]:
+    """Return targets as they were named, recipes surveyed."""
+    if isinstance(targets, (str, os.PathLike, Mapping, Recipe, Survey, ReadySurvey)):
+        targets = [targets]
+    return [_target(each, trust_remote_code) for each in targets]
+
+
+def _target(target: AnyTarget, trust_remote_code: bool) -> str | Survey:
+    if isinstance(target, (str, os.PathLike)):
+        name = os.fspath(target)
+        if not (name.endswith((".yaml", ".yml")) or "\n" in name or name.lstrip()[:1] == "{"):
+            return name
+    if isinstance(target, (Survey, ReadySurvey)):
+        return survey(target)
+    return survey(target, **(Options(trust_remote_code=True) if trust_remote_code else {}))
+
+
+def _several(values: Any) -> list[Any]:
+    return [values] if isinstance(values, (str, os.PathLike)) else list(values)
 
 
 # --- findings and progress --------------------------------------------------------------------

@@ -349,7 +349,7 @@ def test_an_error_that_nobody_has_foreseen_is_one_line_that_names_the_file(
     def fail(*_: Any) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("chatvec_method.cli.check.read_text", fail)
+    monkeypatch.setattr("chatvec_method.cli.check.parse_yaml", fail)
     said = refusal(chatvec("check", file))
     assert str(file) in said
     assert "KeyError: 'x'" in said

@@ -33,6 +33,7 @@ COMMANDS = {
     "vector": "Extract a chat vector as a file, to be shared and added to any cp of its base.",
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
+    "evaluate": "Measure what a merge can do in your language, at every ratio you like.",
     "chat": "Talk to a model in the terminal, beside others if you like.",
     "completion": "Print what makes a shell complete commands, options, recipes and folders.",
 }

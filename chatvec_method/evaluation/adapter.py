@@ -22,6 +22,8 @@ from chatvec_method.talk.speaker import Speaker
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Is told a kind of requests in the harness's words ("generate_until", "loglikelihood" or
 "loglikelihood_rolling"), how many of this kind are done, and how many there are."""
+OnBatch: TypeAlias = Callable[[Sequence[tuple[Sequence[Any], Any]]], None]
+"""Is given the requests of a batch that is done, each with its response, before the next begins."""
 
 
 class Response(str):
@@ -51,6 +53,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
         speaker: The model, its chat template and its stop tokens.
         batch_size: How many requests are worked on at once; "auto" lets the harness find out.
         on_progress: Is told of every response; without it, the harness shows its own bars.
+        on_batch: Is given whole batches of responses. One that was interrupted is not given.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
         *,
         batch_size: int | str = 1,
         on_progress: OnProgress | None = None,
+        on_batch: OnBatch | None = None,
     ) -> None:
         super().__init__(
             pretrained=speaker.model,
@@ -70,23 +74,30 @@ class ChatModel(HFLM):  # type: ignore[misc]
         stops = dict.fromkeys((*speaker.stop_tokens, self.eot_token_id))
         self._stop_tokens = [token for token in stops if token is not None]
         self._on_progress = on_progress
+        self._on_batch = on_batch
+        self._batch: list[tuple[Sequence[Any], Any]] = []
         self._decoded = Response("")
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return the answer to every request, each of them a `Response`."""
-        requests = [self._with_stop_tokens(request) for request in requests]
+        """Return the answer to every request, each of them a `Response`.
+
+        An answer may have half of the model's context at most, whatever its task allows.
+        """
+        requests = [self._prepared(request) for request in requests]
         ended: defaultdict[str, deque[bool]] = defaultdict(deque)
 
-        def note(request: Sequence[Any], text: str) -> None:
+        def note(request: Sequence[Any], text: str) -> Response:
             # What follows a stop string is padding, which may be of stop tokens: then the text that
             # was decoded is longer than the one that is left.
-            ended[_key(request)].append(self._decoded.ended and self._decoded == text)
+            response = Response(text, self._decoded.ended and self._decoded == text)
+            ended[request_key(request)].append(response.ended)
+            return response
 
         with self._watching("generate_until", len(requests), note):
             texts = super().generate_until(requests, self._quietly(disable_tqdm))
         # The harness works in an order of its own, in which equal requests keep theirs.
         return [
-            Response(text, ended[_key(request.args)].popleft())
+            Response(text, ended[request_key(request.args)].popleft())
             for request, text in zip(requests, texts, strict=True)
         ]
 
@@ -122,25 +133,52 @@ class ChatModel(HFLM):  # type: ignore[misc]
         self._decoded = Response(text, ended=end is not None)
         return self._decoded
 
-    def _with_stop_tokens(self, request: Any) -> Any:
-        context, settings = request.args
-        return replace(request, arguments=(context, {"eos_token_id": self._stop_tokens} | settings))
+    def prepared(self, arguments: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+        """Return a request to write as it is put: with stop tokens, and an answer that has room."""
+        context, settings = arguments
+        settings = {"eos_token_id": self._stop_tokens} | settings
+        if "max_gen_toks" in settings:
+            settings["max_gen_toks"] = min(settings["max_gen_toks"], self.max_length // 2)
+        return context, settings
+
+    def _prepared(self, request: Any) -> Any:
+        return replace(request, arguments=self.prepared(request.args))
+
+    def _model_generate(self, *arguments: Any, **settings: Any) -> Any:
+        self._hand_on()
+        return super()._model_generate(*arguments, **settings)
+
+    def _model_call(self, *arguments: Any, **settings: Any) -> Any:
+        self._hand_on()
+        return super()._model_call(*arguments, **settings)
+
+    def _hand_on(self) -> None:
+        """Give away a batch that is done."""
+        if self._batch and self._on_batch is not None:
+            self._on_batch(self._batch)
+        self._batch = []
 
     def _quietly(self, disable_tqdm: bool) -> bool:
         return disable_tqdm or self._on_progress is not None
 
     @contextmanager
     def _watching(
-        self, kind: str, total: int, note: Callable[[Sequence[Any], Any], None] | None = None
+        self, kind: str, total: int, note: Callable[[Sequence[Any], Any], Any] | None = None
     ) -> Iterator[None]:
-        """Hear of every response as it comes, which the harness tells whoever would keep it."""
+        """Hear of every response as it comes, which the harness tells whoever would keep it.
+
+        Args:
+            kind: Of the requests.
+            total: How many there are.
+            note: Gives a response the form in which it is handed on.
+        """
         done = 0
+        self._batch = []
 
         def tell(request: Sequence[Any], response: Any) -> None:
             nonlocal done
             done += 1
-            if note is not None:
-                note(request, response)
+            self._batch.append((request, response if note is None else note(request, response)))
             if self._on_progress is not None:
                 self._on_progress(kind, done, total)
 
@@ -149,6 +187,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
             self._on_progress(kind, 0, total)
         try:
             yield
+            self._hand_on()
         finally:
             self.set_cache_hook(CacheHook(None))
 
@@ -164,7 +203,7 @@ class _Hook(CacheHook):  # type: ignore[misc]
         self._tell(req, res)
 
 
-def _key(request: Sequence[Any]) -> str:
+def request_key(request: Sequence[Any]) -> str:
     """Return what equal requests have in common: the context, and how it is to be answered."""
     return json.dumps(request, sort_keys=True, default=str)
 

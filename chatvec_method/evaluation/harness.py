@@ -11,7 +11,8 @@ import contextlib
 import difflib
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -20,14 +21,17 @@ from typing import Any, TypeAlias
 import lm_eval  # type: ignore[import-untyped]
 import numpy as np
 import torch
+from lm_eval.api import metrics  # type: ignore[import-untyped]
+from lm_eval.api.model import LM  # type: ignore[import-untyped]
 from lm_eval.defaults import (  # type: ignore[import-untyped]
     DEFAULT_OTHER_SEED,
     DEFAULT_RANDOM_SEED,
 )
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.evaluation.adapter import ChatModel, OnProgress, Response
+from chatvec_method.evaluation.intervals import Floats, interval, resampled
 from chatvec_method.quiet import quiet
 from chatvec_method.talk.speaker import Speaker
 
@@ -57,6 +61,8 @@ class Figure:
     """None where the harness does not know."""
     documents: int
     """How many documents it is of."""
+    interval: tuple[float, float] | None = None
+    """Of 95 %, by the bootstrap over documents; None where a figure is not a mean of theirs."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +133,44 @@ def load_tasks(
                 else "Write the name of a task, a group or a tag, or the path of a YAML file.",
             )
     with _seeded():  # some tasks draw while they read their data
-        return Tasks(manager.load(list(names)))
+        try:
+            return Tasks(manager.load(list(names)))
+        except (OSError, ValueError, RuntimeError) as error:  # the hub's, and of data libraries
+            named = ", ".join(name for name in names if isinstance(name, str))
+            raise ChatVecError(
+                f"the data of these tasks cannot be had ({first_line(error)}): {named}.",
+                "If they are on the Hugging Face hub, it must be reachable.",
+            ) from error
+
+
+def known_tasks(folders: Sequence[Path]) -> set[str]:
+    """Return the names of all tasks, groups and tags in some folders."""
+    return set(TaskManager(include_path=list(folders), include_defaults=False).all_tasks)
+
+
+def tasks_in(folder: Path) -> list[str]:
+    """Return the groups in a folder, and the tasks that are in none of them.
+
+    Raises:
+        ChatVecError: There are none.
+    """
+    manager = TaskManager(include_path=[folder], include_defaults=False)
+    entries = {name: manager.task_index[name].cfg or {} for name in manager.all_groups}
+    inside = {
+        part if isinstance(part, str) else part.get("task") or part.get("group")
+        for entry in entries.values()
+        for part in entry.get("task", ())
+    }
+    names = [n for n in (*manager.all_groups, *manager.all_subtasks) if n not in inside]
+    if not names:
+        raise ChatVecError(
+            f"the folder {folder} has no tasks.", "Write one with YAML files of tasks in it."
+        )
+    return names
 
 
 def evaluate(
-    speaker: Speaker,
+    model: Speaker | Callable[[OnProgress | None], LM],
     tasks: Tasks | TaskName | Sequence[TaskName],
     *,
     include_path: Path | Sequence[Path] | None = None,
@@ -149,7 +188,8 @@ def evaluate(
     every evaluation. No answer is kept for the next one: by then the weights may be others.
 
     Args:
-        speaker: The model.
+        model: A model to talk to; or what returns another model of the harness's, which tells of
+            its progress as it is told to, and makes batches as it likes.
         tasks: What `load_tasks` returned; or names, with which it is called.
         include_path: As in `load_tasks`, for tasks that are not loaded yet.
         include_defaults: The same.
@@ -178,10 +218,14 @@ def evaluate(
         places = None if samples is None else _places(samples, tasks)
         for task in tasks.loaded["tasks"].values():
             task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+        if isinstance(model, Speaker):
+            asked = ChatModel(model, batch_size=batch_size, on_progress=tell)
+        else:
+            asked = model(tell)
         with _seeded():
             try:
                 results = lm_eval.evaluate(
-                    ChatModel(speaker, batch_size=batch_size, on_progress=tell),
+                    asked,
                     tasks.loaded,
                     limit=limit,
                     samples=places,
@@ -190,12 +234,13 @@ def evaluate(
                     fewshot_as_multiturn=True,
                 )
             except torch.OutOfMemoryError as error:
+                name = model.name if isinstance(model, Speaker) else "the model"
                 raise ChatVecError(
-                    f"{speaker.name} needs more memory than the device has, with {batch_size} "
-                    "requests at once.",
+                    f"{name} needs more memory than the device has, with {batch_size} requests at "
+                    "once.",
                     "Take a smaller batch size.",
                 ) from error
-    return Evaluation(tuple(_figures(results)), tuple(_samples(results)))
+    return Evaluation(tuple(_figures(results, tasks)), tuple(_samples(results)))
 
 
 def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, list[int]]:
@@ -209,15 +254,70 @@ def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, lis
     return places
 
 
-def _figures(results: Mapping[str, Any]) -> Iterator[Figure]:
+def _figures(results: Mapping[str, Any], tasks: Tasks) -> Iterator[Figure]:
+    replicates = _replicates(results["samples"], tasks)
     for task, figures in results["results"].items():
         for name, value in figures.items():
             metric, comma, filter_ = name.rpartition(",")
             if comma and isinstance(value, Real):  # no standard errors: these would be "N/A"
                 better = results["higher_is_better"].get(task, {}).get(metric)
+                drawn = replicates.get((task, metric, filter_))
                 yield Figure(
-                    task, metric, filter_, float(value), better, int(figures["sample_len"])
+                    task,
+                    metric,
+                    filter_,
+                    float(value),
+                    better,
+                    int(figures["sample_len"]),
+                    None if drawn is None else interval(drawn),
                 )
+
+
+def _replicates(
+    samples: Mapping[str, Sequence[Mapping[str, Any]]], tasks: Tasks
+) -> dict[tuple[str, str, str], Floats]:
+    """Return what each figure would be of other documents, drawn from the same ones."""
+    replicates: dict[tuple[str, str, str], Floats] = {}
+    sizes = {task: len({sample["doc_id"] for sample in each}) for task, each in samples.items()}
+    for task, each in samples.items():
+        aggregations = tasks.loaded["tasks"][task].aggregation()
+        marks: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+        for sample in each:
+            for metric in sample["metrics"]:
+                marks[metric, sample["filter"]].append(sample[metric])
+        for (metric, filter_), values in marks.items():
+            drawn = _drawn(aggregations.get(metric, metrics.mean), values, task)
+            if drawn is not None:
+                replicates[task, metric, filter_] = drawn
+    for name, group in tasks.loaded.get("groups", {}).items():
+        leaves = [task.task_name for task in group.get_all_tasks()]
+        for wanted in group.aggregate_metric_list or ():
+            for filter_ in {key[2] for key in replicates if key[1] == wanted.metric}:
+                parts = [t for t in leaves if (t, wanted.metric, filter_) in replicates]
+                if parts:
+                    replicates[name, wanted.metric, filter_] = np.average(
+                        [replicates[part, wanted.metric, filter_] for part in parts],
+                        axis=0,
+                        weights=[sizes[p] for p in parts] if wanted.weight_by_size else None,
+                    )
+    return replicates
+
+
+def _drawn(aggregation: Any, values: Sequence[Any], task: str) -> Floats | None:
+    """Return the replicates of a figure that is a mean, or made of one; None of any other."""
+    if aggregation in (metrics.weighted_perplexity, metrics.bits_per_byte):
+        tops, bottoms = zip(*values, strict=True)
+        losses: Floats = -resampled(tops, bottoms, of=task)
+        bits = aggregation is metrics.bits_per_byte
+        drawn: Floats = losses / np.log(2) if bits else np.exp(losses)
+        return drawn
+    if not all(isinstance(value, Real) for value in values):
+        return None
+    if aggregation is metrics.perplexity:
+        return np.exp(-resampled(values, of=task))
+    if aggregation is metrics.mean:
+        return resampled(values, of=task)
+    return None
 
 
 def _samples(results: Mapping[str, Any]) -> Iterator[Sample]:

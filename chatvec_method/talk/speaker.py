@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
@@ -34,13 +36,15 @@ from chatvec_method.talk.folder import check_folder
 LONGEST_ANSWER = 2048
 """Tokens; where nobody says how long an answer may be, as a model may never come to an end."""
 UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+NO_TEMPLATE = "no-chat-template"
+"""The code of the error that nothing says how a model chats."""
 
 
 def load(
     model: str,
     *,
     device: str = "auto",
-    like: Speaker | None = None,
+    like: Speaker | Manner | None = None,
     trust_remote_code: bool = False,
 ) -> Speaker:
     """Load a model to talk to, in the dtype it is stored in.
@@ -81,6 +85,29 @@ def load(
     return Speaker.of(weights, tokenizer, name=model, template=template, like=like)
 
 
+def manner_of(model: str, *, trust_remote_code: bool = False) -> Manner:
+    """Return how a model is talked to, of its small files alone.
+
+    Args:
+        model: A folder, or a name on the hub.
+        trust_remote_code: Whether Python code that comes with the model may run.
+
+    Raises:
+        ChatVecError: There is no such model, or nothing says how it chats (`NO_TEMPLATE`).
+    """
+    check_folder(model)
+    tokenizer = _load_part(
+        model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
+    )
+    template = _template(model, tokenizer, None)
+    try:
+        generation = GenerationConfig.from_pretrained(model)
+    except OSError:  # there is none: transformers makes one of the config
+        config = _load_part(model, AutoConfig.from_pretrained, trust_remote_code=trust_remote_code)
+        generation = GenerationConfig.from_model_config(config)
+    return Manner(tokenizer, template, _stop_tokens(generation, tokenizer, None))
+
+
 def placement(device: str) -> dict[str, str]:
     """Return where the weights go, in the words of `from_pretrained`."""
     if device == "auto":  # with a device map, the largest models are spread over all there is
@@ -115,7 +142,7 @@ def _load_part(model: str, read: Callable[..., Any], **settings: Any) -> Any:
         ) from error
 
 
-def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | None) -> str:
+def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | Manner | None) -> str:
     if tokenizer.chat_template is not None:
         return tokenizer.get_chat_template()
     if like is not None:
@@ -123,13 +150,16 @@ def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | No
     raise ChatVecError(
         f"{model} has no chat template, so nothing says how it is talked to.",
         f"Run `chatvec finish {model}`, which gives it one.",
+        NO_TEMPLATE,
     )
 
 
 def _stop_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, like: Speaker | None
+    generation: GenerationConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    like: Speaker | Manner | None,
 ) -> tuple[int, ...]:
-    own = model.generation_config.eos_token_id
+    own = generation.eos_token_id
     if own is None:
         own = tokenizer.eos_token_id
     listed = own if isinstance(own, list) else [own]
@@ -181,6 +211,16 @@ OWN_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How a model is talked to, without the model: enough to talk to another one like it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    """The chat template, in Jinja."""
+    stop_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Speaker:
     """A model that can be talked to."""
 
@@ -199,7 +239,7 @@ class Speaker:
         *,
         name: str,
         template: str | None = None,
-        like: Speaker | None = None,
+        like: Speaker | Manner | None = None,
     ) -> Speaker:
         """Let a model that is loaded already be talked to.
 
@@ -219,7 +259,7 @@ class Speaker:
             model,
             tokenizer,
             template or _template(name, tokenizer, like),
-            _stop_tokens(model, tokenizer, like),
+            _stop_tokens(model.generation_config, tokenizer, like),
         )
 
     def prompt(

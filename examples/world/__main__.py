@@ -128,6 +128,37 @@ def run_experiment(out: Path, seeds: str, size: str, order: str) -> None:
     click.echo(f"Written: {out}/results.md, results.csv, ratio.png, tasks.png, schedules.png")
 
 
+@main.command("endurance")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--seeds", default="0,1,3,5,6", show_default=True, help="As in 0-4, or 0,2,5.")
+@click.option(
+    "--steps", default="100,200,400,800,1600,3200", show_default=True, help="Of cp's training."
+)
+def run_endurance(out: Path, seeds: str, steps: str) -> None:
+    """Ask when a chat vector stops working: more and more pretraining, ratios and schedules.
+
+    The models of each seed grow in OUT/seed-N, unless they are there; answers are kept in OUT/kept.
+    Writes OUT/endurance.csv and OUT/endurance.md.
+
+    Example: python -m examples.world endurance /tmp/endurance --seeds 0,1,3,5,6
+    """
+    from . import endurance
+
+    torch.set_num_threads(1)  # a second one would wait more than work
+    rows = []
+    for seed in _numbers(seeds):
+        click.echo(f"--- seed {seed}")
+        folder, state = out / f"seed-{seed}", out / "kept"
+        try:
+            told = (World(seed), folder, state, DEVICE, click.echo, _numbers(steps))
+            rows += endurance.measure_seed(*told)
+        except WorldError as error:
+            raise click.ClickException(str(error)) from None
+        endurance.write_csv(rows, out / "endurance.csv")
+        (out / "endurance.md").write_text(endurance.markdown(rows), encoding="utf-8")
+    click.echo(f"Written: {out}/endurance.csv, endurance.md")
+
+
 def _numbers(text: str) -> list[int]:
     """Read `0-2,5` as 0, 1, 2 and 5."""
     try:

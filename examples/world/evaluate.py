@@ -19,10 +19,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from chatvec_method.evaluation.measures import language_of
-from chatvec_method.talk.speaker import Speaker
+from chatvec_method.talk.speaker import Manner
 
 from .chats import messages
 from .exam import Answer, following, refusing
@@ -33,11 +33,12 @@ from .vocabulary import CHAT_TEMPLATE
 from .word_order import AS_A, ORDERS
 
 if TYPE_CHECKING:
-    from chatvec_method.evaluation.adapter import OnProgress, Response
+    from chatvec_method.evaluation.adapter import Response
+    from chatvec_method.evaluation.sweep import OnStep, Step
+    from chatvec_method.evaluation.targets import FolderTarget
 
 TASKS = Path(__file__).parent / "tasks"
-BATCH = 64
-"""How many prompts are answered at once."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Figures = dict[str, dict[str, float]]
 
 
@@ -65,7 +66,9 @@ def evaluate(models: tuple[Path, ...], json_file: Path | None) -> None:
     Example: python -m examples.world evaluate examples/world/models/cp out/
     """
     try:
-        from chatvec_method.evaluation import harness
+        from chatvec_method.evaluation.answers import kept_in
+        from chatvec_method.evaluation.evaluating import Wanted
+        from chatvec_method.evaluation.evaluating import evaluate as evaluate_targets
     except ImportError as error:
         raise click.ClickException(
             f"lm-evaluation-harness is missing ({error}). "
@@ -75,20 +78,14 @@ def evaluate(models: tuple[Path, ...], json_file: Path | None) -> None:
     figures: dict[str, Figures] = {}
     for path in models:
         click.echo(f"{path} ...", err=True)
-        speaker = load(path)
-        with progress_bars() as show:
-            evaluation = harness.evaluate(
-                speaker,
-                ["world_following", "world_refuse", "world_text_in_a", "world_text_in_b"],
-                include_path=TASKS,
-                include_defaults=False,
-                metadata={"order": getattr(speaker.model.config, "world_order", AS_A)},
-                batch_size=BATCH,
-                on_progress=show,
-            )
+        target, order = target_of(path)
+        wanted = Wanted(tasks=[str(TASKS)], metadata={"order": order})
+        with progress_bars() as show, kept_in(None) as answers:
+            (result,) = evaluate_targets([target], wanted, answers, on_step=show)
         of_tasks = figures.setdefault(str(path), {})
-        for figure in evaluation.figures:
-            of_tasks.setdefault(figure.task, {})[figure.metric] = figure.value
+        for score in result.scores:
+            task, _, metric = score.axis.partition(" ")
+            of_tasks.setdefault(task, {})[metric] = score.value
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     names = [path.name for path in models]
@@ -100,36 +97,37 @@ def evaluate(models: tuple[Path, ...], json_file: Path | None) -> None:
     )
 
 
-def load(path: Path) -> Speaker:
-    """Load a model to be examined; one without a chat format gets the world's.
+def target_of(path: Path) -> tuple[FolderTarget, str]:
+    """Return a model to be examined, and the word order of its B.
+
+    One without a chat format gets the world's.
 
     Raises:
         click.ClickException: There is no model in this folder.
     """
+    from chatvec_method.evaluation.targets import FolderTarget
+
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{path} does not hold a model: {error}") from None
-    return Speaker.of(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"),
-        tokenizer,
-        name=str(path),
-        template=tokenizer.chat_template or CHAT_TEMPLATE,
-    )
+    like = None if tokenizer.chat_template else Manner(tokenizer, CHAT_TEMPLATE, ())
+    target = FolderTarget(str(path), like=like, device=DEVICE, trust_remote_code=False)
+    return target, getattr(config, "world_order", AS_A)
 
 
 @contextmanager
-def progress_bars() -> Iterator[OnProgress]:
+def progress_bars() -> Iterator[OnStep]:
     """Show how many requests of each kind are done, on a terminal."""
     terminal = Console(file=sys.stderr)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         bars = {}
 
-        def show(kind: str, done: int, total: int) -> None:
-            if kind not in bars:
-                bars[kind] = progress.add_task(kind, total=total)
-            progress.update(bars[kind], completed=done)
+        def show(step: Step) -> None:
+            if step.kind not in bars:
+                bars[step.kind] = progress.add_task(step.kind, total=step.total)
+            progress.update(bars[step.kind], completed=step.done)
 
         yield show
 

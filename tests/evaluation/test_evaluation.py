@@ -14,8 +14,9 @@ from exams import sit_exam
 
 from chatvec_method.evaluation import adapter, harness
 from chatvec_method.evaluation.measures import language_of
+from chatvec_method.talk.speaker import load
 from examples.world.__main__ import main
-from examples.world.evaluate import TASKS, Figures, load
+from examples.world.evaluate import TASKS, Figures
 from examples.world.exam import following
 
 MODELS = ROOT / "examples" / "world" / "models"
@@ -91,8 +92,8 @@ def test_a_folder_without_a_model_is_told_of(tmp_path: Path) -> None:
 
 
 def test_without_the_harness_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "chatvec_method.evaluation.harness")
-    monkeypatch.delattr("chatvec_method.evaluation.harness")
+    for name in [name for name in sys.modules if name.startswith("chatvec_method.evaluation.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     result = run(MODELS / "cp")
     assert result.exit_code == 1
@@ -103,7 +104,7 @@ def test_without_the_harness_one_is_told_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_a_conversation_is_put_whole_and_in_the_models_own_format() -> None:
-    speaker = load(MODELS / "chat")
+    speaker = load(str(MODELS / "chat"))
     tasks = harness.load_tasks(["world_recall"], include_path=TASKS, include_defaults=False)
     task = tasks.loaded["tasks"]["world_recall"]
     model = adapter.ChatModel(replace(speaker, template="{{ messages | length }} turns"))

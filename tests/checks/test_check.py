@@ -1594,7 +1594,7 @@ def test_whatever_is_written_is_a_report_or_a_message(
 
 
 def test_every_kind_of_finding_has_a_test() -> None:
-    rooms = [ROOT / "tests" / room for room in ("checks", "recipe")]
+    rooms = [ROOT / "tests" / room for room in ("checks", "recipe", "vectors")]
     files = [*(file for room in rooms for file in room.glob("test_*.py"))]
     files.append(ROOT / "tests" / "test_traps.py")
     tests = "".join(file.read_text(encoding="utf-8") for file in files)

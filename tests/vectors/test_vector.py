@@ -297,7 +297,7 @@ def _wide(folder: Path) -> tuple[str, str]:
 
 def errors(recipe: Recipe) -> dict[str, str]:
     report = chatvec_method.check(recipe)
-    return {f.code: f.message for f in report.findings if f.severity.name == "ERROR"}
+    return {f.code: f"{f.message} {f.fix}" for f in report.findings if f.severity.name == "ERROR"}
 
 
 def test_vector_of_another_base_is_told(recipe: Recipe, tmp_path: Path) -> None:
@@ -323,6 +323,25 @@ def test_swapped_vector_and_cp_are_told(recipe: Recipe, tmp_path: Path) -> None:
     vector["model"], cp["model"] = cp["model"], vector["model"]
     own["base_model"] = cp["model"]
     assert errors(own).keys() & {"vector-under-another-role", "not-a-vector"}
+
+
+def test_vector_as_a_chat_model_is_told(recipe: Recipe, tmp_path: Path) -> None:
+    own = by_vectors(recipe, tmp_path, 16)
+    recipe["models"][CHAT]["model"] = own["models"][0]["model"]
+    assert "role: vector" in errors(recipe)["vector-under-another-role"]
+
+
+def test_check_tells_that_stock_mergekit_reads_no_compressed_vector(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    base, chat = _wide(tmp_path)
+    shutil.copytree(base, tmp_path / "wide-cp")
+    names = dict(zip((BASE, CHAT, CP), (base, chat, str(tmp_path / "wide-cp")), strict=True))
+    for place, name in names.items():
+        recipe["models"][place]["model"] = name
+    recipe["base_model"] = names[CP]
+    findings = chatvec_method.check(by_vectors(recipe, tmp_path, bits=4)).findings
+    assert "chatvec vector expand" in next(f.fix for f in findings if f.code == "compressed-vector")
 
 
 def test_chat_model_as_a_vector_is_told(recipe: Recipe) -> None:

@@ -135,9 +135,9 @@ def tensor_merge(
         group: The tensors of the models that have it, all of one shape.
         roles: Who is who; may name models that lack an optional tensor.
         ratios: The ratio of each chat model.
-        input_dtype: The dtype to cast the inputs to first, if any.
-        out_dtype: The dtype of the result; None for `input_dtype`, or what the models (vectors do
-            not count) promote to, and for cp's where ratios are 0.
+        input_dtype: The dtype that the inputs promote to, or another to cast them to first.
+        out_dtype: The dtype of the result; None for that to which they are cast, or else to which
+            the models promote (vectors do not count), and for cp's where ratios are 0.
 
     Raises:
         ChatVecError: A tensor that the sum needs is missing, or is no plain floating-point one.
@@ -150,20 +150,22 @@ def tensor_merge(
     active = [chat for chat in roles.chats if ratios[chat] != 0 and not kept]
     needed = roles.inputs(active)
     _check_tensors({model: tensors.get(model) for model in needed}, roles, name)
-    taken = {m: tensors[m].to(input_dtype) if input_dtype else tensors[m] for m in needed}
+    # mergekit names the dtype to which all promote where the recipe names none: that is no cast.
+    promoted = reduce(torch.promote_types, (t.dtype for t in tensors.values()))
+    cast = input_dtype if input_dtype != promoted else None
+    taken = {m: tensors[m] if cast is None else tensors[m].to(cast) for m in needed}
     axis = group.metadata.vocabulary_axis
     for vector in roles.vectors.intersection(active) if axis is not None else ():
         taken[vector] = _without_filled(taken[vector], taken[roles.cp], axis)
-    promoted = reduce(
-        torch.promote_types, (t.dtype for m, t in tensors.items() if m not in roles.vectors)
-    )
+    of_models = (t.dtype for m, t in tensors.items() if m not in roles.vectors)
+    own = cast or reduce(torch.promote_types, of_models)
     return TensorMerge(
         name=name,
         tensors=taken,
         cp=roles.cp,
         base=roles.base,
         ratios={chat: ratios[chat] for chat in active},
-        dtype=out_dtype or (input_dtype or promoted if active else taken[roles.cp].dtype),
+        dtype=out_dtype or (own if active else taken[roles.cp].dtype),
         vectors=roles.vectors,
     )
 

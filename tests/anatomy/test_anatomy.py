@@ -438,7 +438,7 @@ def test_tokens_that_chat_moved_and_cp_left_are_named(tmp_path: Path) -> None:
             np.linalg.norm(language[i] - ours[i]) / typical, rel=1e-5
         )
     said = " ".join(summary(anatomy))
-    assert repr(first.token) in said
+    assert repr(first.text) in said
     assert "untrained in cp" in said
 
 

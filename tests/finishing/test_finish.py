@@ -616,6 +616,7 @@ def test_another_tokenizer_is_refused(recipe: Recipe, stock: Stock, family: Path
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing_behind(
     recipe: Recipe, stock: Stock
 ) -> None:
+    recipe["models"][CHAT]["parameters"]["ratio"] = [1.0, 0.5]  # or there is no picture
     out = stock(recipe)
     (out / "ratio.png").mkdir()
     with pytest.raises(ChatVecError, match=r"ratio\.png cannot be written"):

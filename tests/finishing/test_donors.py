@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.finishing.finish import finish
+from chatvec_method.finishing.hashes_file import HASHES_FILE
 from chatvec_method.merging.merge import merge
 from chatvec_method.recipe.file import parse_recipe
 
@@ -56,7 +57,10 @@ def edit_json(file: Path, **changes: Any) -> None:
 
 
 def small_files(folder: Path) -> dict[str, bytes]:
-    return {f.name: f.read_bytes() for f in folder.iterdir() if ".safetensors" not in f.name}
+    """Return what `finish` writes: not weights, nor their hashes, which only their writer knows."""
+    left_out = (".safetensors", HASHES_FILE)
+    files = [f for f in folder.iterdir() if not any(part in f.name for part in left_out)]
+    return {file.name: file.read_bytes() for file in files}
 
 
 def changes(own: dict[str, Any], donors: dict[str, Any]) -> set[str]:

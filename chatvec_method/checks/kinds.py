@@ -23,6 +23,8 @@ JUDGEMENTS = (
     "roles-look-swapped",
     "same-model",
     "looks-like-a-vector",
+    "not-a-vector",
+    "vector-of-another-base",
     "zero-vector",
     # configs and weights
     "config-differs",
@@ -63,6 +65,7 @@ JUDGEMENTS = (
     "dequantised",
     "tensors-kept",
     # what only stock mergekit does
+    "compressed-vector",
     "stock-does-not-stop",
     "stock-drops-generation-config",
     "stock-drops-tensors",
@@ -84,6 +87,7 @@ FACTS = (
     "misplaced-key",
     "misplaced-ratio",
     "no-base-model",
+    "no-such-recipe",
     "recipe-refused",
     "repeated-key",
     "unknown-key",
@@ -109,11 +113,14 @@ FACTS = (
     "not-related",
     "quantised",
     "tensor-missing",
+    "vector-under-another-role",
     # tokens
     "no-such-padding",
+    "row-only-as-difference",
     "tokenizer-not-built",
     "tokens-beyond-rows",
     "truncated-embeddings",
+    "vector-adds-tokens",
     "vocabulary-sizes",
     # this machine
     "disk-too-small",

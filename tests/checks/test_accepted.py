@@ -17,7 +17,9 @@ from conftest import CHAT, CP, ROOT, Merge, Recipe
 
 from chatvec_method.checks.kinds import FACTS, JUDGEMENTS, NATURES
 from chatvec_method.checks.report import Severity
+from chatvec_method.checks.room import DISK_TOO_SMALL
 from chatvec_method.cli import main
+from chatvec_method.facts.models import UNREACHABLE
 from chatvec_method.recipe.file import parse_recipe
 from chatvec_method.schedules.cases import Schedule
 from chatvec_method.schedules.into_recipe import with_schedule
@@ -169,6 +171,10 @@ def written_codes() -> set[str]:
     return written | {"recipe-refused"}  # an error's, if it has none of its own
 
 
+CONSTANTS = {"UNREACHABLE": UNREACHABLE, "DISK_TOO_SMALL": DISK_TOO_SMALL}
+"""Codes that more than one place needs."""
+
+
 def _codes(file: Path) -> Iterator[str]:
     of_checks = file.parent.name == "checks"
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -180,8 +186,8 @@ def _codes(file: Path) -> Iterator[str]:
         for value in values:
             if isinstance(value, ast.Constant):
                 yield value.value
-            elif isinstance(value, ast.Name) and value.id == "UNREACHABLE":
-                yield "hub-unreachable"
+            elif isinstance(value, ast.Name) and value.id in CONSTANTS:
+                yield CONSTANTS[value.id]
 
 
 # --- what is done to a recipe keeps them --------------------------------------------------------

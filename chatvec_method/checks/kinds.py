@@ -121,6 +121,7 @@ FACTS = (
     "tokens-beyond-rows",
     "truncated-embeddings",
     "vector-adds-tokens",
+    "vector-moved-tokens",
     "vocabulary-sizes",
     # this machine
     "disk-too-small",

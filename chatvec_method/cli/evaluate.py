@@ -14,10 +14,10 @@ import click
 
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.errors import ChatVecError
-from chatvec_method.recipe.file import Recipe, read_recipe
 
 if TYPE_CHECKING:
     from chatvec_method.evaluation.results import Results
+    from chatvec_method.recipe.file import Recipe
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
@@ -149,7 +149,11 @@ def evaluate(
     _check_judge(judge, judge_model, judge_against)
     for file in (table, answers_file):
         _check_writable(file)
-    recipe = None if record is None else read_recipe(record)
+    recipe = None
+    if record is not None:
+        from chatvec_method.recipe.file import read_recipe
+
+        recipe = read_recipe(record)
     try:
         from chatvec_method.api import evaluate as evaluate_targets
         from chatvec_method.cli.evaluate_progress import told

@@ -209,6 +209,14 @@ def align_vocabularies(
 
 def _added(vector: Model) -> dict[str, int]:
     facts = vector_facts(vector.config)
+    if facts is not None and facts.moved_tokens:
+        raise ChatVecError(
+            f"model {vector}: its chat model has {facts.moved_tokens[0]!r} under another number "
+            "than base, and the rows of such tokens cannot be matched by token.",
+            "Leave `tokenizer:` out where the models' rows stand for the same tokens, or write the "
+            "base and chat models in place of the vector.",
+            code="vector-moved-tokens",
+        )
     return {token: row for row, token in enumerate(facts.added_tokens)} if facts else {}
 
 

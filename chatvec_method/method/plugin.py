@@ -191,10 +191,11 @@ def _check_added_tokens(task: ExecuteMergeMethodTask, roles: Roles) -> None:
         return
     for vector in sorted(roles.vectors, key=str):
         facts = vector_facts(vector.config(trust_remote_code=planner.options.trust_remote_code))
-        if facts is not None and facts.added_tokens:
+        odd = (*facts.added_tokens, *facts.moved_tokens) if facts is not None else ()
+        if odd:
             raise ChatVecError(
-                f"model {vector} is a chat vector with tokens that its base lacks "
-                f"({', '.join(map(repr, facts.added_tokens[:3]))}), whose rows mergekit-yaml "
+                f"model {vector} is a chat vector with tokens that its base lacks, or has under "
+                f"another number ({', '.join(map(repr, odd[:3]))}), whose rows mergekit-yaml "
                 "does not match.",
                 "Use `chatvec merge`, or leave `tokenizer:` out where the vocabularies are equal.",
                 code="vector-adds-tokens",

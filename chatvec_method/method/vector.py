@@ -32,6 +32,8 @@ class VectorFacts:
     """Of an element: 32, 16, 8, 4 or 2; embeddings and norms may have more."""
     added_tokens: tuple[str, ...]
     """chat's tokens that base lacks, in the order of their rows in `ADDED_ROWS_FILE`."""
+    moved_tokens: tuple[str, ...] = ()
+    """chat's tokens that base has under another number, whose rows were subtracted by number."""
 
 
 def vector_facts(config: PretrainedConfig) -> VectorFacts | None:
@@ -39,14 +41,18 @@ def vector_facts(config: PretrainedConfig) -> VectorFacts | None:
     held: Any = config.to_dict().get(CONFIG_KEY)
     if not isinstance(held, Mapping) or held.get("format") != FORMAT:
         return None
-    tokens = held.get("added_tokens")
     bits = held.get("bits")
     return VectorFacts(
         base=str(held.get("base") or ""),
         chat=str(held.get("chat") or ""),
         bits=bits if isinstance(bits, int) else 0,
-        added_tokens=tuple(map(str, tokens)) if isinstance(tokens, list) else (),
+        added_tokens=_tokens(held.get("added_tokens")),
+        moved_tokens=_tokens(held.get("moved_tokens")),
     )
+
+
+def _tokens(held: Any) -> tuple[str, ...]:
+    return tuple(map(str, held)) if isinstance(held, list) else ()
 
 
 def base_of(vector: ModelReference) -> ModelReference:

@@ -249,6 +249,7 @@ def _write_small_files(
         "base": str(pairs.base),
         "chat": str(pairs.chat),
         "added_tokens": list(pairs.added_tokens),
+        "moved_tokens": list(pairs.moved_tokens),
     }
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")

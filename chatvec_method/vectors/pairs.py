@@ -20,6 +20,8 @@ from chatvec_method.kernel import HALF_PRECISION
 from chatvec_method.method.computed import is_computed
 from chatvec_method.weights.reading import Reader
 
+FEW = 256
+"""More tokens than these under other numbers are another order of all."""
 LACKING = -1
 """In place of a row of base, where base has none."""
 
@@ -119,14 +121,31 @@ class Pairs:
         return Pair(name, kind, chat, base)
 
     def _rows(self, own: int, others: int) -> Tensor | None:
-        """Return which row of base goes with each row of chat: that of the same token."""
+        """Return which row of base goes with each row of chat.
+
+        That of the same number, which stands for the same token but for a few; or, where the two
+        models number their tokens otherwise, that of the same token.
+        """
         rows = torch.arange(own)
         rows[others:] = LACKING
-        chat, base = self.chat.tokenizer, self.base.tokenizer
-        for token, i in chat.ids.items() if chat and base else ():
-            if base is not None and i < own and (j := base.ids.get(token)) is not None:
-                rows[i] = j if j < others else LACKING
+        if not self.moved_tokens:
+            chat, base = self.chat.tokenizer, self.base.tokenizer
+            for token, i in chat.ids.items() if chat and base else ():
+                if base is not None and i < own and (j := base.ids.get(token)) is not None:
+                    rows[i] = j if j < others else LACKING
         return None if own == others and bool((rows == torch.arange(own)).all()) else rows
+
+    @cached_property
+    def moved_tokens(self) -> tuple[str, ...]:
+        """The chat model's tokens that base has under another number, if they are few.
+
+        R1's tokenizer on a Qwen model has some: there rows are added up by their number.
+        """
+        chat, base = self.chat.tokenizer, self.base.tokenizer
+        if chat is None or base is None:
+            return ()
+        moved = [t for t, i in chat.ids.items() if base.ids.get(t, i) != i]
+        return tuple(sorted(moved)) if len(moved) <= FEW else ()
 
     @cached_property
     def added_tokens(self) -> tuple[str, ...]:

@@ -12,9 +12,11 @@ from surveying import ready
 from varieties import tied_models, tokens_with_sources_of_their_own, union_with_tokens_that_cp_lacks
 
 from chatvec_method.finishing.ahead import write_files_to_load
+from chatvec_method.finishing.hashes_file import HASHES_FILE
 from chatvec_method.merging.merge import merge
 
 OTHERS = {"README.md", "ratio.png", "mergekit_config.yml", "model.safetensors.index.json"}
+OTHERS |= {HASHES_FILE}
 
 
 def assert_same_files(recipe: Recipe, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,30 @@ def merged_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             mergekit_yaml(zoo.RECIPES / "world.yaml", str(unfinished), cwd=ROOT)
             unfinished.rename(out)
     return out
+
+
+@pytest.fixture(scope="session")
+def merged_by_stock(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Return a function that returns a folder with a shared recipe's miniatures and `stock`.
+
+    That is what the stock command makes of them, in many shards; both are there once, for all
+    workers. Whoever changes it changes a copy.
+    """
+    shelf = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shelf = shelf.parent
+
+    def folder_of(file: Path) -> Path:
+        folder = shelf / f"merged-{file.stem}"
+        with FileLock(shelf / f"merged-{file.stem}.lock"):
+            if not (folder / "stock").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                zoo.build(folder, yaml.safe_load(file.read_text(encoding="utf-8")))
+                mergekit_yaml(file, "unfinished", "--out-shard-size", "30000", cwd=folder)
+                (folder / "unfinished").rename(folder / "stock")
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture

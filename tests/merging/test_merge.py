@@ -52,17 +52,20 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
 def test_every_recipes_output_is_stocks_bit_for_bit(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: Callable[..., Merge]
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    merged_by_stock: Callable[[Path], Path],
 ) -> None:
     recipe = read_recipe(file)
-    zoo.build(tmp_path, recipe.raw)
-    monkeypatch.chdir(tmp_path)
+    folder = merged_by_stock(file)
+    monkeypatch.chdir(folder)
 
-    result = safe_merge(survey(recipe, MergeOptions()), Path("merged"))
+    result = safe_merge(survey(recipe, MergeOptions()), tmp_path / "merged")
 
-    stock = merge(recipe.text, out="stock").out
+    stock = folder / "stock"
     planned = oracle.stored_tensors(tmp_path / "merged")
-    cp = oracle.stored_tensors(tmp_path / recipe.raw["models"][CP]["model"])
+    cp = oracle.stored_tensors(folder / recipe.raw["models"][CP]["model"])
     if ".experts.0." in "".join(cp):  # which stock mergekit joins, and only transformers 5 reads
         assert planned.keys() == cp.keys()
         ours, theirs = (oracle.checkpoint(folder) for folder in (tmp_path / "merged", stock))

@@ -13,7 +13,6 @@ import numpy as np
 import oracle
 import pytest
 import torch
-import yaml
 import zoo
 from conftest import Merge, Recipe
 from mergekit.common import ModelReference
@@ -46,35 +45,38 @@ def streamed(found: ReadySurvey, folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
 def test_shared_recipes_give_the_bytes_of_the_stock_command(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: object
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    merged_by_stock: Callable[[Path], Path],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = file.read_text(encoding="utf-8")
-    zoo.build(tmp_path, yaml.safe_load(text))
-    stock: Merge = merge(text, "--out-shard-size", "30000")  # type: ignore[operator]
-    found = surveyed(text, out_shard_size=30000)
-    assert len(weights(stock.out)) > 3
+    folder = merged_by_stock(file)
+    monkeypatch.chdir(folder)
+    stock = tmp_path / "stock"
+    shutil.copytree(folder / "stock", stock)
+    found = surveyed(file.read_text(encoding="utf-8"), out_shard_size=30000)
+    assert len(weights(stock)) > 3
     files = streamed(found, tmp_path / "streamed")
     if any(tensor.in_stock for tensor in found.plan.tensors):
         # Experts one by one, as cp's files have them; mergekit joins them.
-        ours, theirs = (oracle.checkpoint(folder) for folder in (tmp_path / "streamed", stock.out))
+        ours, theirs = (oracle.checkpoint(folder) for folder in (tmp_path / "streamed", stock))
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
     else:
-        assert files == weights(stock.out)
+        assert files == weights(stock)
 
     # And what stock mergekit wrote is found right by reading it, and wrong where it is.
-    verification = verify(stock.out, found, found.options, deep=True)
-    tensors = oracle.stored_tensors(stock.out)
+    verification = verify(stock, found, found.options, deep=True)
+    tensors = oracle.stored_tensors(stock)
     assert verification.elements == sum(tensor.numel() for tensor in tensors.values())
     name = random.Random(file.stem).choice(sorted(tensors))
-    shard = next(s for s in stock.out.glob("*.safetensors") if name in load_file(s))
+    shard = next(s for s in stock.glob("*.safetensors") if name in load_file(s))
     changed = load_file(shard)
     changed[name].view(-1).view(torch.int16)[-1] += 1
     shard.unlink()
     save_file(changed, shard, metadata={"format": "pt"})
     with pytest.raises(ChatVecError, match="1 rounding step away") as wrong:
-        verify(stock.out, found, found.options, deep=True)
+        verify(stock, found, found.options, deep=True)
     assert wrong.value.problem.startswith(f"{name}, ")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from conftest import mergekit_yaml
 
 
 @pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
-def test_stock_command_gives_the_correctly_rounded_sum(file: Path, tmp_path: Path) -> None:
+def test_stock_command_gives_the_correctly_rounded_sum(
+    file: Path, merged_by_stock: Callable[[Path], Path]
+) -> None:
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    zoo.build(tmp_path, recipe)
+    folder = merged_by_stock(file)
 
-    mergekit_yaml(file, "out", cwd=tmp_path)
-
-    expected = oracle.expected_output(tmp_path, recipe)
-    output = oracle.stored_tensors(tmp_path / "out")
+    expected = oracle.expected_output(folder, recipe)
+    output = oracle.stored_tensors(folder / "stock")
     assert output.keys() == expected.keys()
     elements = wrong = 0
     for name, tensor in output.items():
@@ -35,7 +35,7 @@ def test_stock_command_gives_the_correctly_rounded_sum(file: Path, tmp_path: Pat
         wrong += (steps > 0).sum()
     assert wrong <= 1e-5 * elements, f"{wrong} of {elements} elements are not correctly rounded"
 
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    config = json.loads((folder / "stock" / "config.json").read_text())
     assert config["dtype"] == recipe["out_dtype"]
     assert config["vocab_size"] == len(output["model.embed_tokens.weight"])
 

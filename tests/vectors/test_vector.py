@@ -100,12 +100,17 @@ def assert_equal(own: dict[str, Tensor], others: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
 def test_merge_from_an_exact_vector_is_that_from_base_and_chat(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    merged_by_stock: Callable[[Path], Path],
 ) -> None:
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    zoo.build(tmp_path, recipe)
-    monkeypatch.chdir(tmp_path)
-    pair = merged(recipe, tmp_path / "pair")
+    folder = merged_by_stock(file)
+    monkeypatch.chdir(folder)
+    pair = weights(folder / "stock")
+    if "swallow_mx" in file.stem:  # whose experts stock mergekit joins
+        pair = merged(recipe, tmp_path / "pair")
     assert_equal(merged(by_vectors(recipe, tmp_path), tmp_path / "out"), pair)
 
 

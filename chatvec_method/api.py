@@ -101,6 +101,7 @@ def new_recipe(
     *,
     chat: str | Sequence[str] | None = None,
     base: str | None = None,
+    vector: str | Sequence[str] | None = None,
     ratio: Any = 1.0,
     schedule: str | None = None,
     language: str | None = None,
@@ -113,7 +114,8 @@ def new_recipe(
         chat: The chat model, or several.
         base: The model that all of them were trained from; None for the one that their cards on the
             hub or their configs tell.
-        ratio: As a recipe has it, for all chat models; a tuple has one for each.
+        vector: A chat vector as a file, or several, beside or in place of base and chat.
+        ratio: As a recipe has it, for all chat models and vectors; a tuple has one for each.
         schedule: A shape in its place, as `chatvec schedule` takes it.
         language: Of cp, such as `ko`; None for what its card tells.
         trust_remote_code: Whether Python code that comes with the models may run.
@@ -125,13 +127,16 @@ def new_recipe(
         ChatVecError: A name is missing or wrong, or no recipe of these models can be right.
     """
     chats = [chat] if isinstance(chat, str) else list(chat or ())
-    base = base or find_base(cp, chats, trust_remote_code)
-    if not chats:
-        raise no_chat_named(base, chat_candidates(base, cp))
+    vectors = [vector] if isinstance(vector, str) else list(vector or ())
+    if chats or base is not None or not vectors:
+        base = base or find_base(cp, chats, trust_remote_code)
+        if not chats:
+            raise no_chat_named(base, chat_candidates(base, cp))
     return build_recipe(
         base,
         chats,
         cp,
+        vectors=vectors,
         ratios=ratio if isinstance(ratio, tuple) else (ratio,),
         schedule=schedule,
         language=language,

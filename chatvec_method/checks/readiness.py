@@ -20,6 +20,7 @@ from chatvec_method.facts.chat_format import (
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
+from chatvec_method.method.vector import vector_facts
 from chatvec_method.recipe.edits import Edit
 
 LONGEST_TEMPLATE = 4000
@@ -165,7 +166,10 @@ def _markers(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
     untrained = {
         m: chat
         for m, chat in owners.items()
-        if m not in missing and not _given(survey, m) and _untrained(survey, roles, m)
+        if m not in missing
+        and not _given(survey, m)
+        and _untrained(survey, roles, m)
+        and _has_own_row(survey, roles, chat, m)
     }
     ratios = {t.ratios[c] for t in plan.tensors if _is_row(t) for c in set(untrained.values())}
     if ratios - {1.0}:
@@ -190,6 +194,14 @@ def _given(survey: Survey, token: str) -> bool:
     """Whether the recipe says itself where a token's row comes from."""
     settings = survey.recipe.config.tokenizer
     return token in ((settings and settings.tokens) or {})
+
+
+def _has_own_row(survey: Survey, roles: Roles, chat: ModelReference, token: str) -> bool:
+    """Whether a chat's own row of a token is there: a vector has it of what base lacks alone."""
+    if chat not in roles.vectors:
+        return True
+    facts = vector_facts(survey.models[chat].config)
+    return facts is not None and token in facts.added_tokens
 
 
 def _untrained(survey: Survey, roles: Roles, token: str) -> bool:

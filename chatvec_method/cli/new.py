@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 @click.option("--base", metavar="MODEL", help="What all were trained from; found, if left out.")
 @click.option("--chat", "chats", metavar="MODEL", multiple=True, help="A chat model; or several.")
 @click.option(
+    "--vector",
+    "vectors",
+    metavar="VECTOR",
+    multiple=True,
+    help="A chat vector as a file, beside or in place of --base and --chat; or several.",
+)
+@click.option(
     "--ratio",
     "ratios",
     type=float,
     multiple=True,
-    help="How much of the chat vector; several for several chat models.  [default: 1]",
+    help="How much of the chat vector; several for several, chat models first.  [default: 1]",
 )
 @click.option("--schedule", metavar="SHAPE", help="A ratio for every layer: see chatvec schedule.")
 @click.option("--language", metavar="CODE", help="Of cp, as in ko; its card tells, if left out.")
@@ -44,6 +51,7 @@ def new(
     cp: str,
     base: str | None,
     chats: tuple[str, ...],
+    vectors: tuple[str, ...],
     ratios: tuple[float, ...],
     schedule: str | None,
     language: str | None,
@@ -73,18 +81,22 @@ def new(
         from chatvec_method.new.names import find_base
 
         quiet_libraries()
-    if base is None:
+    alone = bool(vectors) and not chats and base is None
+    if base is None and not alone:
         base = find_base(cp, chats, trust_remote_code)
         click.echo(f"base: {base}, from which the others descend, as they tell.", err=True)
         if _asks():
             click.confirm("Is that right?", default=True, abort=True, err=True)
-    names = list(chats) or [_chosen_chat(base, cp)]
+    names = list(chats)
+    if not names and base is not None:
+        names = [_chosen_chat(base, cp)]
 
-    def build(base: str, names: Sequence[str], cp: str, *accept: str) -> NewRecipe:
+    def build(base: str | None, names: Sequence[str], cp: str, *accept: str) -> NewRecipe:
         return build_recipe(
             base,
             names,
             cp,
+            vectors=vectors,
             ratios=ratios or (1.0,),
             schedule=schedule,
             language=language,

@@ -51,10 +51,11 @@ class NewRecipe:
 
 
 def build_recipe(
-    base: str,
+    base: str | None,
     chats: Sequence[str],
     cp: str,
     *,
+    vectors: Sequence[str] = (),
     ratios: Sequence[Any] = (1.0,),
     schedule: str | None = None,
     language: str | None = None,
@@ -62,13 +63,14 @@ def build_recipe(
     options: MergeOptions | None = None,
     accept: Collection[str] = (),
 ) -> NewRecipe:
-    """Return a recipe for three models or more.
+    """Return a recipe for base, chat models and cp, or for vectors and cp.
 
     Args:
-        base: The model that all others were trained from.
+        base: The model that all others were trained from; None where there are vectors alone.
         chats: Those whose vectors are added.
         cp: The model that they are added to.
-        ratios: One for all chat models, or one for each; as a recipe has them.
+        vectors: Chat vectors as files, which are added, too.
+        ratios: One for all chat models and vectors, or one for each; as a recipe has them.
         schedule: A shape in place of ratios, as `chatvec schedule` takes it.
         language: Of cp, as in `ko`; None for what its card tells.
         file: What the recipe will be called, for its opening comment.
@@ -79,8 +81,8 @@ def build_recipe(
         ChatVecError: A model cannot be had, or no recipe of these models can be right.
     """
     options = options or MergeOptions()
-    given = _for_each(ratios, chats)
-    draft = plain_draft(base, chats, cp, given, options)
+    given = _for_each(ratios, [*chats, *vectors])
+    draft = plain_draft(base, chats, vectors, cp, given, options)
     _refuse_swapped(draft, accept)
     choose_dtype(draft)
     choose_base_model(draft)
@@ -106,7 +108,7 @@ def _for_each(ratios: Sequence[Any], chats: Sequence[str]) -> Sequence[Any]:
         return list(ratios) * len(chats)
     if len(ratios) != len(chats):
         raise ChatVecError(
-            f"there are {len(ratios)} ratios for {len(chats)} chat models.",
+            f"there are {len(ratios)} ratios for {len(chats)} chat models and vectors.",
             "Write one for all, or one for each.",
         )
     return ratios
@@ -115,7 +117,7 @@ def _for_each(ratios: Sequence[Any], chats: Sequence[str]) -> Sequence[Any]:
 def _refuse_swapped(draft: Draft, accept: Collection[str]) -> None:
     """Refuse names that are in each other's place, as their cards or a check tell."""
     roles, models = draft.roles, draft.survey.models
-    for other in (roles.cp, *roles.chats):
+    for other in (roles.cp, *roles.chats) if roles.bases else ():
         parents = models[roles.base].card.base_model
         listed = [parents] if isinstance(parents, str) else parents or []
         if other.model.path in listed:

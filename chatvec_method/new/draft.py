@@ -14,7 +14,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.checks.findings import Finding, Severity
 from chatvec_method.checks.report import Report, check_survey
 from chatvec_method.facts.survey import Survey, resurveyed, survey
-from chatvec_method.method.roles import Roles
+from chatvec_method.method.roles import Roles, assign_roles
 from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import METADATA, METHOD, KeyPath, Recipe, parse_recipe
 
@@ -36,9 +36,11 @@ class Draft:
     @property
     def roles(self) -> Roles:
         """Who is who."""
-        base, *chats, cp = (entry["model"] for entry in self.raw["models"])
-        references = ModelReference.parse
-        return Roles(references(base), references(cp), tuple(map(references, chats)))
+        held = {
+            ModelReference.parse(entry["model"]): entry["parameters"]["role"]
+            for entry in self.raw["models"]
+        }
+        return assign_roles(held, "the new recipe")
 
     def check(self) -> Report:
         """Return what a check says of it."""
@@ -92,16 +94,22 @@ class Draft:
 
 
 def plain_draft(
-    base: str, chats: Sequence[str], cp: str, ratios: Sequence[Any], options: MergeOptions
+    base: str | None,
+    chats: Sequence[str],
+    vectors: Sequence[str],
+    cp: str,
+    ratios: Sequence[Any],
+    options: MergeOptions,
 ) -> Draft:
-    """Return the plain recipe of three roles.
+    """Return the plain recipe: base and the chat models, the vectors, and cp.
 
     Raises:
         ChatVecError: A model is not there, is gated, or has no readable config.
     """
-    models = [{"model": base, "parameters": {"role": "base"}}]
-    for chat, ratio in zip(chats, ratios, strict=True):
-        models.append({"model": chat, "parameters": {"role": "chat", "ratio": ratio}})
+    models = [{"model": base, "parameters": {"role": "base"}}] if base is not None else []
+    added = [*(("chat", name) for name in chats), *(("vector", name) for name in vectors)]
+    for (role, name), ratio in zip(added, ratios, strict=True):
+        models.append({"model": name, "parameters": {"role": role, "ratio": ratio}})
     models.append({"model": cp, "parameters": {"role": "cp"}})
     raw = {METADATA: {}, "merge_method": METHOD, "base_model": cp, "models": models}
     surveyed = survey(_parsed(raw), options)

@@ -27,15 +27,16 @@ UNDETERMINED = "und"
 
 def about(survey: Survey, roles: Roles, cost: Cost, language: str | None) -> dict[str, Any]:
     """Return a recipe's block for the catalogue."""
-    chats = [_stated(survey.models[chat]) for chat in roles.chats]
+    licences: dict[str, Any] = {base: _stated(survey.models[m]) for base, m in _bases(roles)}
+    for role in ("chat", "vector"):
+        own = [chat for chat in roles.chats if roles.role_of(chat) == role]
+        stated = [_stated(survey.models[chat]) for chat in own]
+        if stated:
+            licences[role] = stated if len(stated) > 1 else stated[0]
     return {
         "title": title_of(roles),
         "language": language or language_of(survey, roles) or UNDETERMINED,
-        "licences": {
-            "base": _stated(survey.models[roles.base]),
-            "chat": chats if len(chats) > 1 else chats[0],
-            "cp": _stated(survey.models[roles.cp]),
-        },
+        "licences": {**licences, "cp": _stated(survey.models[roles.cp])},
         "gated": [str(model) for model in survey.models.values() if model.gated],
         "disk_gb": gigabytes(_models_bytes(survey) + _output_bytes(survey)),
         "memory_gb": max(1, math.ceil((cost.memory or 0) / 1e9)),
@@ -77,7 +78,8 @@ def title_of(roles: Roles) -> str:
 
 def language_of(survey: Survey, roles: Roles) -> str | None:
     """Return the language that cp has learnt, as its card tells; None where it does not."""
-    of_cp, of_base = (_languages(survey.models[model]) for model in (roles.cp, roles.base))
+    of_base = [code for base in roles.bases for code in _languages(survey.models[base])]
+    of_cp = _languages(survey.models[roles.cp])
     new = [code for code in of_cp if code not in of_base and code != "en"]
     return next(iter(new), None)
 
@@ -133,7 +135,8 @@ def _sections(
 
 def _models(survey: Survey, roles: Roles) -> list[str]:
     rows = []
-    named = [("base", roles.base), *(("chat", chat) for chat in roles.chats), ("cp", roles.cp)]
+    named = [*_bases(roles), *((roles.role_of(chat), chat) for chat in roles.chats)]
+    named.append(("cp", roles.cp))
     for role, reference in named:
         model = survey.models[reference]
         dtype = model.weights_dtype
@@ -179,12 +182,17 @@ def _of_size(survey: Survey) -> str:
 
 def _vocabularies(survey: Survey, roles: Roles) -> str:
     rows = {
-        role: embedding_rows(survey.models[m])
-        for role, m in (("cp", roles.cp), ("base", roles.base))
+        role: embedding_rows(survey.models[m]) for role, m in (("cp", roles.cp), *_bases(roles))
     }
+    if "base" not in rows:
+        return f"the vocabulary has {rows['cp']} rows"
     if rows["cp"] == rows["base"]:
         return f"the vocabulary has {rows['cp']} rows in base and cp"
     return f"the vocabulary is cp's {rows['cp']}, base has {rows['base']}"
+
+
+def _bases(roles: Roles) -> list[tuple[str, ModelReference]]:
+    return [("base", base) for base in roles.bases]
 
 
 def _layers(model: Model) -> Any:

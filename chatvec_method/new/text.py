@@ -54,7 +54,8 @@ def _model(entry: Mapping[str, Any]) -> str:
     ratio = parameters.get("ratio")
     if not isinstance(ratio, list):
         return f"  - model: {name}\n    parameters: {_flow(parameters)}\n"
-    lines = [f"  - model: {name}", "    parameters:", "      role: chat", "      ratio:"]
+    role = f"      role: {parameters['role']}"
+    lines = [f"  - model: {name}", "    parameters:", role, "      ratio:"]
     return "\n".join([*lines, *(f"        - {_flow(case)}" for case in ratio)]) + "\n"
 
 

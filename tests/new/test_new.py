@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import formats
 import jsonschema
 import pytest
 import torch
@@ -187,3 +188,39 @@ def test_another_language_is_what_cps_card_says_or_what_one_says(family: Path) -
         names["cp"], chat=names["chat"], base=names["base"], language="ko"
     )
     assert new.raw["chatvec"]["language"] == "ko"
+
+
+# --- chat vectors as files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["chatml", "chatml-reserved", "llama-3"])
+def test_of_a_vector_it_is_as_good_as_of_base_and_chat(format: str, tmp_path: Path) -> None:
+    family = formats.build(tmp_path / "models", format, extended=True)
+    base, chat, cp = (str(family.folder / name) for name in ("base", "chat", "cp"))
+    vector = str(tmp_path / "vector")
+    chatvec_method.extract_vector(base, chat, vector, bits=32)
+    pair = chatvec_method.new_recipe(cp, chat=chat, base=base)
+    own = chatvec_method.new_recipe(cp, vector=vector)
+    assert "role: vector" in own.text
+    assert not [f for f in chatvec_method.check(own).findings if f.severity != Severity.ADVICE]
+    jsonschema.validate(yaml.safe_load(own.text), schema())
+    ours, theirs = (
+        merged(ready(recipe.raw), tmp_path / n) for n, recipe in (("a", own), ("b", pair))
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_vectors_stand_beside_chat_models(family: Path, tmp_path: Path) -> None:
+    vector = str(tmp_path / "vector")
+    chatvec_method.extract_vector(family / "base", family / "chat2", vector)
+    new = chatvec_method.new_recipe(
+        str(family / "cp"),
+        chat=str(family / "chat"),
+        base=str(family / "base"),
+        vector=vector,
+        ratio=(0.7, 0.3),
+    )
+    held = [(e["parameters"]["role"], e["parameters"].get("ratio")) for e in new.raw["models"]]
+    assert held == [("base", None), ("chat", 0.7), ("vector", 0.3), ("cp", None)]
+    assert new.raw["chatvec"]["licences"].keys() == {"base", "chat", "vector", "cp"}

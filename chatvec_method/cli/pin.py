@@ -9,7 +9,6 @@ import click
 from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
-from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
 
@@ -42,20 +41,8 @@ def pin(recipe: str) -> None:
     if changed == text:
         click.echo("Nothing to change.")
         return
-    _replace(file, changed)
+    from chatvec_method.finishing.files import write_content
+
+    write_content(file, changed)
     for written, commit in commits.items():
         click.echo(f"{written.partition('@')[0]}@{commit}")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Put a text in a file's place in one step, so that it is never half of it."""
-    beside = file.with_name(f".{file.name}.new")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ChatVecError(
-            f"{file} cannot be written ({error.strerror}).",
-            "See that its folder may be written to.",
-        ) from error

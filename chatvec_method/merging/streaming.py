@@ -29,12 +29,9 @@ from chatvec_method.weights.inputs import Inputs
 from chatvec_method.weights.matching import Matching, matching_of
 from chatvec_method.weights.read_ahead import read_ahead
 from chatvec_method.weights.reading import Reader
-from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.shards import MERGEKIT_VERSION, ShardWriter, lay_out
 from chatvec_method.weights.sums import Sum
 from chatvec_method.workers import Workers, workers
-
-MERGEKIT_VERSION = "0.1.5"
-"""As mergekit's writer has it in every index."""
 
 
 def stream_weights(

@@ -17,10 +17,11 @@ from chatvec_method.facts.models import TensorHeader, look_up
 from chatvec_method.intake import check_inside
 from chatvec_method.method.vector import KEPT_ROWS_FILE, vector_facts
 from chatvec_method.progress import Progress
-from chatvec_method.vectors.extract import MERGEKIT_VERSION, PART
+from chatvec_method.vectors.extract import PART
+from chatvec_method.vectors.packing import bytes_of
 from chatvec_method.weights.fetching import with_files
 from chatvec_method.weights.reading import Reader
-from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.shards import MERGEKIT_VERSION, ShardWriter, lay_out
 from chatvec_method.weights.staging import staged
 
 
@@ -62,7 +63,7 @@ def expand(
         )
         for name, weight in checkpoint.weights.items()
     }
-    total, written = sum(header.bytes for header in headers.values()), 0
+    total, written = bytes_of(headers), 0
     assert model.folder is not None
     with staged(out, overwrite=overwrite, models=[model.folder]) as staging:
         reader = Reader({vector: checkpoint})

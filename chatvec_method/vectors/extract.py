@@ -51,7 +51,7 @@ from chatvec_method.vectors.packing import (
 from chatvec_method.vectors.pairs import Differences, Pairs
 from chatvec_method.weights.fetching import with_files
 from chatvec_method.weights.reading import Reader
-from chatvec_method.weights.shards import ShardWriter, lay_out
+from chatvec_method.weights.shards import MERGEKIT_VERSION, ShardWriter, lay_out
 from chatvec_method.weights.staging import staged
 from chatvec_method.workers import workers
 
@@ -61,8 +61,6 @@ CHUNK = 1 << 20
 """Elements that are turned into integers in one go."""
 SAMPLE = 1 << 16
 """Elements of a tensor of which the error is measured."""
-MERGEKIT_VERSION = "0.1.5"
-"""As mergekit's writer has it in an index."""
 COMPANIONS = ("generation_config.json", "chat_template.jinja", "chat_template.json")
 
 

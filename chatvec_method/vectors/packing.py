@@ -6,7 +6,6 @@ each, so that other programs read them, and `weights.dequantise` forms them agai
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import TensorHeader
+from chatvec_method.facts.quantisation import WORD_BITS
 from chatvec_method.vectors.pairs import Pair
 
 BITS = (32, 16, 8, 4, 2)
@@ -25,7 +25,6 @@ SCALE_DTYPE = torch.bfloat16
 """float16 has too few exponents: a scale may be below 10^-7."""
 OF_ROWS = 4
 """Bits of embeddings and heads at least; the rows that moved most are kept in full beside them."""
-WORD_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -156,4 +155,4 @@ def check_library() -> None:
 
 def bytes_of(headers: Mapping[str, TensorHeader]) -> int:
     """Return how many bytes some tensors take."""
-    return sum(math.prod(h.shape) * h.dtype.itemsize for h in headers.values())
+    return sum(header.bytes for header in headers.values())

@@ -23,6 +23,8 @@ from torch import Tensor
 from chatvec_method.facts.models import DTYPE_NAMES, TensorHeader
 
 INDEX_FILE = "model.safetensors.index.json"
+MERGEKIT_VERSION = "0.1.5"
+"""As mergekit's writer has it in every index."""
 ALIGNMENT = 8
 """Data begins at a multiple of this; so do all tensors, as the widest dtypes come first."""
 

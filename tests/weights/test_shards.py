@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from mergekit.io.tensor_writer import TensorWriter
 
 from chatvec_method.facts.models import SAFETENSORS_DTYPES, TensorHeader
-from chatvec_method.merging.streaming import MERGEKIT_VERSION
-from chatvec_method.weights.shards import Layout, ShardWriter, lay_out
+from chatvec_method.weights.shards import MERGEKIT_VERSION, Layout, ShardWriter, lay_out
 
 DTYPES = sorted(SAFETENSORS_DTYPES.values(), key=str)
 

@@ -49,8 +49,8 @@ from chatvec_method.search.storage import open_storage, open_study, told_in_one_
 from chatvec_method.search.trials import NAME, UNIFORM, Ended, Start
 
 MARKS, SECONDS, PROMPTS, BEATEN_BY = "marks", "seconds", "prompts", "beaten by"
-"""What a trial keeps: its marks, how long it took, how many prompts it was asked, and where it ended
-early, which trial is better for certain."""
+"""What a trial keeps: its marks, how long it took, how many prompts it was asked, and where it
+ended early, which trial is better for certain."""
 REPORT = "report"
 """How the attributes of a study begin that have the marks of the reporting half."""
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
-    from chatvec_method.search.outcome import Outcome
+    from chatvec_method.searching.outcome import Outcome
     from chatvec_method.sharing import Shared
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import Sampling, Speaker
@@ -101,7 +101,7 @@ _HOMES = {
     "Finding": "checks.findings",
     "LiveMerge": "live_merge.model",
     "MergeResult": "merging.merge",
-    "Outcome": "search.outcome",
+    "Outcome": "searching.outcome",
     "Progress": "progress",
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",

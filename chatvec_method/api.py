@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from chatvec_method.evaluation.sweep import Step
     from chatvec_method.live_merge.keeping import Keep
     from chatvec_method.live_merge.model import LiveMerge
-    from chatvec_method.search.life import Pace
-    from chatvec_method.search.outcome import Outcome
-    from chatvec_method.search.searching import News
+    from chatvec_method.searching.life import Pace
+    from chatvec_method.searching.outcome import Outcome
+    from chatvec_method.searching.search import News
     from chatvec_method.talk.speaker import Speaker
     from chatvec_method.vectors.description import Description as VectorDescription
 
@@ -740,11 +740,11 @@ def search(
             begun otherwise.
     """
     from chatvec_method.evaluation.evaluating import Wanted
-    from chatvec_method.search.asked_by_recipe import own_search
-    from chatvec_method.search.files import write_outcome
-    from chatvec_method.search.searching import Asked, Search, Where
-    from chatvec_method.search.searching import search as search_prepared
-    from chatvec_method.search.storage import JOURNAL
+    from chatvec_method.searching.asked_by_recipe import own_search
+    from chatvec_method.searching.files import write_outcome
+    from chatvec_method.searching.search import Asked, Search, Where
+    from chatvec_method.searching.search import search as search_prepared
+    from chatvec_method.searching.storage import JOURNAL
 
     surveyed = survey(recipe, **(Options(trust_remote_code=True) if trust_remote_code else {}))
     is_named = isinstance(recipe, (str, os.PathLike)) and "\n" not in os.fspath(recipe)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from chatvec_method.search.searching import News
+    from chatvec_method.searching.search import News
 
 
 @contextmanager

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from chatvec_method.cli.layout import prose, records
-from chatvec_method.search.files import recipe_names
-from chatvec_method.search.objectives import difference, interval_of
+from chatvec_method.searching.files import recipe_names
+from chatvec_method.searching.objectives import difference, interval_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chatvec_method.search.outcome import Candidate, Outcome
+    from chatvec_method.searching.outcome import Candidate, Outcome
 
 LEGEND = (
     "search: on the half of the prompts by which the recipes were chosen; report: on the other "

@@ -22,14 +22,13 @@ import numpy as np
 import optuna
 from cmaes import CMA
 from matplotlib import pyplot as plt
-from optuna.distributions import FloatDistribution
 
 from chatvec_method import live, survey
 from chatvec_method.evaluation.evaluating import Wanted
-from chatvec_method.search import sampling, starts
-from chatvec_method.search.outcome import score
-from chatvec_method.search.searching import Asked, Search
-from chatvec_method.search.space import STEP, Space
+from chatvec_method.searching import sampling, starts
+from chatvec_method.searching.outcome import score
+from chatvec_method.searching.search import Asked, Search
+from chatvec_method.searching.space import Space
 
 from .evaluate import TASKS
 from .experiment import recipe
@@ -182,7 +181,7 @@ def _starts(exam: Exam) -> Iterator:
 
 def _by_optuna(space: Space, make: sampling.Make, seed: int, begun: Sequence) -> Iterator:
     """Yield what a sampler of optuna's proposes after some trials."""
-    ranges = {name: FloatDistribution(space.low, space.high, step=STEP) for name in space.numbers}
+    ranges = space.ranges
     study = optuna.create_study(
         directions=["maximize", "maximize"], sampler=sampling.SeededByTrial(make, seed)
     )
@@ -286,12 +285,13 @@ def save(trials: Sequence[Trial], file: Path) -> None:
     file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def load(file: Path) -> list[Trial]:
-    """Read trials that `save` wrote."""
+def load(file: Path, count: int) -> list[Trial]:
+    """Read the first trials of each way that `save` wrote."""
     rows = json.loads(file.read_text(encoding="utf-8"))
     return [
         Trial(r["way"], r["number"], r["numbers"], tuple(r["search"]), tuple(r["report"]))
         for r in rows
+        if r["number"] < count
     ]
 
 

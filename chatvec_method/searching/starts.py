@@ -14,8 +14,8 @@ import numpy as np
 from chatvec_method import anatomy
 from chatvec_method.facts.survey import Survey
 from chatvec_method.schedules.shapes import middle
-from chatvec_method.search.space import PARTS, Space
-from chatvec_method.search.trials import Start
+from chatvec_method.searching.space import PARTS, Space
+from chatvec_method.searching.trials import Start
 
 COARSE, FINE = 0.25, 0.125
 MOST_FINE = 4

@@ -30,23 +30,23 @@ from chatvec_method.evaluation.targets import Live, RecipeTarget, Setting
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 from chatvec_method.recipe.file import Recipe
-from chatvec_method.search import objectives, sampling, starts, trials
-from chatvec_method.search.ending import better_beyond_doubt
-from chatvec_method.search.halves import halves_of
-from chatvec_method.search.kept import packed, rounded, unpacked
-from chatvec_method.search.life import Pace
-from chatvec_method.search.objectives import sought
-from chatvec_method.search.outcome import (
+from chatvec_method.searching import objectives, sampling, starts, trials
+from chatvec_method.searching.ending import better_beyond_doubt
+from chatvec_method.searching.halves import halves_of
+from chatvec_method.searching.kept import packed, rounded, unpacked
+from chatvec_method.searching.life import Pace
+from chatvec_method.searching.objectives import sought
+from chatvec_method.searching.outcome import (
     Candidate,
     Outcome,
     Tried,
     best_uniform,
     pareto,
 )
-from chatvec_method.search.recipes import with_ratios
-from chatvec_method.search.space import DEFAULT, HIGH, LOW, space_of
-from chatvec_method.search.storage import open_storage, open_study, told_in_one_line
-from chatvec_method.search.trials import NAME, UNIFORM, Ended, Start
+from chatvec_method.searching.recipes import with_ratios
+from chatvec_method.searching.space import DEFAULT, HIGH, LOW, space_of
+from chatvec_method.searching.storage import open_storage, open_study, told_in_one_line
+from chatvec_method.searching.trials import NAME, UNIFORM, Ended, Start
 
 MARKS, SECONDS, PROMPTS, BEATEN_BY = "marks", "seconds", "prompts", "beaten by"
 """What a trial keeps: its marks, how long it took, how many prompts it was asked, and where it
@@ -344,7 +344,7 @@ def search(
         tell()
         trials.work(
             study,
-            prepared.space,
+            prepared.space.ranges,
             wanted,
             prepared.starts,
             prepared.attempt,

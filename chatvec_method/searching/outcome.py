@@ -17,7 +17,7 @@ import numpy as np
 from chatvec_method.evaluation.by_prompt import Marks
 from chatvec_method.evaluation.intervals import interval
 from chatvec_method.recipe.file import Recipe
-from chatvec_method.search.objectives import (
+from chatvec_method.searching.objectives import (
     Objective,
     Sought,
     difference,

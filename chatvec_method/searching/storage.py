@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ JOURNAL = "trials.journal"
 """In the folder of a search, where no other storage is named."""
 SECONDS_TO_ANSWER = 20
 """For a proxy."""
+TRIES = 4
+AT_THE_SAME_TIME = ("already exists", "UniqueViolation", "Duplicate")
+"""What databases say where two workers make the same tables."""
 SETTINGS = "search"
 """The attribute of a study that says what was asked."""
 DRIVERS = {
@@ -45,11 +49,13 @@ def open_storage(where: str) -> BaseStorage:
     """
     try:
         if proxy := PROXY.fullmatch(where):
-            remote = GrpcStorageProxy(host=proxy[1], port=int(proxy[2]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                remote = GrpcStorageProxy(host=proxy[1], port=int(proxy[2]))
             remote.wait_server_ready(timeout=SECONDS_TO_ANSWER)
             return remote
         if "://" in where:
-            return optuna.storages.get_storage(RDBStorage(where))
+            return optuna.storages.get_storage(_database(where))
         file = Path(where)
         file.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(file)))
@@ -61,6 +67,18 @@ def open_storage(where: str) -> BaseStorage:
         ) from error
     except Exception as error:  # of files, of databases and their drivers, of the network
         raise _refusal(where, error) from error
+
+
+def _database(where: str) -> RDBStorage:
+    """Open a database, whose tables another worker may be making in this moment."""
+    for left in reversed(range(TRIES)):
+        try:
+            return RDBStorage(where)
+        except Exception as error:
+            if not left or not any(word in str(error) for word in AT_THE_SAME_TIME):
+                raise
+            time.sleep(1)
+    raise AssertionError
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from optuna.distributions import FloatDistribution
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import MergePlan
@@ -68,6 +69,11 @@ class Space:
         fixed = dict(self.fixed)
         knots = [name for part in self.parts if part.name not in fixed for name, _ in part.knots]
         return (*knots, *(f"share of {chat}" for chat in self.chats[1:]))
+
+    @property
+    def ranges(self) -> dict[str, FloatDistribution]:
+        """Return what each number is drawn from."""
+        return {name: FloatDistribution(self.low, self.high, step=STEP) for name in self.numbers}
 
     def ratios(self, values: Mapping[str, float]) -> dict[str, Schedule]:
         """Return the schedule of every chat vector.

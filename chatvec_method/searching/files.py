@@ -11,10 +11,10 @@ from typing import Any
 import optuna
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.search.objectives import interval_of
-from chatvec_method.search.outcome import Candidate, Outcome
-from chatvec_method.search.recipes import with_figures, write_files
-from chatvec_method.search.searching import Search
+from chatvec_method.searching.objectives import interval_of
+from chatvec_method.searching.outcome import Candidate, Outcome
+from chatvec_method.searching.recipes import with_figures, write_files
+from chatvec_method.searching.search import Search
 
 RESULTS, SUGGESTED = "results.json", "suggested.yaml"
 NO_MATPLOTLIB = "no-matplotlib"
@@ -45,7 +45,7 @@ def write_outcome(
     files: dict[str, str | bytes] = dict(_recipes(outcome))
     why = None
     try:
-        from chatvec_method.search.pictures import search_pictures
+        from chatvec_method.searching.pictures import search_pictures
 
         files |= search_pictures(outcome, prepared, study)
     except ChatVecError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from chatvec_method.search.objectives import ByFigure, Sought, difference
+from chatvec_method.searching.objectives import ByFigure, Sought, difference
 
 
 def better_beyond_doubt(

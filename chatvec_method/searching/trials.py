@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from chatvec_method.search.life import Pace, Watch, beating
-from chatvec_method.search.space import STEP, Space
+from chatvec_method.searching.life import Pace, Watch, beating
 
 JOB, NAME, DROPPED, UNIFORM = "job", "name", "dropped", "uniform"
 """What a trial has among its attributes: the job that it does, what a start is called, why it was
@@ -62,6 +62,7 @@ class Ended:
     """What is kept of it besides."""
 
 
+Ranges = Mapping[str, FloatDistribution]
 Try = Callable[[optuna.Trial, Mapping[str, float]], Ended]
 """Tries the ratios of a trial."""
 Starts = Callable[[Sequence[FrozenTrial]], Sequence[Start]]
@@ -80,7 +81,7 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def work(
     study: optuna.Study,
-    space: Space,
+    ranges: Ranges,
     wanted: int,
     starts: Starts,
     attempt: Try,
@@ -93,7 +94,7 @@ def work(
 
     Args:
         study: Theirs.
-        space: What is searched.
+        ranges: What each number that is searched is drawn from.
         wanted: So many.
         starts: Where to begin.
         attempt: Tries the ratios of one.
@@ -116,7 +117,7 @@ def work(
             on_wait(sum(trial.state is TrialState.RUNNING for trial in trials))
             time.sleep(pace.look)
             continue
-        _one(study, space, wanted, attempt, pace, on_trial)
+        _one(study, ranges, wanted, attempt, pace, on_trial)
 
 
 def missing_starts(trials: Sequence[FrozenTrial], starts: Sequence[Start]) -> list[Start]:
@@ -149,7 +150,7 @@ def do_again(study: optuna.Study, watch: Watch) -> None:
 
 def _one(
     study: optuna.Study,
-    space: Space,
+    ranges: Ranges,
     wanted: int,
     attempt: Try,
     pace: Pace,
@@ -165,8 +166,8 @@ def _one(
                 study.tell(trial, state=TrialState.FAIL)
                 return
             values = {
-                name: trial.suggest_float(name, space.low, space.high, step=STEP)
-                for name in space.numbers
+                name: trial.suggest_float(name, each.low, each.high, step=each.step)
+                for name, each in ranges.items()
             }
             ended = attempt(trial, values)
             for name, value in ended.attributes.items():
@@ -191,12 +192,13 @@ def _one(
 
 def _superfluous(study: optuna.Study, trial: optuna.Trial, wanted: int) -> str | None:
     """Return why a trial is not to be done; None if it is."""
-    trials = study.get_trials(deepcopy=False)
-    before = [each for each in counted(trials) if each.number < trial.number]
+    before = study.get_trials(deepcopy=False)[: trial.number]
     job = trial.user_attrs.get(JOB)
-    if job is not None and any(each.user_attrs.get(JOB) == job for each in before):
-        return "another worker does it"
-    return "there are enough" if len(before) >= wanted else None
+    # One that has failed counts here, too: it is done again under another name.
+    taken = [each for each in before if DROPPED not in each.user_attrs]
+    if job is not None and any(each.user_attrs.get(JOB) == job for each in taken):
+        return "another trial does it"
+    return "there are enough" if len(counted(before)) >= wanted else None
 
 
 def _give_up(study: optuna.Study, number: int) -> None:

@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 
 from chatvec_method.pictures.ratios import schedule_picture
 from chatvec_method.pictures.style import LINES, WIDTH, Theme, as_png, new_figure, style
-from chatvec_method.search.outcome import Outcome, Tried
+from chatvec_method.searching.outcome import Outcome, Tried
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from chatvec_method.search.searching import Search
+    from chatvec_method.searching.search import Search
 
 HEIGHT = 4.6
 BAR, MARGIN = 0.26, 1.0

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chatvec_method.evaluation.by_prompt import Figure, Marks, Place
-from chatvec_method.search.objectives import ByFigure
+from chatvec_method.searching.objectives import ByFigure
 
 PASSED, FAILED, ABSENT = "1", "0", "-"
 DIGITS = 4

@@ -6,6 +6,7 @@ their order follows from the questions and the seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,24 @@ from chatvec_method.searching.objectives import ByFigure
 PASSED, FAILED, ABSENT = "1", "0", "-"
 DIGITS = 4
 """Behind the point, of a log-likelihood."""
+WORST = 100.0
+"""The loss, in nats a byte or a word, of a model that gives no number."""
 
 
 def rounded(marks: ByFigure) -> dict[str, Marks]:
-    """Return marks as exactly as they are kept, so that nothing depends on where they come from."""
+    """Return marks as exactly as they are kept, so that nothing depends on where they come from.
+
+    A model that overflows reads as badly as can be.
+    """
     return {
-        name: {each: (round(v, DIGITS), round(w, DIGITS)) for each, (v, w) in of_figure.items()}
+        name: {each: _rounded(*mark) for each, mark in of_figure.items()}
         for name, of_figure in marks.items()
     }
+
+
+def _rounded(value: float, weight: float) -> tuple[float, float]:
+    value = value if math.isfinite(value) else -WORST * weight
+    return round(value, DIGITS), round(weight, DIGITS)
 
 
 def packed(marks: ByFigure, figures: Sequence[Figure], places: Sequence[Place]) -> dict[str, Any]:

@@ -113,6 +113,13 @@ def test_marks_are_kept_short_and_come_back_as_they_were() -> None:
     assert unpacked(kept, figures, half) == marks
 
 
+def test_a_model_that_overflows_reads_as_badly_as_can_be() -> None:
+    marks = rounded({**MARKS, "reads": read([0.5, math.nan])})
+    values = BOTH.values(marks)
+    assert values[0] == 0.5
+    assert 1e20 < values[1] < math.inf
+
+
 # ----------------------------------------------------------------------------------- ending early
 
 GOOD = {"follows": passed([1] * 20), "reads": read([0.5, 0.51, 0.52, 0.5])}

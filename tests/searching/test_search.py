@@ -18,8 +18,11 @@ from PIL import Image
 
 from chatvec_method import ChatVecError, Outcome, evaluate, live, read_recipe, search, survey
 from chatvec_method.cli import main
+from chatvec_method.cli.console import console
+from chatvec_method.cli.search_report import print_outcome
 from chatvec_method.evaluation import questions
 from chatvec_method.evaluation.evaluating import Wanted
+from chatvec_method.searching import pictures
 from chatvec_method.searching.asked_by_recipe import own_search
 from chatvec_method.searching.files import recipe_names
 from chatvec_method.searching.search import Asked, News, Search
@@ -70,9 +73,10 @@ def run(searched: tuple[Path, Outcome], tmp_path: Path) -> Callable[..., Result]
 
 
 def test_a_search_that_was_stopped_finds_what_one_finds_that_was_not(
-    searched: tuple[Path, Outcome], tmp_path: Path
+    searched: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, stopped = searched
+    monkeypatch.setattr(pictures, "search_pictures", lambda *_: {})
     whole = search_world(tmp_path)
     assert len(whole.trials) == TRIALS
     assert [(t.name, t.numbers, t.values) for t in whole.trials] == [
@@ -149,21 +153,23 @@ def test_pictures_are_as_wide_as_a_readme_shows_them(searched: tuple[Path, Outco
 # ------------------------------------------------------------------------------------ the command
 
 
-def test_the_command_tells_of_both_halves_and_of_the_best_uniform_ratio(
-    run: Callable[..., Result], searched: tuple[Path, Outcome]
+def test_a_table_tells_of_both_halves_and_of_the_best_uniform_ratio(
+    searched: tuple[Path, Outcome], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run()
-    assert result.exit_code == 0, result.output
-    header = next(line for line in result.stdout.splitlines() if line.startswith("recipe"))
+    print_outcome(console(), searched[1])
+    printed = capsys.readouterr().out.strip().splitlines()
+    header = next(line for line in printed if line.startswith("recipe"))
     assert header.count("report") == header.count("against uniform") == 2
-    assert "best uniform" in result.stdout
-    assert result.stdout.strip().splitlines()[-2:] == searched[1].sentences
+    assert any(line.startswith("best uniform") for line in printed)
+    assert printed[-2:] == searched[1].sentences
 
 
 def test_json_is_what_lies_in_the_folder(
     run: Callable[..., Result], searched: tuple[Path, Outcome]
 ) -> None:
-    said = json.loads(run("--json").stdout)
+    result = run("--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
     written = json.loads((searched[0] / "results.json").read_text())
     assert said["trials"] == written["trials"]
     assert len(said["trials"]) == TRIALS
@@ -179,7 +185,6 @@ def test_json_is_what_lies_in_the_folder(
         (["--objective", "exact"], "nothing measures `exact`"),
         (["--bounds", "1"], "`1` are no bounds"),
         (["--fix", "norms"], "no part with its ratio"),
-        (["--tasks", "examples/world/task"], "there is no task"),
         (["--language", "ko", "--limit", "2", "--objective", "knows"], "two objectives"),
     ],
 )

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from chatvec_method import live, load, merge, search, survey
+from chatvec_method import LiveMerge, live, load, merge, search, survey
 from chatvec_method.evaluation.evaluating import Wanted
 from chatvec_method.searching.asked_by_recipe import own_search
 from chatvec_method.searching.search import Asked, Search
@@ -54,12 +54,12 @@ def main(recipe: str, trials: int) -> None:
         merged = live(surveyed, device="cpu", quiet=True)
         for ratio in RATIOS:
             values = prepared.space.uniform(ratio) | {"attention early": 0.0}
-            setting.append(_seconds(lambda: merged.set(prepared.recipe(values))))
-            asking.append(_seconds(lambda: prepared.measure(values, half)))
+            setting.append(_seconds(_set, merged, prepared, values))
+            asking.append(_seconds(prepared.measure, values, half))
         merging = []
         for ratio in RATIOS:
             shutil.rmtree(out, ignore_errors=True)
-            merging.append(_seconds(lambda: _merge_and_load(prepared, ratio, out)))
+            merging.append(_seconds(_merge_and_load, prepared, ratio, out))
         on_disk = sum(file.stat().st_size for file in out.iterdir())
         search(recipe, Path(folder) / "found", trials=trials, device="cpu")
         journal = (Path(folder) / "found" / JOURNAL).stat().st_size
@@ -81,9 +81,13 @@ def _merge_and_load(prepared: Search, ratio: float, out: Path) -> None:
     load(out, device="cpu")
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _set(merged: LiveMerge, prepared: Search, values: dict[str, float]) -> None:
+    merged.set(prepared.recipe(values))
+
+
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
     begun = time.process_time()
-    work()
+    work(*arguments)
     return time.process_time() - begun
 
 

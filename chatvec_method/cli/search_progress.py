@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def told() -> Iterator[Callable[[News], None]]:
         def show(news: News) -> None:
             nonlocal begun
             if news.trial is not None:
-                drawn.console.print(line(news.trial), soft_wrap=True)
+                drawn.console.print(line(news.trial, news.objectives), soft_wrap=True)
             if begun is None:
                 begun = (time.monotonic(), news.done)
             doing, done, total, left = "Trials", news.done, news.wanted, ""
@@ -54,7 +54,7 @@ def told() -> Iterator[Callable[[News], None]]:
         yield show
 
 
-def line(trial: FrozenTrial) -> str:
+def line(trial: FrozenTrial, objectives: Sequence[str]) -> str:
     """Return what became of a trial."""
     attributes = trial.user_attrs
     name = f" ({attributes['name']})" if "name" in attributes else ""
@@ -64,9 +64,6 @@ def line(trial: FrozenTrial) -> str:
             f"trial {trial.number}{name}: ended after {attributes['prompts']} prompts, on which "
             f"trial {attributes['beaten by']} is better; {seconds}"
         )
-    names = trial.system_attrs.get("metric_names")
-    values = ", ".join(
-        f"{value:.3f}" if names is None else f"{each} {value:.3f}"
-        for each, value in zip(names or trial.values, trial.values, strict=True)
-    )
+    named = zip(objectives, trial.values, strict=True)
+    values = ", ".join(f"{name} {value:.3f}" for name, value in named)
     return f"trial {trial.number}{name}: {values}; {seconds}"

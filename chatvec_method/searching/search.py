@@ -84,6 +84,8 @@ class News:
     done: int
     """Trials that are finished, by all workers."""
     wanted: int
+    objectives: tuple[str, ...] = ()
+    """Their names."""
     trial: FrozenTrial | None = None
     """One that this worker has just finished."""
     others: int | None = None
@@ -326,20 +328,21 @@ def search(
     """
     wanted = prepared.asked.trials
     directions = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+    names = tuple(each.name for each in prepared.sought.objectives)
     storage = open_storage(where.storage)
     with told_in_one_line(where.storage):
         study = open_study(
             storage,
             where.study,
             [directions[each.maximise] for each in prepared.sought.objectives],
-            [each.name for each in prepared.sought.objectives],
+            names,
             prepared.settings,
             sampler_of(prepared),
         )
 
         def tell(trial: FrozenTrial | None = None, others: int | None = None) -> None:
             done = len(trials.finished(study.get_trials(deepcopy=False)))
-            on_news(News(done, wanted, trial, others))
+            on_news(News(done, wanted, names, trial, others))
 
         tell()
         trials.work(

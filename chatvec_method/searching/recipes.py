@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import MergePlan
+from chatvec_method.finishing.files import write_content
 from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import METADATA, Recipe, parse_recipe
 from chatvec_method.schedules.cases import Schedule
 from chatvec_method.schedules.into_recipe import with_schedule
+
+LOCK = ".writing"
+"""A file that the worker has which writes into a search's folder."""
 
 
 def with_ratios(recipe: Recipe, ratios: Mapping[str, Schedule], plan: MergePlan) -> Recipe:
@@ -54,12 +60,11 @@ def write_files(folder: Path, files: Mapping[str, str | bytes], before: Sequence
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
-            partial.replace(folder / name)
-        for name in set(before) - files.keys():
-            (folder / Path(name).name).unlink(missing_ok=True)
+        with FileLock(folder / LOCK):  # other workers may be done in the same moment
+            for name, content in files.items():
+                write_content(folder / name, content)
+            for name in set(before) - files.keys():
+                (folder / Path(name).name).unlink(missing_ok=True)
     except OSError as error:
         raise ChatVecError(
             f"{folder} cannot be written to ({error.strerror}); all trials are kept.",

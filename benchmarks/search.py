@@ -43,7 +43,7 @@ def main(recipe: str, trials: int) -> None:
         surveyed,
         Wanted(own.languages, own.tasks),
         Asked(trials, own.objectives),
-        open_live=lambda each: live(each, device="cpu", quiet=True),
+        open_live=lambda each: live(each, device="cpu"),
         device="cpu",
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def main(recipe: str, trials: int) -> None:
         half = prepared.halves.search
         prepared.measure(prepared.space.uniform(0.5), half)  # all is loaded
         asking, setting = [], []
-        merged = live(surveyed, device="cpu", quiet=True)
+        merged = live(surveyed, device="cpu")
         for ratio in RATIOS:
             values = prepared.space.uniform(ratio) | {"attention early": 0.0}
             setting.append(_seconds(_set, merged, prepared, values))

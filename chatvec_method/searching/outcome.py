@@ -44,6 +44,8 @@ class Tried:
     """What was tried: a value for each number of the space."""
     values: tuple[float, ...] | None
     """The objectives' on the searching half; None if the trial ended early."""
+    so_far: tuple[float, ...]
+    """The same on the prompts that it was asked, where it ended early."""
     holds: bool
     """Whether all limits hold, on the searching half."""
     seconds: float
@@ -168,6 +170,7 @@ class Outcome:
                     "uniform": t.uniform,
                     "numbers": dict(t.numbers),
                     "values": None if t.values is None else self._named(t.values),
+                    "ended_early_at": None if t.values is not None else self._named(t.so_far),
                     "holds": t.holds,
                     "seconds": round(t.seconds, 3),
                 }

@@ -68,7 +68,11 @@ def front_picture(outcome: Outcome, theme: Theme = "light") -> bytes:
         )
         front = {each.tried.number for each in outcome.front}
         others = [t for t in whole if t.number not in front and t.uniform is None]
-        _dots(panel, others, "trials", color=ink, alpha=0.35, s=18, linewidths=0)
+        _dots(panel, others, "trials", color=ink, alpha=0.45, s=20, linewidths=0)
+        ended = [t for t in outcome.trials if t.values is None]
+        if ended:
+            look = {"facecolors": "none", "edgecolors": ink, "alpha": 0.35, "s": 16}
+            _dots(panel, ended, "ended early, as far as they went", linewidths=0.8, **look)
         broken = [t for t in whole if not t.holds]
         if broken:
             _dots(panel, broken, "a limit is broken", color=ink, marker="x", alpha=0.6, s=30)
@@ -114,7 +118,7 @@ def front_picture(outcome: Outcome, theme: Theme = "light") -> bytes:
         panel.grid(color=ink, alpha=0.15, linewidth=0.6)
         panel.set_frame_on(False)
         panel.tick_params(length=0)
-        panel.legend(loc="lower left", frameon=False)
+        panel.legend(loc="best", frameon=False)
         return as_png(figure)
 
 
@@ -163,6 +167,7 @@ def importance_picture(
             panel.barh(names, [shares[name] for name in names], color=LINES[i % len(LINES)])
             panel.set_title(f"what {objective} varies with", loc="left")
             panel.set_xlim(0, 1)
+            panel.set_xticks([0, 0.2, 0.4, 0.6, 0.8])
             panel.grid(axis="x", color=ink, alpha=0.2, linewidth=0.6)
             panel.tick_params(length=0)
             panel.set_frame_on(False)
@@ -176,8 +181,8 @@ def _values(trials: Sequence[Tried]) -> tuple[list[float], list[float]]:
 
 
 def _place(trial: Tried) -> tuple[float, float]:
-    assert trial.values is not None
-    return trial.values[0], trial.values[1]
+    values = trial.so_far if trial.values is None else trial.values
+    return values[0], values[1]
 
 
 def _dots(panel: Axes, trials: Sequence[Tried], label: str, **look: Any) -> None:

@@ -48,9 +48,10 @@ from chatvec_method.searching.space import DEFAULT, HIGH, LOW, space_of
 from chatvec_method.searching.storage import open_storage, open_study, told_in_one_line
 from chatvec_method.searching.trials import NAME, UNIFORM, Ended, Start
 
-MARKS, SECONDS, PROMPTS, BEATEN_BY = "marks", "seconds", "prompts", "beaten by"
-"""What a trial keeps: its marks, how long it took, how many prompts it was asked, and where it
-ended early, which trial is better for certain."""
+MARKS, SECONDS, PROMPTS = "marks", "seconds", "prompts"
+"""What a trial keeps: its marks, how long it took, and how many prompts it was asked."""
+BEATEN_BY, SO_FAR = "beaten by", "values so far"
+"""And where it ended early: which trial is better for certain, and its own values up to there."""
 REPORT = "report"
 """How the attributes of a study begin that have the marks of the reporting half."""
 
@@ -193,16 +194,17 @@ class Search:
     def starts(self, done: Sequence[FrozenTrial]) -> list[Start]:
         """Return where to begin, by the trials that there are by now."""
         coarse = starts.coarse_starts(self.space)
-        if trials.missing_starts(done, coarse) or trials.is_pending(done, coarse):
+        best = self._best_uniform(done, coarse)
+        if best is None:
             return coarse
-        names = {start.name for start in coarse}
-        tried = [t for t in self.tried(done) if t.name in names]
-        best = best_uniform(tried, self.sought.objectives)
-        if best is None or best.uniform is None:
-            return coarse
-        if trials.missing_starts(done, [Start("middle", {})]):
-            return [*coarse, *starts.fine_starts(self.space, best.uniform, self._agreements)]
-        return coarse
+        near = starts.uniform_beside(self.space, best, starts.FINE)
+        others: list[Start] = []
+        if trials.missing_starts(done, [Start(starts.MIDDLE, {}), Start(starts.ANATOMY, {})]):
+            others = list(starts.other_starts(self.space, best, self._agreements))
+        best = self._best_uniform(done, [*coarse, *near])
+        if best is None:
+            return [*near, *others]
+        return [*others, *starts.uniform_beside(self.space, best, starts.FINER)]
 
     def attempt(self, trial: optuna.Trial, values: Mapping[str, float]) -> Ended:
         """Try some ratios on the searching half, in parts; hopeless ones end on the way."""
@@ -230,7 +232,7 @@ class Search:
                 if better is not None:
                     seconds = time.monotonic() - begun
                     kept = {SECONDS: seconds, PROMPTS: len(prompts), BEATEN_BY: better}
-                    return Ended(None, {}, kept)
+                    return Ended(None, {}, kept | {SO_FAR: self.sought.values(marks)})
         limits = {each.text: each.excess(marks) for each in self.sought.constraints}
         return Ended(
             self.sought.values(marks),
@@ -251,6 +253,7 @@ class Search:
                 t.user_attrs.get(UNIFORM),
                 t.params,
                 tuple(t.values) if t.state is TrialState.COMPLETE else None,
+                tuple(t.user_attrs.get(SO_FAR, t.values or ())),
                 _holds(t),
                 float(t.user_attrs.get(SECONDS, 0.0)),
             )
@@ -304,6 +307,15 @@ class Search:
     def close(self) -> None:
         """Let go of the merge."""
         self._target.close()
+
+    def _best_uniform(self, done: Sequence[FrozenTrial], among: Sequence[Start]) -> float | None:
+        """Return the best ratio of some starts; None while they are not all tried."""
+        if trials.missing_starts(done, among) or trials.is_pending(done, among):
+            return None
+        names = {start.name for start in among}
+        tried = [trial for trial in self.tried(done) if trial.name in names]
+        best = best_uniform(tried, self.sought.objectives)
+        return None if best is None else best.uniform
 
     def _marks(self, trial: FrozenTrial) -> dict[str, Marks]:
         return unpacked(trial.user_attrs[MARKS], self.figures, self.halves.search)
@@ -362,7 +374,7 @@ def search(
 
 def sampler_of(prepared: Search) -> sampling.SeededByTrial:
     """Return who proposes ratios: a Gaussian process where there are limits, else TPE."""
-    begun = len(starts.coarse_starts(prepared.space)) + starts.MOST_FINE
+    begun = len(starts.coarse_starts(prepared.space)) + starts.MOST_THAT_FOLLOW
     make = sampling.gp if prepared.sought.constraints else sampling.tpe
     return sampling.SeededByTrial(make(begun), prepared.asked.seed)
 

@@ -17,8 +17,10 @@ from chatvec_method.schedules.shapes import middle
 from chatvec_method.searching.space import PARTS, Space
 from chatvec_method.searching.trials import Start
 
-COARSE, FINE = 0.25, 0.125
-MOST_FINE = 4
+COARSE, FINE, FINER = 0.25, 0.125, 0.06
+"""Steps of a ratio that is the same everywhere: the first ones, and beside the best one so far."""
+MIDDLE, ANATOMY = "middle", "anatomy"
+MOST_THAT_FOLLOW = 6
 """Starts that follow from the coarse ones."""
 Agreements = Mapping[str, Sequence[float]]
 """By part of the layers, and by what is outside of them, a factor for each layer, or one."""
@@ -30,28 +32,33 @@ def coarse_starts(space: Space) -> list[Start]:
     return [_uniform(space, space.low + COARSE * i) for i in range(steps + 1)]
 
 
-def fine_starts(
+def uniform_beside(space: Space, best: float, step: float) -> list[Start]:
+    """Return one ratio everywhere, a step below and above the best one so far."""
+    ratios = (round(best - step, 6), round(best + step, 6))
+    return [_uniform(space, ratio) for ratio in ratios if space.low <= ratio <= space.high]
+
+
+def other_starts(
     space: Space, best: float, agreements: Callable[[], Agreements | None]
 ) -> Iterator[Start]:
-    """Yield what follows from the best ratio of the coarse steps.
+    """Yield what is not the same everywhere.
 
     Args:
         space: What is searched.
-        best: That ratio.
+        best: The best ratio of the coarse steps.
         agreements: Finds out where chat and language vector pull apart, which reads all weights;
             None where that cannot be.
     """
-    for ratio in (best - FINE, best + FINE):
-        if space.low <= ratio <= space.high:
-            yield _uniform(space, ratio)
     if len(space.numbers) == 1:
         return
     bump = middle(space.layers, high=best).tolist()
-    yield Start("middle", space.nearest(dict.fromkeys(PARTS, bump), {"embeddings": 0, "head": 0}))
-    if (found := agreements()) is not None:
-        inside = {part: [best * f for f in found[part]] for part in PARTS if part in found}
-        outside = {part: best * found[part][0] for part in ("embeddings", "head") if part in found}
-        yield Start("anatomy", space.nearest(inside, outside))
+    yield Start(MIDDLE, space.nearest(dict.fromkeys(PARTS, bump), {"embeddings": 0, "head": 0}))
+    if (factors := agreements()) is not None:
+        inside = {part: [best * f for f in factors[part]] for part in PARTS if part in factors}
+        outside = {
+            part: best * factors[part][0] for part in ("embeddings", "head") if part in factors
+        }
+        yield Start(ANATOMY, space.nearest(inside, outside))
 
 
 def agreements_of(survey: Survey) -> Agreements | None:

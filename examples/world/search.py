@@ -173,7 +173,8 @@ def _starts(exam: Exam) -> Iterator:
     ranges = [(min(column), max(column)) for column in zip(*(v for _, v in tried), strict=True)]
     scores = [score(search.sought.objectives, ranges, values) for _, values in tried]
     best = coarse[scores.index(max(scores))].uniform
-    for start in starts.fine_starts(search.space, best, exam.agreements):
+    beside = starts.uniform_beside(search.space, best, starts.FINE)
+    for start in (*beside, *starts.other_starts(search.space, best, exam.agreements)):
         values = yield start.values
         tried.append((start.values, values))
     return tried

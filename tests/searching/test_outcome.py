@@ -23,7 +23,7 @@ def tried(number: int, *values: float, uniform: float | None = None, holds: bool
     """Return a trial with what it follows and how it reads, of which less is better."""
     name = None if uniform is None else f"uniform {uniform:g}"
     numbers = dict(zip(NAMES, (number / 10, uniform or 0.0), strict=True))
-    return Tried(number, name, uniform, numbers, values or None, holds, 1.0)
+    return Tried(number, name, uniform, numbers, values or None, values, holds, 1.0)
 
 
 def test_no_recipe_of_the_pareto_set_is_beaten() -> None:
@@ -40,7 +40,10 @@ def test_no_recipe_of_the_pareto_set_is_beaten() -> None:
 
 
 def test_equal_ratios_are_one_recipe_and_equal_values_of_others_are_two() -> None:
-    twice = [tried(1, 0.8, 1.6), Tried(2, None, None, {"a": 0.1, "b": 0.0}, (0.8, 1.6), True, 1.0)]
+    twice = [
+        tried(1, 0.8, 1.6),
+        Tried(2, None, None, {"a": 0.1, "b": 0.0}, (0.8, 1.6), (), True, 1.0),
+    ]
     assert [each.number for each in pareto(twice, BOTH.objectives)] == [1]
     assert len(pareto([*twice, tried(3, 0.8, 1.6)], BOTH.objectives)) == 2
 

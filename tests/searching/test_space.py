@@ -13,7 +13,12 @@ from conftest import plain_recipe
 from chatvec_method import ChatVecError, Survey, read_recipe, survey
 from chatvec_method.searching.recipes import with_ratios
 from chatvec_method.searching.space import SPACES, Space, space_of
-from chatvec_method.searching.starts import agreements_of, coarse_starts, fine_starts
+from chatvec_method.searching.starts import (
+    agreements_of,
+    coarse_starts,
+    other_starts,
+    uniform_beside,
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +141,13 @@ def test_then_it_looks_beside_the_best_one_at_the_middle_and_at_what_anatomy_pro
     surveyed: Survey,
 ) -> None:
     space = space_of(surveyed.plan)
-    starts = list(fine_starts(space, 0.75, lambda: agreements_of(surveyed)))
-    assert [s.name for s in starts] == ["uniform 0.625", "uniform 0.875", "middle", "anatomy"]
-    middle, proposed = starts[2].values, starts[3].values
+    beside = uniform_beside(space, 0.75, 0.125)
+    assert [start.name for start in beside] == ["uniform 0.625", "uniform 0.875"]
+    assert [start.uniform for start in uniform_beside(space, 1.25, 0.06)] == [1.19]
+    starts = list(other_starts(space, 0.75, lambda: agreements_of(surveyed)))
+    assert [start.name for start in starts] == ["middle", "anatomy"]
+    middle, proposed = (start.values for start in starts)
     assert [middle[f"mlp {knot}"] for knot in ("early", "middle", "late")] == [0, 0.75, 0]
     assert middle["embeddings"] == 0
     assert all(0 <= value <= 0.75 for value in proposed.values())
-    assert next(iter(fine_starts(space, 1.25, lambda: None))).name == "uniform 1.125"
+    assert [start.name for start in other_starts(space, 1.25, lambda: None)] == ["middle"]

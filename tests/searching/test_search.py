@@ -13,7 +13,7 @@ import pytest
 import yaml
 from catalogue import schema
 from click.testing import CliRunner, Result
-from conftest import ROOT, mergekit_yaml
+from conftest import ROOT, Merge
 from PIL import Image
 
 from chatvec_method import ChatVecError, Outcome, evaluate, live, read_recipe, search, survey
@@ -25,6 +25,7 @@ from chatvec_method.evaluation.evaluating import Wanted
 from chatvec_method.searching import pictures
 from chatvec_method.searching.asked_by_recipe import own_search
 from chatvec_method.searching.files import recipe_names
+from chatvec_method.searching.objectives import Measure
 from chatvec_method.searching.search import Asked, News, Search
 
 RECIPE = "recipes/world.yaml"
@@ -110,20 +111,20 @@ def test_no_recipe_that_was_written_is_beaten_on_the_searching_half(
     assert {file.name for file in out.glob("*.yaml")} == files | {"suggested.yaml"}
 
 
-def test_a_written_recipe_merges_with_the_stock_command_and_scores_what_the_table_says(
-    searched: tuple[Path, Outcome], tmp_path: Path
+def test_every_written_recipe_merges_with_the_stock_command_and_scores_what_the_table_says(
+    searched: tuple[Path, Outcome], merge: Callable[..., Merge], tmp_path: Path
 ) -> None:
     out, found = searched
-    best = found.suggested
-    assert best is not None
-    merged = tmp_path / "merged"
-    mergekit_yaml(out / "suggested.yaml", str(merged), cwd=ROOT)
-    (result,) = evaluate(str(merged), tasks=TASKS, limit=LIMIT, state=tmp_path, device="cpu")
-    for objective in found.sought.objectives:
-        for figure in objective.measure.figures:
-            both = {**best.search[figure.name], **best.report[figure.name]}
-            alone = type(objective.measure)((figure,))
-            value = alone.value({figure.name: both})
+    merged = []
+    for name in recipe_names(found).values():
+        merged.append(merge((out / name).read_text(encoding="utf-8"), out=Path(name).stem))
+        assert merged[-1].exit_code == 0, merged[-1].printed
+    targets = [str(each.out) for each in merged]
+    results = evaluate(targets, tasks=TASKS, limit=LIMIT, state=tmp_path, device="cpu")
+    for candidate, result in zip(found.front, results, strict=True):
+        for figure in found.sought.figures:
+            both = {**candidate.search[figure.name], **candidate.report[figure.name]}
+            value = Measure((figure,)).value({figure.name: both})
             assert result.score(figure.name).value == pytest.approx(value, abs=2e-4), figure.name
 
 
@@ -230,7 +231,7 @@ def test_the_suites_figures_are_those_of_an_evaluation(tmp_path: Path) -> None:
         for figure in objective.measure.figures:
             if not marks[figure.name]:  # no answer is in any language
                 continue
-            value = type(objective.measure)((figure,)).value(marks)
+            value = Measure((figure,)).value(marks)
             assert result.score(figure.name).value == pytest.approx(value, abs=1e-4), figure.name
 
 

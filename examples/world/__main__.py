@@ -20,7 +20,7 @@ from . import report
 from .evaluate import evaluate
 from .exam import following, refusing
 from .settings import SIZES, World
-from .stages import STAGES, WorldError, grow
+from .stages import STAGES, WorldError, grow, is_finished, run_stage
 from .word_order import AS_A, ORDERS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -164,7 +164,12 @@ def run_endurance(out: Path, seeds: str, steps: str) -> None:
 @click.option("--seeds", default="0,1,3,5,6", show_default=True, help="As in 0-4, or 0,2,5.")
 @click.option("--trials", default=20, show_default=True, help="Of each way to search.")
 @click.option("--order", type=click.Choice(list(ORDERS)), default=AS_A, show_default=True)
-def run_search(out: Path, seeds: str, trials: int, order: str) -> None:
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Of cp's training, on the same text.  [default: 800]",
+)
+def run_search(out: Path, seeds: str, trials: int, order: str, steps: int | None) -> None:
     """Ask whether a schedule pays: hypervolume against trials, for seven ways to search.
 
     The world of each seed grows in OUT/seed-N, unless it is there, and is searched into
@@ -173,19 +178,22 @@ def run_search(out: Path, seeds: str, trials: int, order: str) -> None:
 
     Example: python -m examples.world search /tmp/search --seeds 0,1,3,5,6
     """
-    from . import search
+    from . import endurance, search
 
     torch.set_num_threads(1)  # a second one would wait more than work
+    stage = STAGES["cp"] if steps is None else endurance.cp_of(steps)
     curves = {}
     for seed in _numbers(seeds):
         world, file = World(seed, order=order), out / f"search-{seed}.json"
         if not file.exists():
             click.echo(f"--- seed {seed}")
             try:
-                grow(out / f"seed-{seed}", world, DEVICE, click.echo, only=("chat", "cp"))
+                grow(out / f"seed-{seed}", world, DEVICE, click.echo, only=("chat",))
+                if not is_finished(stage, out / f"seed-{seed}", world):
+                    run_stage(stage, out / f"seed-{seed}", world, DEVICE, click.echo)
             except WorldError as error:
                 raise click.ClickException(str(error)) from None
-            told = (out / f"seed-{seed}", world, trials, DEVICE, click.echo)
+            told = (out / f"seed-{seed}", stage.name, world, trials, DEVICE, click.echo)
             search.save(search.measure(*told), file)
         curves[seed] = search.hypervolumes(search.load(file, trials))
     search.write_csv(curves, out / "search.csv")

@@ -73,8 +73,8 @@ class Trial:
 class Exam:
     """The merges of one world, asked both halves of its exam; no ratios are asked twice."""
 
-    def __init__(self, folder: Path, world: World, device: str) -> None:
-        merged = survey(recipe(folder / "base", folder / "chat", folder / "cp", 1.0), quiet=True)
+    def __init__(self, folder: Path, cp: str, world: World, device: str) -> None:
+        merged = survey(recipe(folder / "base", folder / "chat", folder / cp, 1.0), quiet=True)
         wanted = Wanted(tasks=[str(TASKS)], limit=LONGEST_TEXT, metadata={"order": world.order})
         self.spaces = {
             name: Search(
@@ -110,19 +110,20 @@ class Exam:
 
 
 def measure(
-    folder: Path, world: World, count: int, device: str, say: Callable[[str], None]
+    folder: Path, cp: str, world: World, count: int, device: str, say: Callable[[str], None]
 ) -> list[Trial]:
     """Search one world in every way, with so many trials each.
 
     Args:
-        folder: With the models base, chat and cp.
+        folder: With the models base and chat.
+        cp: The folder of cp there.
         world: Theirs.
         count: Trials of each way.
         device: Where to ask, in torch's words.
         say: Is told of the progress.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    exam = Exam(folder, world, device)
+    exam = Exam(folder, cp, world, device)
     ends = [exam.ask(SPACE, exam.spaces[SPACE].space.uniform(ratio))[0][1] for ratio in (1.25, 0)]
     every = []
     for way in WAYS:

@@ -29,7 +29,7 @@ from chatvec_method.searching.objectives import Measure
 from chatvec_method.searching.search import Asked, News, Search
 
 RECIPE = "recipes/world.yaml"
-TRIALS, LIMIT = 14, 6
+TRIALS, LIMIT = 14, 4
 TASKS = "examples/world/tasks"
 
 

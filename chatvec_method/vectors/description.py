@@ -18,6 +18,8 @@ DESCRIPTION_FILE = "chat_vector.json"
 BLOB = re.compile("[0-9a-f]{64}")
 """The name that the hub's cache gives a large file: its sha256."""
 CHUNK = 1 << 22
+LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+"""In a module's name, the number of its layer."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,49 @@ class KindFacts:
     tensors: int
     bits: tuple[int, ...]
     bytes: int
+    share: float
+    """Of the vector's energy: their ‖exact‖² by that of all tensors."""
     relative_error: float
     """‖stored − exact‖ / ‖exact‖, of a sample of rows."""
     changed: float
     """The share of a bfloat16 merge's elements that are another for it: of base + vector, which is
     chat, in the same sample."""
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """The PEFT adapter beside a vector."""
+
+    rank: int
+    bytes: int
+    kept: Mapping[str, float]
+    """By linear layer, the share of ‖difference‖² that the adapter's product keeps."""
+    share: float
+    """Of the energy of the whole vector, that which the adapter keeps."""
+    left_out: Mapping[str, int]
+    """Of how many tensors of each kind it has nothing."""
+
+    @property
+    def lacks(self) -> str:
+        """Return what it has nothing of, in words: `embeddings (1), norms (5)`."""
+        return ", ".join(f"{kind} ({number})" for kind, number in self.left_out.items())
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return what is kept of every matrix: the names of columns, and a row for each layer.
+
+        Where a layer has several of one name, as experts are, it is the least of them.
+        """
+        rows: dict[str, dict[str, float]] = {}
+        for module, share in self.kept.items():
+            number = LAYER.search(module)
+            row = rows.setdefault(module[: number.end(1)] if number else module, {})
+            last = module.rpartition(".")[2]
+            row[last] = min(share, row.get(last, share))
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        one = len({name.rpartition(".")[0] for name in rows}) == 1
+        names = [name.rpartition(".")[2] if one else name for name in rows]
+        cells = [[f"{row[c]:.1%}" if c in row else "" for c in columns] for row in rows.values()]
+        return ["layer", *columns], [[n, *row] for n, row in zip(names, cells, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -66,8 +106,9 @@ class Description:
     chat: ModelFacts
     added_tokens: tuple[str, ...]
     bytes: int
-    """Of all tensors."""
+    """Of all tensors, without the adapter's."""
     kinds: tuple[KindFacts, ...]
+    adapter: AdapterFacts | None
 
     def as_json(self) -> str:
         """Return the text of `DESCRIPTION_FILE`."""
@@ -86,7 +127,14 @@ def read_description(folder: Path) -> Description:
         base, chat = (ModelFacts(**held.pop(role)) for role in ("base", "chat"))
         kinds = tuple(KindFacts(**{**k, "bits": tuple(k["bits"])}) for k in held.pop("kinds"))
         held["added_tokens"] = tuple(held["added_tokens"])
-        return Description(base=base, chat=chat, kinds=kinds, **held)
+        adapter = held.pop("adapter")
+        return Description(
+            base=base,
+            chat=chat,
+            kinds=kinds,
+            adapter=AdapterFacts(**adapter) if adapter else None,
+            **held,
+        )
     except FileNotFoundError:
         raise ChatVecError(
             f"{folder} has no {DESCRIPTION_FILE}, so it is not a chat vector that "

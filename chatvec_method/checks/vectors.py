@@ -47,6 +47,8 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
         if model in roles.vectors:
             continue
         for other, others in rows.items():
+            if other in roles.vectors:
+                continue
             alike = _likeness(own, others, matrices=True)
             if alike is None or abs(alike.cosine) >= ELSEWHERE:
                 continue

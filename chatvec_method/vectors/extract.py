@@ -175,7 +175,7 @@ class _Measured:
     energy: float = 0.0
     """‖exact‖², to four digits."""
     lengths: Tensor | None = None
-    """Of each row, where rows are packed."""
+    """Of each row, where these are tokens' and packed."""
     sampled_energy: float = 0.0
     """‖exact‖² of a sample of rows."""
     error: float = 0.0
@@ -202,8 +202,9 @@ class _Work:
         self._scales: Tensor | None = None
         self._left, self._lock = self.size, Lock()
         if packing.packed:
-            self._scales = torch.empty(headers[f"{name}_scale"].shape, dtype=SCALE_DTYPE)
-            self.measured.lengths = torch.empty(packing.pair.shape[0])
+            of_scales = headers[f"{name}_scale"].shape
+            self._scales = torch.empty(packing.pair.count, of_scales[-1], dtype=SCALE_DTYPE)
+            self.measured.lengths = torch.empty(packing.pair.count)
 
     def write(self, part: slice) -> None:
         """Compute and write some stored elements.
@@ -218,9 +219,9 @@ class _Work:
                 self.measured.energy += energy
             self.writer.write_elements(self.values, part.start, elements.to(self.packing.dtype))
             return
-        width = self.packing.headers()[self.values].shape[1]
+        width = self.packing.headers()[self.values].shape[-1]
         first, last = part.start // width, -(-part.stop // width)
-        step = max(CHUNK // self.packing.pair.shape[1], 1)
+        step = max(CHUNK // self.packing.pair.width, 1)
         words = [self._words(row, min(row + step, last)) for row in range(first, last, step)]
         start = part.start - first * width
         flat = torch.cat(words).view(-1)[start : start + part.stop - part.start]
@@ -234,9 +235,8 @@ class _Work:
     def measure(self) -> None:
         """Measure on some rows how exact the stored difference is."""
         pair = self.packing.pair
-        rows = pair.shape[0] if pair.shape else 1
-        count = max(min(SAMPLE // max(math.prod(pair.shape[1:]), 1), rows), 1)
-        first = (rows - count) // 2
+        count = max(min(SAMPLE // max(pair.width, 1), pair.count), 1)
+        first = (pair.count - count) // 2
         exact = self.differences.rows(first, first + count)
         if self.packing.packed:
             stored = dequantised(*quantised(exact, self.packing.bits))
@@ -262,11 +262,13 @@ class _Work:
 
     def _write_scales(self, scales: Tensor) -> None:
         name, shape = self.packing.pair.name, self.packing.pair.shape
-        self.writer.write(f"{name}_scale", scales)
+        self.writer.write_elements(f"{name}_scale", 0, scales)
         self.writer.write(f"{name}_shape", torch.tensor(shape, dtype=torch.int64))
         self._scales = scales[:0]
         assert self.measured.lengths is not None
         self.measured.energy = float(self.measured.lengths.double().square().sum())
+        if not self.packing.pair.of_tokens:
+            self.measured.lengths = None
 
     def _lengths(self, elements: Tensor, dim: int | None = None) -> Tensor:
         """Return the length of a difference, or of each of its rows, in float32."""
@@ -283,7 +285,7 @@ class _Work:
 def _write_added_rows(pairs: Pairs, reader: Reader, folder: Path) -> None:
     if not pairs.added_tokens:
         return
-    of_rows = [pair for pair in pairs.pairs if pair.kind in ("embeddings", "head")]
+    of_rows = [pair for pair in pairs.pairs if pair.of_tokens]
     rows = {pair.name: pairs.added_rows(reader, pair) for pair in of_rows}
     save_file(rows, folder / ADDED_ROWS_FILE, {"format": "pt"})
 

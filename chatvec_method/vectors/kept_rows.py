@@ -35,7 +35,7 @@ def save_kept_rows(
     kept: dict[str, Tensor] = {}
     for pair in pairs.pairs:
         of_rows = lengths[pair.name]
-        if of_rows is None or pair.kind not in ("embeddings", "head"):
+        if of_rows is None:
             continue
         most = of_rows.topk(max(int(SHARE * len(of_rows)), 1)).indices.sort().values
         differences = Differences(pairs, pair, reader)

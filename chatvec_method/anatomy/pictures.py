@@ -155,13 +155,12 @@ def _draw_lengths(panel: Axes, anatomy: Anatomy, chat: ModelReference, ink: str)
 
 def _draw_energies(panel: Axes, anatomy: Anatomy, chat: ModelReference, ink: str) -> None:
     layers = anatomy.by_layer((chat, anatomy.roles.cp))
+    alone = chat in anatomy.alone
     bars = (
-        ("chat vector", "vector", CHAT_COLOUR, -0.2),
+        ("chat vector", "vector", CHAT_COLOUR, 0.0 if alone else -0.2),
         ("language vector", "other", CP_COLOUR, 0.2),
     )
-    if chat in anatomy.alone:
-        bars = (("chat vector", "vector", CHAT_COLOUR, 0.0),)
-    for name, key, colour, side in bars:
+    for name, key, colour, side in bars[: 1 if alone else 2]:
         energies = [getattr(sums, key) for sums in layers.values()]
         shares = [100 * energy / (sum(energies) or 1.0) for energy in energies]
         panel.bar([i + side for i in layers], shares, width=0.4, color=colour, label=name)

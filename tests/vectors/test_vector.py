@@ -146,6 +146,20 @@ def test_several_vectors_add_up_and_mix_with_pairs(recipe: Recipe, tmp_path: Pat
     assert_equal(merged(recipe, tmp_path / "mixed"), pair)
 
 
+def test_a_base_beside_a_vector_changes_nothing(
+    recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    recipe["out_dtype"] = "bfloat16"
+    own = by_vectors(recipe, tmp_path)
+    out = merged(own, tmp_path / "out")
+    own["models"].append(recipe["models"][BASE])
+    assert not errors(own)
+    assert_equal(merged(own, tmp_path / "beside"), out)
+    run = merge(own)
+    assert run.exit_code == 0, run.printed
+    assert_equal(weights(run.out), out)
+
+
 @pytest.mark.parametrize(
     "ratio", [[1.0, 0.5, 0.0], [{"filter": "mlp", "value": 0.4}, {"value": 1}]]
 )

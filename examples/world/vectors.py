@@ -276,7 +276,7 @@ def markdown(rows: Sequence[Row]) -> str:
         for how in ways(rows):
             of_way = [row for row in rows if row.stored == how]
             size, error = (_mean([getattr(r, name) for r in of_way]) for name in ("size", "error"))
-            cells = [how, f"{size:.2f}", f"{error:.0%}" if how != EXACT else "0"]
+            cells = [how, f"{size:.2f}", f"{100 * error:.1f} %" if how != EXACT else "0"]
             cells += [_cell(rows, measure, how, ratio) for ratio in ratios]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -288,7 +288,7 @@ def _cell(rows: Sequence[Row], measure: str, how: str, ratio: float) -> str:
     if how == EXACT:
         return mean
     gap, spread = away(rows, measure, how, ratio)
-    return f"{mean} ({gap:+.3f} ± {spread:.3f})"
+    return f"{mean} ({gap:+.3f} ± {spread:.3f})".replace("-", "−")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -455,6 +455,9 @@ def test_a_shared_vector_and_cp_are_all_that_is_downloaded(
     pair = merged(recipe, tmp_path / "pair")
     own = by_vectors(recipe, tmp_path, bits=32)
     vector, cp = own["models"]
+    adapter = Path(vector["model"]) / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"what no merge reads")
     monkeypatch.setenv("HF_TOKEN", "hf_me")
     with hub.serving(tmp_path / "shelf") as served:
         hub.ask(served, monkeypatch, tmp_path / "cache")
@@ -469,3 +472,4 @@ def test_a_shared_vector_and_cp_are_all_that_is_downloaded(
     weight_files = {name for name in served.requests if ".safetensors" in name}
     assert any("me/vector/" in name for name in weight_files)
     assert all("me/vector/" in name or "me/cp/" in name for name in weight_files)
+    assert not any("adapter" in name for name in weight_files)

@@ -37,14 +37,16 @@ AMONG_CHATS = {
     "weighted": "weighted_conflict",
 }
 SHOWN_TOKENS = 10
-OF_LANGUAGE = (
-    "λ is the language vector, cp − base. Sign conflict: the share of elements that both move, in "
-    "opposite directions; weighted: by |τ|·|λ|, where 50 % is chance. "
+OF_VECTORS = (
+    "Largest 1 %: their share of τ's energy. Swallowed: of the elements that τ should "
+    "move, those that rounding leaves as cp has them."
 )
 LEGEND = (
-    "τ is the chat vector, chat − base. {of_language}Largest 1 %: their share of τ's energy, ‖τ‖². "
-    "Swallowed: of the elements that τ should move, those that rounding leaves as cp has them."
+    "τ is the chat vector, chat − base, and λ the language vector, cp − base. Sign conflict: the "
+    "share of elements that both move, in opposite directions; weighted: by |τ|·|λ|, where 50 % is "
+    f"chance. {OF_VECTORS}"
 )
+LEGEND_ALONE = f"τ is the chat vector, chat − base, and ‖τ‖² its energy. {OF_VECTORS}"
 FIGURES = (
     "elements base_norm vector_norm vector_relative other_norm other_relative cosine conflict "
     "weighted_conflict moved_share"
@@ -75,8 +77,8 @@ def print_anatomy(console: Console, anatomy: Anatomy) -> None:
         prose(console, title, style="bold")
         records(console, "", header, rows, right=(1, 2, 3))
         console.print()
-    of_language = OF_LANGUAGE if anatomy.compared or len(anatomy.roles.chats) > 1 else ""
-    prose(console, LEGEND.format(of_language=of_language), style="dim")
+    pairs = anatomy.compared or len(anatomy.roles.chats) > 1
+    prose(console, LEGEND if pairs else LEGEND_ALONE, style="dim")
     console.print()
     for sentence in summary(anatomy):
         prose(console, sentence)

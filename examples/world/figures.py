@@ -121,7 +121,7 @@ def draw_vectors(rows: Sequence[vectors.Row], file: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             *(len(measures), len(ratios)),
-            figsize=(11, 9),
+            figsize=(11, 3 * len(measures)),
             sharex=True,
             sharey=True,
             layout="constrained",

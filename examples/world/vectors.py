@@ -39,6 +39,7 @@ RATIOS = (0.5, 1.0, 1.3)
 MEASURES = {
     "follows": "requests in B answered exactly",
     "refuses": "bad words refused, in any language",
+    "refuses_in_b": "bad words refused in B",
     "in_b": "answers in B",
 }
 """What the table and the picture show; the CSV file has more."""

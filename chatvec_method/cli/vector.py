@@ -17,6 +17,7 @@ from chatvec_method.progress import bars
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference
+    from rich.table import Table
 
     from chatvec_method.vectors.description import AdapterFacts, Description
 
@@ -123,7 +124,7 @@ def show(folder: str, as_json: bool) -> None:
     if not place.is_dir():
         file = small_files_of(ModelReference.model_validate(folder)).file(DESCRIPTION_FILE)
         place = file.parent if file is not None else place
-    _print(read_description(place), as_json)
+    _print(read_description(place), as_json, by_layer=True)
 
 
 @vector.command()
@@ -167,7 +168,7 @@ def _pair_of(recipe: str) -> tuple[ModelReference, ModelReference]:
     return pair[0], pair[1]
 
 
-def _print(description: Description, as_json: bool) -> None:
+def _print(description: Description, as_json: bool, by_layer: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(asdict(description), indent=2, ensure_ascii=False))
         return
@@ -189,12 +190,29 @@ def _print(description: Description, as_json: bool) -> None:
     title = f"{description.chat.name} − {description.base.name}, {in_bytes(description.bytes)}"
     header = ["tensors", "number", "bits", "size", "share", "error", "changed"]
     out.print(table(title, header, rows, right=(1, 3, 4, 5, 6)))
+    if by_layer:
+        out.print()
+        out.print(_by_layer(description))
     if description.added_tokens:
         tokens = ", ".join(map(repr, description.added_tokens[:8]))
         more = len(description.added_tokens) - 8
         click.echo(f"Tokens that chat added: {tokens}{f' and {more} more' if more > 0 else ''}.")
     if description.adapter is not None:
         _print_adapter(description.adapter)
+
+
+def _by_layer(description: Description) -> Table:
+    from chatvec_method.facts.cost import in_bytes
+    from chatvec_method.vectors.description import short
+
+    facts = description.layers
+    names = short(each.layer for each in facts if each.layer is not None)
+    names += ["outside"] * (len(facts) - len(names))
+    rows = [
+        (name, in_bytes(each.bytes), f"{each.share:.2%}")
+        for name, each in zip(names, facts, strict=True)
+    ]
+    return table("By layer", ["layer", "size", "share"], rows, right=(0, 1, 2))
 
 
 def _print_adapter(adapter: AdapterFacts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,17 @@ class KindFacts:
 
 
 @dataclass(frozen=True)
+class LayerFacts:
+    """The tensors of one layer, or those outside all layers."""
+
+    layer: str | None
+    """As its tensors' names begin: `model.layers.0`; None outside the layers."""
+    bytes: int
+    share: float
+    """Of the vector's energy."""
+
+
+@dataclass(frozen=True)
 class AdapterFacts:
     """The PEFT adapter beside a vector."""
 
@@ -86,15 +97,12 @@ class AdapterFacts:
         """
         rows: dict[str, dict[str, float]] = {}
         for module, share in self.kept.items():
-            number = LAYER.search(module)
-            row = rows.setdefault(module[: number.end(1)] if number else module, {})
+            row = rows.setdefault(layer_of(module) or module, {})
             last = module.rpartition(".")[2]
             row[last] = min(share, row.get(last, share))
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        one = len({name.rpartition(".")[0] for name in rows}) == 1
-        names = [name.rpartition(".")[2] if one else name for name in rows]
         cells = [[f"{row[c]:.1%}" if c in row else "" for c in columns] for row in rows.values()]
-        return ["layer", *columns], [[n, *row] for n, row in zip(names, cells, strict=True)]
+        return ["layer", *columns], [[n, *row] for n, row in zip(short(rows), cells, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -108,11 +116,25 @@ class Description:
     bytes: int
     """Of all tensors, without the adapter's."""
     kinds: tuple[KindFacts, ...]
+    layers: tuple[LayerFacts, ...]
     adapter: AdapterFacts | None
 
     def as_json(self) -> str:
         """Return the text of `DESCRIPTION_FILE`."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def layer_of(name: str) -> str | None:
+    """Return how the names of a tensor's layer begin; None if it is in none."""
+    number = LAYER.search(name)
+    return name[: number.end(1)] if number else None
+
+
+def short(layers: Iterable[str]) -> list[str]:
+    """Return the names of layers, or their numbers alone where that tells them apart."""
+    names = list(layers)
+    one = len({name.rpartition(".")[0] for name in names}) == 1
+    return [name.rpartition(".")[2] if one else name for name in names]
 
 
 def read_description(folder: Path) -> Description:
@@ -126,12 +148,14 @@ def read_description(folder: Path) -> Description:
         held: Any = read_json(file)
         base, chat = (ModelFacts(**held.pop(role)) for role in ("base", "chat"))
         kinds = tuple(KindFacts(**{**k, "bits": tuple(k["bits"])}) for k in held.pop("kinds"))
+        layers = tuple(LayerFacts(**layer) for layer in held.pop("layers"))
         held["added_tokens"] = tuple(held["added_tokens"])
         adapter = held.pop("adapter")
         return Description(
             base=base,
             chat=chat,
             kinds=kinds,
+            layers=layers,
             adapter=AdapterFacts(**adapter) if adapter else None,
             **held,
         )

@@ -33,8 +33,10 @@ from chatvec_method.vectors.description import (
     DESCRIPTION_FILE,
     Description,
     KindFacts,
+    LayerFacts,
     ModelFacts,
     hashes_of_files,
+    layer_of,
 )
 from chatvec_method.vectors.fingerprint import save_fingerprint
 from chatvec_method.vectors.kept_rows import save_kept_rows
@@ -160,6 +162,7 @@ def _write(
         added_tokens=pairs.added_tokens,
         bytes=total,
         kinds=tuple(_kinds(measured)),
+        layers=tuple(_layers(measured)),
         adapter=adapter.write(folder, reader, energies, on_progress) if adapter else None,
     )
     (folder / DESCRIPTION_FILE).write_text(description.as_json(), encoding="utf-8")
@@ -335,4 +338,19 @@ def _kinds(measured: Sequence[_Measured]) -> Iterator[KindFacts]:
             share=sum(each.energy for each in of_kind) / energy if energy else 0.0,
             relative_error=math.sqrt(sum(e.error for e in of_kind) / sampled) if sampled else 0.0,
             changed=sum(each.changed for each in of_kind) / merged if merged else 0.0,
+        )
+
+
+def _layers(measured: Sequence[_Measured]) -> Iterator[LayerFacts]:
+    """Yield size and energy of each layer in the model's order, and of what is in none."""
+    energy = sum(each.energy for each in measured)
+    by_layer: dict[str | None, list[_Measured]] = {}
+    for each in measured:
+        by_layer.setdefault(layer_of(each.packing.pair.name), []).append(each)
+    for layer in sorted(by_layer, key=lambda layer: layer is None):
+        of_layer = by_layer[layer]
+        yield LayerFacts(
+            layer=layer,
+            bytes=sum(bytes_of(each.packing.headers()) for each in of_layer),
+            share=sum(each.energy for each in of_layer) / energy if energy else 0.0,
         )

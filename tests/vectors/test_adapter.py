@@ -135,6 +135,27 @@ def test_it_is_told_what_an_adapter_keeps(folder: Path) -> None:
     assert "nothing of: norms (5), embeddings (1), head (1)" in " ".join(shown.split())
 
 
+def test_sizes_and_energy_are_told_layer_by_layer(folder: Path) -> None:
+    description = read_description(folder / "vector")
+    base, chat = (loaded(folder / name).state_dict() for name in ("base", "chat"))
+    energy = {name: float((chat[name] - base[name]).square().sum()) for name in chat}
+    whole = sum(energy.values())
+
+    assert [each.layer for each in description.layers] == [
+        "model.layers.0",
+        "model.layers.1",
+        None,
+    ]
+    for each in description.layers[:2]:
+        own = sum(e for name, e in energy.items() if name.startswith(f"{each.layer}."))
+        assert each.share == pytest.approx(own / whole, rel=1e-3)
+    assert sum(each.share for each in description.layers) == pytest.approx(1)
+    assert sum(each.bytes for each in description.layers) == description.bytes
+    shown = CliRunner().invoke(main, ["vector", "show", str(folder / "vector")]).stdout
+    assert f"{description.layers[1].share:.2%}" in shown
+    assert "outside" in shown
+
+
 def test_engines_find_one_rank_and_one_alpha_and_nothing_but_products(folder: Path) -> None:
     adapter = folder / "vector" / "adapter"
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))

@@ -338,6 +338,7 @@ def draw(curves: Mapping[int, Mapping[str, Sequence[float]]], file: Path) -> Non
             axis.plot(count, means, color=colour, linestyle=dashes, lw=2.2, label=way)
             for values in of_seeds:
                 axis.plot(count, values, color=colour, linestyle=dashes, lw=0.6, alpha=0.35)
+        axis.set_xticks(range(0, len(means) + 1, 5))
         axis.set_xlabel("trials")
         axis.set_ylabel("hypervolume on prompts that no search saw")
         axis.legend(loc="lower right")

@@ -12,7 +12,6 @@ import pytest
 
 from chatvec_method.searching import life
 from chatvec_method.searching.life import BEAT, WORKER, Pace, Watch, is_gone, whose
-from chatvec_method.searching.sampling import SeededByTrial, at_random
 
 ELSEWHERE = {"home": "another machine", "pid": 1, "born": 0.0}
 
@@ -78,24 +77,3 @@ def test_where_processes_cannot_be_seen_nobody_is_taken_for_gone(
     assert not is_gone(worker)
     assert not is_gone({**worker, "home": None})
     assert not is_gone("nobody")
-
-
-def test_a_search_that_goes_on_draws_as_if_it_had_not_stopped() -> None:
-    ranges = {"a": optuna.distributions.FloatDistribution(0, 1)}
-
-    def drawn(*stops: int) -> list[float]:
-        storage = optuna.storages.InMemoryStorage()
-        values: list[float] = []
-        for count in stops:
-            sampler = SeededByTrial(at_random(), seed=5)
-            study = optuna.create_study(
-                storage=storage, study_name="one", sampler=sampler, load_if_exists=True
-            )
-            for _ in range(count):
-                trial = study.ask(ranges)
-                values.append(trial.params["a"])
-                study.tell(trial, trial.params["a"])
-        return values
-
-    assert drawn(6) == drawn(2, 4)
-    assert len(set(drawn(6))) == 6

@@ -26,7 +26,7 @@ from chatvec_method.searching import pictures
 from chatvec_method.searching.asked_by_recipe import own_search
 from chatvec_method.searching.files import recipe_names
 from chatvec_method.searching.objectives import Measure
-from chatvec_method.searching.search import Asked, News, Search
+from chatvec_method.searching.search import Asked, News, Search, sampler_of
 
 RECIPE = "recipes/world.yaml"
 TRIALS, LIMIT = 14, 4
@@ -211,6 +211,23 @@ def test_a_recipe_says_what_to_ask_and_a_strangers_may_not_name_programs() -> No
     with pytest.raises(ChatVecError, match="programs that would run here"):
         own_search(recipe, from_hub=True)
     assert own_search(read_recipe("recipes/eeve_chat.yaml"), from_hub=True).languages == ("ko",)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sampler"), [([], "TPESampler"), (["world_following in_b>=0.9"], "GPSampler")]
+)
+def test_limits_ask_for_a_gaussian_process(limits: list[str], sampler: str) -> None:
+    own = own_search(read_recipe(RECIPE), from_hub=False)
+    asked = Asked(1, [*own.objectives, *limits])
+    prepared = Search(
+        survey(RECIPE),
+        Wanted(tasks=own.tasks, limit=LIMIT),
+        asked,
+        open_live=lambda each: live(each, device="cpu"),
+        device="cpu",
+    )
+    assert len(prepared.sought.constraints) == len(limits)
+    assert type(sampler_of(prepared)._sampler).__name__ == sampler
 
 
 def test_the_suites_figures_are_those_of_an_evaluation(tmp_path: Path) -> None:

@@ -187,11 +187,11 @@ class Sampling:
     """Whether it always takes the likeliest."""
     temperature: float | None = None
     """Above 0; the higher, the more at random. None for the model's own."""
+    seed: int | None = None
+    """With the same one, an answer to the same prompt is the same again; None for chance."""
     top_p: float | None = None
     """Above 0, at most 1: only the likeliest tokens count that have so much of the probability
     together. None for the model's own."""
-    seed: int | None = None
-    """With the same one, an answer to the same prompt is the same again; None for chance."""
 
     def settings(self) -> dict[str, Any]:
         """Return it in the words of transformers' `generate`."""

@@ -14,6 +14,7 @@ from mergekit.common import ModelReference
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.survey import survey as survey_recipe
@@ -112,14 +113,25 @@ class LiveMerge:
         """
         return Speaker.of(self.model, self.tokenizer, name=self._survey.recipe.name)
 
-    def set(self, ratio: AnyRatio | Recipe) -> None:
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models of the recipe, by the names that it has for them."""
+        return {str(reference): model for reference, model in self._survey.models.items()}
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        """Whether Python code that comes with the models may run."""
+        return bool(self._survey.options.trust_remote_code)
+
+    def set(self, ratio: AnyRatio | Recipe | Reworded) -> None:
         """Make the model the merge at another ratio.
 
         Args:
             ratio: A number; what mergekit reads behind `ratio:`, a list of numbers over the layers
                 or of filters with their values; a shape as `chatvec schedule` takes it
                 (`linear:1:0.3`), or a `Schedule`; a dict with one of these for each chat model, or
-                for some of them; or a recipe that differs in nothing but its ratios.
+                for some of them; or a recipe that differs in nothing but its ratios, with its
+                text or as one reworded.
 
         Raises:
             ChatVecError: It is no ratio, a sum does not fit the dtype, or somebody has moved the
@@ -127,7 +139,9 @@ class LiveMerge:
         """
         with self.lock:
             if isinstance(ratio, Recipe):
-                self._become(Reworded(ratio))
+                ratio = Reworded(ratio)
+            if isinstance(ratio, Reworded):
+                self._become(ratio)
                 return
             # In the text of the first recipe all is as it was written; but one for some chat models
             # leaves those of the others as they are now.

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
-from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.facts.survey import survey as survey_recipe
 from chatvec_method.live_merge.keeping import Keep, Keeper, checked_keep, chosen_keep
 from chatvec_method.live_merge.loading import load_without_values
@@ -179,8 +179,12 @@ class LiveMerge:
         Raises:
             ChatVecError: `out` may not be written, or the merge failed. `out` is as before.
         """
-        survey = survey_recipe(self.recipe, self._survey.options)
+        survey = self.survey_of(self.recipe)
         return merge(survey, Path(out), overwrite=overwrite, on_progress=on_progress)
+
+    def survey_of(self, recipe: Recipe) -> Survey:
+        """Return the survey of a recipe of the same models, to be merged as this one would be."""
+        return survey_recipe(recipe, self._survey.options)
 
     def _become(self, reworded: Reworded) -> None:
         """Write all parameters that another recipe changes, or none of them."""

@@ -1,4 +1,4 @@
-"""The sliders as a recipe: for each chat vector a ratio, parts of the model, and a shape over depth.
+"""The sliders as a recipe: of each chat vector a ratio, parts of the model, a shape over depth.
 
 The ratio of a tensor is the product of three numbers: the ratio itself, which scales all; that of
 its part (attention, MLP, norms, embeddings, head); and that of its layer's depth. A product of
@@ -119,11 +119,12 @@ class Board:
         own = self._own(chat) if knobs.shape == RECIPE else None
         shape = _over_depth(knobs, layers) if own is None else None
 
-        def times(part: str, depth: Numbers | float) -> Any:
+        def times(part: str, depth: Numbers | float | None) -> Any:
             return _product(knobs.ratio, knobs.parts.get(part, 1.0), depth)
 
         def inside(part: str) -> Numbers:
-            return times(part, own[part] if own is not None else shape)  # type: ignore[index,arg-type]
+            numbers: Numbers = times(part, own[part] if own is not None else shape)
+            return numbers
 
         def outside(part: str, layer: int, name: str) -> float:
             depth = own[name][0] if own is not None else shape[layer]  # type: ignore[index]
@@ -202,7 +203,7 @@ def _over_depth(knobs: Knobs, layers: int) -> Numbers:
     return parse_shape(checked_shape(knobs.shape)).numbers(layers)
 
 
-def _product(ratio: float, part: float, depth: Numbers | float) -> Any:
+def _product(ratio: float, part: float, depth: Numbers | float | None) -> Any:
     """Return a product, in which a factor of 1 changes no bit of the other ones."""
     product = ratio * part * np.asarray(depth, dtype=np.float64)
     others = np.count_nonzero(np.array([ratio != 1, part != 1])) + (np.asarray(depth) != 1)

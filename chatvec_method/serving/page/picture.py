@@ -17,15 +17,16 @@ from chatvec_method.pictures.rows import labels_of, outside_of, rows_of
 from chatvec_method.pictures.style import shown
 from chatvec_method.serving.page.words import Words
 
-WIDTH, ROW, TOP, BOTTOM = 640, 34, 6, 26
+WIDTH, ROW, TOP, TICKS, OUTSIDE = 420, 34, 2, 26, 34
+"""In the picture's units: its width, a row, what is above, the numbers below, and a last row."""
 NAMES = 92
-"""In the picture's units: of the names of rows, at its left."""
-OUTSIDE = 46
-"""Of what stands before and behind the layers."""
+"""Of the names of rows, at the left."""
 GAP = 4
-WRITTEN = 44
+WRITTEN = 46
 """What a number needs."""
 MOST_TICKS = 12
+STRONG = 0.55
+"""The share of the deepest colour from which what is written on it is in the other ink."""
 
 
 def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
@@ -37,39 +38,31 @@ def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
         words: Of the page.
     """
     rows, outside = rows_of(plan, chat), outside_of(plan, chat)
-    before = {n: r for n, r in outside.items() if n not in ("final norm", "head")}
-    after = {n: r for n, r in outside.items() if n not in before}
-    left = NAMES + len(before) * (OUTSIDE + GAP)
-    width = WIDTH - left - len(after) * (OUTSIDE + GAP)
     layers = 1 + max((layer for row in rows.values() for layer in row), default=0)
-    height = TOP + ROW * max(len(rows), 3)
-    strongest = max(1.0, *(abs(r) for row in rows.values() for r in row.values()), 0.0)
-    strongest = max(strongest, *(abs(r) for r in outside.values()), 0.0)
-    cell = width / layers
+    every = [ratio for row in rows.values() for ratio in row.values()] + [*outside.values()]
+    strongest = max(1.0, *map(abs, every))
+    cell = (WIDTH - NAMES) / layers
     parts: list[str] = []
     for y, (name, row) in enumerate(rows.items()):
         top = TOP + y * ROW
-        parts.append(_text(NAMES - 8, top + ROW / 2, _named(name, words), "end", "name"))
+        parts.append(_text(NAMES - 8, top + (ROW - GAP) / 2, _named(name, words), "end", "name"))
         for layer, ratio in row.items():
-            parts.append(_box(left + layer * cell, top, cell, ROW - GAP, ratio, strongest))
+            parts.append(_box(NAMES + layer * cell, top, cell, ratio, strongest))
         for x, ratio in labels_of(row, WRITTEN / cell):
-            parts.append(_number(left + x * cell, top + (ROW - GAP) / 2, ratio, strongest))
-    full = height - TOP - GAP
-    for i, (name, ratio) in enumerate([*before.items(), *after.items()]):
-        x = NAMES + i * (OUTSIDE + GAP)
-        if name in after:
-            x = left + width + GAP + (i - len(before)) * (OUTSIDE + GAP)
-        parts.append(_box(x, TOP, OUTSIDE, full, ratio, strongest))
-        middle = x + OUTSIDE / 2
-        parts.append(_turned(middle, TOP + full / 2, _named(name, words), ratio, strongest))
+            parts.append(_written(NAMES + x * cell, top, shown(ratio), ratio, strongest))
+    bottom = TOP + ROW * len(rows)
     step = next(s for s in (1, 2, 4, 5, 8, 10, 20, 50, 100) if layers / s <= MOST_TICKS or s == 100)
     for layer in range(0, layers, step):
-        x = left + (layer + 0.5) * cell
-        parts.append(_text(x, height + 12, str(layer), "middle", "tick"))
-    parts.append(_text(NAMES - 8, height + 12, words["layer"], "end", "tick"))
+        parts.append(_text(NAMES + (layer + 0.5) * cell, bottom + 8, str(layer), "middle", "tick"))
+    parts.append(_text(NAMES - 8, bottom + 8, words["layer"], "end", "tick"))
+    top, width = bottom + TICKS, WIDTH / max(len(outside), 1)
+    for place, (name, ratio) in enumerate(outside.items()):
+        parts.append(_box(place * width, top, width, ratio, strongest))
+        text = f"{_named(name, words)} {shown(ratio)}"
+        parts.append(_written((place + 0.5) * width, top, text, ratio, strongest))
     told = f"{words['picture']}: {_summary(rows, outside, words)}"
     return (
-        f'<svg class="schedule" viewBox="0 0 {WIDTH} {height + BOTTOM}" role="img" '
+        f'<svg class="schedule" viewBox="0 0 {WIDTH} {top + OUTSIDE}" role="img" '
         f'aria-label="{escape(told)}">{"".join(parts)}</svg>'
     )
 
@@ -98,30 +91,19 @@ def _named(name: str, words: Words) -> str:
     return words.get(name.replace(" ", "_"), name)
 
 
-def _box(x: float, y: float, width: float, height: float, ratio: float, strongest: float) -> str:
+def _box(x: float, y: float, width: float, ratio: float, strongest: float) -> str:
     share = round(100 * abs(ratio) / strongest, 2)
     colour = "--more" if ratio >= 0 else "--less"
     fill = f"color-mix(in oklab, var({colour}) {share}%, var(--none))"
     return (
-        f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(width - 0.8, 0.4):.2f}" '
-        f'height="{height:.2f}" rx="2" style="fill: {fill}"/>'
+        f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(width - 1, 0.4):.2f}" '
+        f'height="{ROW - GAP}" rx="2" style="fill: {fill}"/>'
     )
 
 
-def _ink(ratio: float, strongest: float) -> str:
-    return "on-strong" if abs(ratio) / strongest > 0.55 else "on-weak"  # noqa: PLR2004
-
-
-def _number(x: float, y: float, ratio: float, strongest: float) -> str:
-    return _text(x, y, shown(ratio), "middle", f"value {_ink(ratio, strongest)}")
-
-
-def _turned(x: float, y: float, name: str, ratio: float, strongest: float) -> str:
-    kind = f"value {_ink(ratio, strongest)}"
-    return (
-        f'<text class="{kind}" text-anchor="middle" dominant-baseline="central" '
-        f'transform="translate({x:.2f} {y:.2f}) rotate(-90)">{escape(name)} {shown(ratio)}</text>'
-    )
+def _written(x: float, top: float, text: str, ratio: float, strongest: float) -> str:
+    ink = "on-strong" if abs(ratio) / strongest > STRONG else "on-weak"
+    return _text(x, top + (ROW - GAP) / 2, text, "middle", f"value {ink}")
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from chatvec_method.serving.page.knobs import Knobs
 
 if TYPE_CHECKING:
-    from chatvec_method.serving.engine import Writing
     from chatvec_method.serving.page.measure import Measurement
+    from chatvec_method.serving.writing import Writing
 
 SIDES = 3
 MERGE, NOBODY, KEPT = "merge", "nobody", "setting:"
@@ -96,6 +96,8 @@ class Session:
     entries: list[Entry] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     measured: list[Measurement] = field(default_factory=list)
+    probes: list[Side] = field(default_factory=list)
+    """Of measures that are being made."""
     swapped: bool = False
     """Whether the second of two who are hidden is on the left."""
     revealed: bool = True
@@ -122,13 +124,13 @@ class Session:
 
     def stop(self) -> None:
         """Let all answers end here."""
-        for side in self.sides:
+        for side in (*self.sides, *self.probes):
             side.stop()
 
     def forget(self) -> None:
         """Begin a new conversation."""
-        self.stop()
         for side in self.sides:
+            side.stop()
             side.turns = []
 
     def note(self, board: tuple[Knobs, ...], who: tuple[str, ...]) -> None:
@@ -144,8 +146,8 @@ class Session:
     def go_back(self, place: int) -> Entry:
         """Return to what the history has in a place."""
         entry = self.entries[place]
-        self.stop()
         for side, turns in zip(self.sides, entry.conversations, strict=True):
+            side.stop()
             side.turns = list(turns)
         return entry
 
@@ -174,6 +176,8 @@ def wins(verdicts: Sequence[Verdict]) -> dict[str, tuple[int, int, int]]:
 
 def _same_question(before: Entry, now: Entry) -> bool:
     def asked(entry: Entry) -> object:
-        return [[replace(turn, answer="", by="", key="") for turn in c] for c in entry.conversations]
+        return [
+            [replace(turn, answer="", by="", key="") for turn in c] for c in entry.conversations
+        ]
 
     return (before.board, before.who, asked(before)) == (now.board, now.who, asked(now))

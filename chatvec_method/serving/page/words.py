@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    import gradio as gr
+from gradio.i18n import I18n, I18nData
 
 FOLDER = Path(__file__).with_name("languages")
 LOCALES = {"en": "en", "ko": "ko", "ja": "ja", "zh-TW": "zh-Hant", "zh-CN": "zh-Hans"}
 """gradio's names of languages, and ours."""
+PREFIX = "chatvec_"
+"""gradio puts in its own language whatever is the name of a text: so no message may be one."""
 TRADITIONAL = ("hant", "tw", "hk", "mo")
 
 Words = Mapping[str, str]
@@ -46,8 +46,16 @@ def words_for(accepted: str | None) -> Words:
     return words(tag if tag in ("ko", "ja") else "en")
 
 
-def i18n() -> gr.I18n:
-    """Return all texts as gradio takes them."""
-    import gradio as gr
+def text(name: str) -> I18nData:
+    """Return a text that the browser puts in its own language."""
+    return I18nData(PREFIX + name)
 
-    return gr.I18n(**{locale: dict(words(ours)) for locale, ours in LOCALES.items()})
+
+def i18n() -> I18n:
+    """Return all texts as gradio takes them."""
+    return I18n(
+        **{
+            locale: {PREFIX + name: said for name, said in words(ours).items()}
+            for locale, ours in LOCALES.items()
+        }
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
@@ -129,11 +131,17 @@ def _served(engine: Engine, token: str | None) -> ASGIApp:
 
 
 def _end(engine: Engine, merge: LiveMerge, code: int) -> NoReturn:
-    """End the process, also while the model is in a step that takes long and cannot be stopped."""
-    if not engine.close(SECONDS_TO_END):
-        merge.remove_files()
-        os._exit(code)
-    raise SystemExit(code)
+    """End the process at once.
+
+    Python's own end would wait for a step of the model, which may take long and cannot be stopped,
+    and take apart what torch has in memory.
+    """
+    engine.close(SECONDS_TO_END)
+    merge.remove_files()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ChatVecError):
+            stream.flush()
+    os._exit(code)
 
 
 def _terminated(*_: object) -> NoReturn:

@@ -26,7 +26,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.finish import finish
 from chatvec_method.quiet import quiet
-from chatvec_method.recipe.file import read_recipe
+from chatvec_method.recipe.file import Recipe, parse_recipe, read_recipe
 from chatvec_method.shipped import shipped
 from chatvec_method.talk.conversation import Conversation
 from chatvec_method.talk.speaker import Speaker, load
@@ -179,6 +179,11 @@ def gloss(text: str) -> str:
     return " ".join(_script()["words"].get(word, word) for word in text.split())
 
 
+def world_recipe() -> Recipe:
+    """Return the world's recipe on the models as they lie in the package."""
+    return parse_recipe(_recipe_of(shipped(MODELS)), RECIPE)
+
+
 @cache
 def _script() -> dict[str, Any]:
     script: dict[str, Any] = json.loads(shipped(SCRIPT).read_text(encoding="utf-8"))
@@ -194,12 +199,16 @@ def _is_of_these_models(demo: Demo, recipe: str) -> bool:
 
 
 def _recipe(demo: Demo) -> str:
-    """Return the world's recipe, without its preface, on the models of the demo."""
-    text = shipped(RECIPE).read_text(encoding="utf-8")
-    recipe = text[text.index("merge_method:") :]
-    recipe = re.sub(
-        rf"{MODELS}/(\w+)",
-        lambda found: json.dumps((demo.models / found[1]).as_posix(), ensure_ascii=False),
-        recipe,
-    )
+    """Return the world's recipe on the models of the demo."""
+    recipe = _recipe_of(demo.models)
     return f"# Vary the ratio, and merge again:\n# {shlex.join(demo.command())}\n{recipe}"
+
+
+def _recipe_of(models: Path) -> str:
+    """Return the world's recipe, without its preface, on models in a folder."""
+    text = shipped(RECIPE).read_text(encoding="utf-8")
+    return re.sub(
+        rf"{MODELS}/(\w+)",
+        lambda found: json.dumps((models / found[1]).as_posix(), ensure_ascii=False),
+        text[text.index("merge_method:") :],
+    )

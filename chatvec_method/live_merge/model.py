@@ -69,7 +69,7 @@ class LiveMerge:
         loaded = load_without_values(survey, device)
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.lock = threading.RLock()
-        weakref.finalize(self, shutil.rmtree, loaded.files, ignore_errors=True)
+        self._remove_files = weakref.finalize(self, shutil.rmtree, loaded.files, ignore_errors=True)
         shapes = {name: header.shape for name, header in survey.headers.items()}
         names = [tensor.name for tensor in survey.plan.tensors]
         places = places_of(loaded.model, loaded.layout, shapes)
@@ -185,6 +185,10 @@ class LiveMerge:
     def survey_of(self, recipe: Recipe) -> Survey:
         """Return the survey of a recipe of the same models, to be merged as this one would be."""
         return survey_recipe(recipe, self._survey.options)
+
+    def remove_files(self) -> None:
+        """Remove the small files that the model has on disk, if Python's own end will not."""
+        self._remove_files()
 
     def _become(self, reworded: Reworded) -> None:
         """Write all parameters that another recipe changes, or none of them."""

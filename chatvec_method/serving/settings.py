@@ -119,7 +119,10 @@ class Settings:
             return Setting(name, chat=self.chats[kind])
         if kind == CP:
             return Setting(name, self._at(0.0))
-        return Setting(name, self._at(given[0]) if given else Reworded(self._recipe))
+        if not given:
+            return Setting(name, Reworded(self._recipe))
+        short = isinstance(given[0], (str, Real))
+        return Setting(f"{MERGE}{AT}{given[0]}" if short else MERGE, self._at(given[0]))
 
     def _at(self, ratio: Any) -> Reworded:
         try:

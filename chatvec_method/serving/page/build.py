@@ -77,7 +77,8 @@ def _connect(blocks: gr.Blocks, layout: Layout, handlers: Handlers) -> None:
     then_answers(moved)
     then_answers(layout.again.click(handlers.again, [state, *chosen], said, **QUIET))
     layout.stop.click(handlers.stop, [state], None, **QUIET)
-    layout.new.click(handlers.new, [state, *chosen], said, **QUIET)
+    cleared = [chat.clear for chat in layout.chats]
+    gr.on([layout.new.click, *cleared], handlers.new, [state, *chosen], said, **QUIET)
     for place, (chat, who) in enumerate(zip(layout.chats, layout.who, strict=True)):
         then_answers(chat.retry(handlers.retried(place), [state, *chosen], said, **QUIET))
         then_answers(chat.edit(handlers.edited, [state, *chosen], said, **QUIET))

@@ -110,6 +110,8 @@ class Content:
     language: str | None
     """Which of them comes first."""
     longest: int = LONGEST
+    world: bool = False
+    """Whether it is the demonstration's."""
     may_write: bool = False
     """Whether a merge may be written to this machine's disk."""
 
@@ -118,8 +120,12 @@ def lay_out(content: Content) -> Layout:
     """Put the components in their places; within `gr.Blocks`."""
     session = gr.State(Session())
     gr.HTML(
-        f"<h1>{escape(content.title)}</h1>", elem_id="title", padding=False, elem_classes="title"
+        escape(content.title),
+        html_template="<h1>chatvec live <small>${value}</small></h1>",
+        elem_id="title",
+        elem_classes="title",
     )
+    gr.HTML(text("world" if content.world else "lead"), elem_classes="note", elem_id="lead")
     with gr.Row(elem_id="all", equal_height=False):
         with gr.Column(scale=2, min_width=320, elem_id="settings"):
             board = content.board

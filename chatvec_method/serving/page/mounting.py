@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,6 @@ def mount_page(
     world: bool = False,
     may_write: bool = False,
     frames: str = "'self'",
-    others: Callable[[str], bool] = lambda path: path.startswith("/v1/"),
 ) -> FastAPI:
     """Put the page at the root of an app, below all routes that it has.
 
@@ -71,8 +70,10 @@ def mount_page(
         world: Whether it is the demonstration's, whose language is made up.
         may_write: Whether visitors may write merges to this machine's disk.
         frames: What pages may show this one in a frame, in the words of a Content-Security-Policy.
-        others: Tells which paths are the app's own.
     """
+    from starlette.routing import Route
+
+    own = [route.path_regex for route in app.routes if isinstance(route, Route)]
     folder = Path(tempfile.mkdtemp(prefix="chatvec-page-"))
     weakref.finalize(app, shutil.rmtree, folder, ignore_errors=True)
     with _environment(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False"):
@@ -101,30 +102,31 @@ def mount_page(
             css_paths=STYLE,
             head=head(),
         )
-    app.add_middleware(Doors, others=others, policy=POLICY.format(frames=frames))
+    app.add_middleware(Doors, own=own, policy=POLICY.format(frames=frames))
     return app
 
 
 class Doors:
     """Lets through the requests that the page makes, and those to the app's own paths."""
 
-    def __init__(self, app: ASGIApp, others: Callable[[str], bool], policy: str) -> None:
+    def __init__(self, app: ASGIApp, own: Sequence[re.Pattern[str]], policy: str) -> None:
         """Stand before an app.
 
         Args:
             app: The app.
-            others: Tells which paths are not the page's.
+            own: The paths that are not the page's.
             policy: The Content-Security-Policy of the page.
         """
         self._app = app
-        self._others = others
+        self._own = own
         self._policy = policy.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have it answered."""
-        if scope["type"] == "lifespan" or self._others(scope.get("path", "")):
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan" or any(own.match(path) for own in self._own):
             await self._app(scope, receive, send)
-        elif scope["type"] != "http" or not DOORS.fullmatch(scope["path"]):
+        elif scope["type"] != "http" or not DOORS.fullmatch(path):
             await _not_found(scope, receive, send)
         else:
 
@@ -161,13 +163,14 @@ def _page(engine: Engine, live: LiveMerge, world: bool, may_write: bool) -> Any:
     board = Board(live.recipe, live.plan)
     language = suite_language(live.recipe)
     content = Content(
-        title=_title(live.recipe),
+        title="" if world else _title(live.recipe),
         board=board,
         answerers=("cp", "merge", *(n for n in engine.settings.names if n.startswith("chat"))),
         examples=_world_examples() if world else _examples(language),
         languages=() if world else suite.LANGUAGES,
         language=None if world else language or "en",
         longest=LONGEST_IN_WORLD if world else LONGEST,
+        world=world,
         may_write=may_write,
     )
 

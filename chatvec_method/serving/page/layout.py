@@ -290,7 +290,7 @@ def _answers(
                     label=text(f"who_{side + 1}"),
                     elem_id=f"who-{side + 1}",
                     filterable=False,
-                    min_width=150,
+                    min_width=200,
                 )
             )
     with gr.Row(elem_id="answers", equal_height=True):

@@ -25,8 +25,6 @@ GAP = 4
 WRITTEN = 46
 """What a number needs."""
 MOST_TICKS = 12
-STRONG = 0.55
-"""The share of the deepest colour from which what is written on it is in the other ink."""
 
 
 def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
@@ -49,7 +47,7 @@ def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
         for layer, ratio in row.items():
             parts.append(_box(NAMES + layer * cell, top, cell, ratio, strongest))
         for x, ratio in labels_of(row, WRITTEN / cell):
-            parts.append(_written(NAMES + x * cell, top, shown(ratio), ratio, strongest))
+            parts.append(_written(NAMES + x * cell, top, shown(ratio)))
     bottom = TOP + ROW * len(rows)
     step = next(s for s in (1, 2, 4, 5, 8, 10, 20, 50, 100) if layers / s <= MOST_TICKS or s == 100)
     for layer in range(0, layers, step):
@@ -59,7 +57,7 @@ def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
     for place, (name, ratio) in enumerate(outside.items()):
         parts.append(_box(place * width, top, width, ratio, strongest))
         text = f"{_named(name, words)} {shown(ratio)}"
-        parts.append(_written((place + 0.5) * width, top, text, ratio, strongest))
+        parts.append(_written((place + 0.5) * width, top, text))
     told = f"{words['picture']}: {_summary(rows, outside, words)}"
     return (
         f'<svg class="schedule" viewBox="0 0 {WIDTH} {top + OUTSIDE}" role="img" '
@@ -101,9 +99,8 @@ def _box(x: float, y: float, width: float, ratio: float, strongest: float) -> st
     )
 
 
-def _written(x: float, top: float, text: str, ratio: float, strongest: float) -> str:
-    ink = "on-strong" if abs(ratio) / strongest > STRONG else "on-weak"
-    return _text(x, top + (ROW - GAP) / 2, text, "middle", f"value {ink}")
+def _written(x: float, top: float, text: str) -> str:
+    return _text(x, top + (ROW - GAP) / 2, text, "middle", "value")
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:

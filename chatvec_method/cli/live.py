@@ -93,7 +93,7 @@ def live(
         from chatvec_method.demo import world_recipe
         from chatvec_method.recipe.file import parse_recipe
         from chatvec_method.serving.engine import Engine
-        from chatvec_method.serving.running import address_of, bound, run
+        from chatvec_method.serving.running import address_of, bound, server_of
 
         quiet_libraries()
     place = bound(host, port, token)
@@ -112,7 +112,8 @@ def live(
 
     code = INTERRUPTED
     try:
-        run(_served(engine, merge, token, world=text is None), engine, place, tell)
+        app = _served(engine, merge, token, world=text is None)
+        server_of(app, engine, tell).run(sockets=[place])
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
     except SystemExit as left:

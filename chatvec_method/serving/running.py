@@ -59,19 +59,17 @@ def address_of(place: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(
-    app: ASGIApp, engine: Engine, place: socket.socket, on_ready: Callable[[], None] = lambda: None
-) -> None:
-    """Serve until somebody ends it, with Ctrl-C or a signal; answers under way then break off.
+def server_of(
+    app: ASGIApp, engine: Engine, on_ready: Callable[[], None] = lambda: None
+) -> uvicorn.Server:
+    """Return a server: `run(sockets=[place])` serves until Ctrl-C, a signal or `should_exit`.
+
+    Then answers under way break off, and the engine and the socket are closed.
 
     Args:
         app: What is served, with its guard.
-        engine: Answers; it is closed at the end.
-        place: Where; it is closed at the end.
+        engine: Answers.
         on_ready: Is called once somebody can be heard.
-
-    Raises:
-        KeyboardInterrupt: It was ended with Ctrl-C.
     """
     config = uvicorn.Config(
         app,
@@ -85,7 +83,7 @@ def run(
         server_header=False,
         timeout_graceful_shutdown=0,
     )
-    _Server(config, engine, on_ready).run(sockets=[place])
+    return _Server(config, engine, on_ready)
 
 
 class _Server(uvicorn.Server):

@@ -47,7 +47,7 @@ def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
         for layer, ratio in row.items():
             parts.append(_box(NAMES + layer * cell, top, cell, ratio, strongest))
         for x, ratio in labels_of(row, WRITTEN / cell):
-            parts.append(_written(NAMES + x * cell, top, shown(ratio)))
+            parts.append(_written(NAMES + x * cell, top, shown(ratio), ratio / strongest))
     bottom = TOP + ROW * len(rows)
     step = next(s for s in (1, 2, 4, 5, 8, 10, 20, 50, 100) if layers / s <= MOST_TICKS or s == 100)
     for layer in range(0, layers, step):
@@ -57,7 +57,7 @@ def schedule_svg(plan: MergePlan, chat: ModelReference, words: Words) -> str:
     for place, (name, ratio) in enumerate(outside.items()):
         parts.append(_box(place * width, top, width, ratio, strongest))
         text = f"{_named(name, words)} {shown(ratio)}"
-        parts.append(_written((place + 0.5) * width, top, text))
+        parts.append(_written((place + 0.5) * width, top, text, ratio / strongest))
     told = f"{words['picture']}: {_summary(rows, outside, words)}"
     return (
         f'<svg class="schedule" viewBox="0 0 {WIDTH} {top + OUTSIDE}" role="img" '
@@ -99,8 +99,9 @@ def _box(x: float, y: float, width: float, ratio: float, strongest: float) -> st
     )
 
 
-def _written(x: float, top: float, text: str) -> str:
-    return _text(x, top + (ROW - GAP) / 2, text, "middle", "value")
+def _written(x: float, top: float, text: str, strength: float) -> str:
+    kind = f"value tenths-{round(10 * abs(strength))}"
+    return _text(x, top + (ROW - GAP) / 2, text, "middle", kind)
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 import chatvec_method
 from chatvec_method import LiveMerge
 from chatvec_method.demo import world_recipe
@@ -43,12 +45,20 @@ def live_world() -> LiveMerge:
 
 
 @contextmanager
-def serving(engine: Engine, token: str | None = None) -> Iterator[Served]:
-    """Serve an engine as the command does, in a thread; the engine is closed at the end."""
+def serving(
+    engine: Engine, token: str | None = None, app: ASGIApp | None = None
+) -> Iterator[Served]:
+    """Serve an engine as the command does, in a thread; the engine is closed at the end.
+
+    Args:
+        engine: Answers.
+        token: What everybody must bring.
+        app: What is served; by default the API alone.
+    """
     ready = threading.Event()
     place = bound("127.0.0.1", 0, token)
     url = address_of(place)
-    server = server_of(Guard(api(engine), token), engine, ready.set)
+    server = server_of(Guard(app or api(engine), token), engine, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
     thread.start()
     assert ready.wait(30)

@@ -54,7 +54,13 @@ def _connect(blocks: gr.Blocks, layout: Layout, handlers: Handlers) -> None:
 
     def then_answers(event: Any) -> None:
         for place, chat in enumerate(layout.chats):
-            event.success(handlers.answer(place), [state, *chosen], [chat, *history], **QUIET)
+            event.success(
+                handlers.answer(place),
+                [state, *chosen],
+                [chat, *history],
+                trigger_mode="multiple",
+                **QUIET,
+            )
 
     sent = gr.on(
         [layout.request.submit, layout.send.click],

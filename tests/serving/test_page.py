@@ -1,0 +1,294 @@
+"""The page in a real browser, on the world: one server, one browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_core_python.base import AXE_FILE_PATH
+from browsing import BROWSER, DRIVER, Page, browser
+from click.testing import CliRunner
+from conftest import ROOT
+from live_server import ASKED, Served, live_world, serving, slowly
+from selenium.webdriver.common.keys import Keys
+
+from chatvec_method import Conversation, LiveMerge, cli, load
+from chatvec_method.serving.app import api
+from chatvec_method.serving.engine import Engine
+from chatvec_method.serving.page.mounting import mount_page
+from chatvec_method.talk.speaker import Sampling
+
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no chromium")
+EVIL = "<img src=x onerror=\"window.hacked='message'\"> <script>window.hacked='script'</script>"
+
+
+@pytest.fixture(scope="module")
+def live() -> LiveMerge:
+    return live_world()
+
+
+@pytest.fixture(scope="module")
+def served(live: LiveMerge) -> Iterator[Served]:
+    engine = Engine(live, device="cpu")
+    app = mount_page(api(engine), engine, live, world=True, may_write=True)
+    with serving(engine, app=app) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def tab(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(downloads=str(tmp_path_factory.mktemp("downloads"))) as driver:
+        yield Page(driver)
+
+
+@pytest.fixture
+def page(served: Served, tab: Page) -> Iterator[Page]:
+    tab.size(1400, 1000)
+    yield tab.open(served.url)
+    problems = [each["message"] for each in tab.driver.get_log("browser")]
+    assert not [each for each in problems if "favicon" not in each]
+
+
+@pytest.fixture
+def downloads(page: Page) -> Path:
+    return Path(page.driver.capabilities["goog:chromeOptions"].get("downloads", ""))
+
+
+def test_the_slider_turns_babble_into_the_answer_that_the_saved_recipe_gives(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    page.hold("ratio-0", "Home", 1)
+    page.wait(lambda: "0" in page.one("#picture-0 svg").get_attribute("aria-label"))
+    page.ask(ASKED.request)
+    assert page.answer(1) == page.answer(2) != ASKED.answer
+    page.hold("ratio-0", "ArrowRight", 125)  # steps of 0.005
+    page.wait(lambda: page.said(2)[-1] == ASKED.answer)
+    seen = page.answer(2)
+    assert page.one("#chat-2 label").text == "merge 0.625"
+    assert page.answer(1) != ASKED.answer  # cp, beside it
+
+    page.tab(3)
+    page.click("#download")
+    saved = page.wait(lambda: next(tmp_path.glob("*.yaml"), None))
+    assert "ratio: 0.625" in saved.read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    run = CliRunner().invoke(cli.main, ["merge", str(saved), str(tmp_path / "out"), "--quiet"])
+    assert run.exit_code == 0, run.output
+    merged = load(tmp_path / "out", device="cpu")
+    answer = merged.answer(merged.prompt(Conversation(), ASKED.request), Sampling(greedy=True))
+    assert "".join(answer) == seen
+
+
+def test_a_typed_number_is_exact(page: Page, served: Served) -> None:
+    page.type_number("ratio-0", "0.62512345")
+    page.ask(ASKED.request)
+    page.answer(2)
+    assert page.one("#chat-2 label").text == "merge 0.62512345"
+
+
+def test_a_conversation_has_turns_that_can_be_edited_and_asked_again(page: Page) -> None:
+    page.ask("건옴 고시문 몬론멀 브즘 .")
+    assert page.answer(2) == "츠스처 ."
+    page.ask("늠숭란 몬론멀 건옴 고시문 ?")
+    page.wait(lambda: len(page.said(2)) == 4)
+    assert page.answer(2) == "브즘 ."  # the gift of the first turn
+
+    page.click('#chat-2 button[aria-label="edit"], #chat-2 button[title="edit"]')
+    box = page.wait(lambda: page.one("#chat-2 textarea"))
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(ASKED.request)
+    page.click('#chat-2 button[aria-label="Submit"], #chat-2 button[title="Submit"]')
+    page.wait(lambda: page.said(2)[-1] == ASKED.answer)
+    assert [len(page.said(side)) for side in (1, 2)] == [2, 2]
+    page.click("#again")
+    assert page.answer(2) == ASKED.answer
+
+
+def test_three_answer_side_by_side_and_a_kept_setting_is_one_of_them(page: Page) -> None:
+    page.type_number("ratio-0", "0")
+    page.ask(ASKED.request)
+    babble = page.answer(2)
+    page.type_number("ratio-0", "0.625")
+    page.wait(lambda: page.said(2)[-1] == ASKED.answer)
+    page.choose("who-3", "setting 1: 0")
+    page.wait(lambda: page.said(3))
+    assert page.answer(3) == babble
+    assert page.answer(2) == ASKED.answer
+    page.choose("who-1", "the chat model")
+    page.wait(lambda: page.one("#chat-1 label").text == "the chat model")
+
+
+def test_the_history_goes_back_to_a_setting_and_what_was_said(page: Page) -> None:
+    page.type_number("ratio-0", "0")
+    page.ask(ASKED.request)
+    babble = page.answer(2)
+    page.type_number("ratio-0", "0.625")
+    page.wait(lambda: page.said(2)[-1] == ASKED.answer)
+    page.at_rest()
+    page.click("#history label:last-of-type input")
+    page.wait(lambda: page.said(2)[-1] == babble)
+    assert page.one("#ratio-0 input[type=number]").get_attribute("value") == "0"
+
+
+def test_which_is_better_is_blind_and_counted_by_ratio(page: Page) -> None:
+    page.tab(1)
+    page.click("#blind input")
+    page.ask(ASKED.request)
+    answers = [page.answer(1), page.answer(2)]
+    labels = [page.one(f"#chat-{side} label").text for side in (1, 2)]
+    assert labels == ["Answer 1", "Answer 2"]
+    assert "merge 0.625" not in page.script("return document.querySelector('main').innerText")
+    page.click("#better-left" if answers[0] == ASKED.answer else "#better-right")
+    table = page.wait(lambda: page.one("#revealed table")).text
+    assert re.search(r"merge 0\.625 1 0 0\s+cp 0 1 0", table)
+
+
+def test_the_quick_measure_draws_its_curve_over_the_ratios_of_this_session(page: Page) -> None:
+    page.tab(2)
+    for ratio in ("0", "0.625"):
+        page.type_number("ratio-0", ratio)
+        page.click("#measure")
+        page.wait(lambda told=f"Measured: merge {ratio}": page.one("#measuring").text == told)
+    curve = page.one("#curves svg").get_attribute("aria-label")
+    assert curve == "ends by itself: 0: 0 %, 0.625: 100 %"
+
+
+def test_parts_and_shapes_are_drawn_and_in_the_recipe(page: Page, served: Served) -> None:
+    for heading in page.all("#settings button.label-wrap"):
+        heading.click()
+    page.type_number("ratio-0", "1")
+    page.type_number("MLP-0", "0.5")
+    shape = page.one("#shape-0 input")
+    shape.send_keys(Keys.CONTROL, "a")
+    shape.send_keys("linear:1:0.3", Keys.ENTER)
+
+    def drawn() -> str:
+        return page.one("#picture-0 svg").get_attribute("aria-label") or ""
+
+    page.wait(lambda: "MLP 0.5 0.325 0.15" in drawn())
+    assert "Attention 1 0.65 0.3" in drawn()
+    shape.send_keys(Keys.CONTROL, "a")
+    shape.send_keys("per-layer:/etc/passwd", Keys.ENTER)
+    assert "no files are read here" in page.wait(lambda: page.one(".toast-body")).text
+
+
+def test_a_merge_is_written_below_the_folder_and_nowhere_else(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page.tab(3)
+    folder = page.wait(lambda: page.one("#folder textarea, #folder input"))
+    for name, told in (("../out", "is not a folder below"), (".", "exists"), ("new", "Written")):
+        folder.send_keys(Keys.CONTROL, "a")
+        folder.send_keys(name)
+        page.click("#disk")
+        page.wait(lambda told=told: told in page.one("body").text)
+    assert (tmp_path / "new" / "model.safetensors").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["new"]
+
+
+def test_two_tabs_do_not_mix_their_settings(page: Page, served: Served) -> None:
+    page.type_number("ratio-0", "0")
+    page.ask(ASKED.request)
+    babble = page.answer(2)
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    try:
+        page.open(served.url)
+        page.ask(ASKED.request)
+        assert page.answer(2) == ASKED.answer
+        page.driver.switch_to.window(first)
+        page.click("#again")
+        assert page.answer(2) == babble
+        page.driver.switch_to.window(page.driver.window_handles[-1])
+        assert page.answer(2) == ASKED.answer
+    finally:
+        if page.driver.current_window_handle != first:
+            page.driver.close()
+        page.driver.switch_to.window(first)
+
+
+def test_what_is_said_is_text_and_no_code(page: Page) -> None:
+    page.ask(EVIL)
+    page.answer(2)
+    assert page.said(2)[0] == EVIL
+    shape_of_evil = f"linear:{EVIL}"
+    for heading in page.all("#settings button.label-wrap"):
+        heading.click()
+    page.one("#shape-0 input").send_keys(Keys.CONTROL, "a")
+    page.one("#shape-0 input").send_keys(shape_of_evil, Keys.ENTER)
+    assert "img src=x" in page.wait(lambda: page.one(".toast-body")).text
+    assert page.script("return window.hacked") is None
+    assert not page.all("img[src=x]")
+
+
+def test_all_is_reached_by_keys_alone(page: Page) -> None:
+    reached = []
+    body = page.one("body")
+    for _ in range(40):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(
+            page.script(
+                "const e = document.activeElement;"
+                "return e.closest('[id]:not([id^=range])')?.id || e.tagName"
+            )
+        )
+    assert body is not None
+    order = [name for name in dict.fromkeys(reached)]
+    for name in ("ratio-0", "who-1", "who-3", "request", "send", "again", "stop", "example-1"):
+        assert name in order, order
+    assert order.index("ratio-0") < order.index("request") < order.index("send")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
+def test_nothing_serious_stands_in_anybodys_way(page: Page, width: int, dark: bool) -> None:
+    page.size(width, 900, dark=dark)
+    page.ask(ASKED.request)
+    page.answer(2)
+    assert page.script("return document.documentElement.scrollWidth") <= width
+    for heading in page.all("button.label-wrap"):
+        heading.click()
+    page.driver.execute_script(AXE_FILE_PATH.read_text(encoding="utf-8"))
+    serious = []
+    for number in range(4):
+        page.tab(number)
+        page.at_rest()
+        found = page.driver.execute_async_script("axe.run().then(arguments[0])")
+        serious += [
+            (each["id"], each["nodes"][0]["html"])
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+    assert not serious
+
+
+def test_closing_the_tab_or_stopping_ends_the_answer(
+    page: Page, served: Served, live: LiveMerge
+) -> None:
+    def resting() -> bool:
+        return served.engine.waiting == 0 and served.engine._now is None
+
+    with slowly(live, 0.3):
+        page.ask(ASKED.request)
+        page.wait(lambda: not resting())
+        page.click("#stop")
+        page.wait(resting, 3)
+        page.click("#again")
+        page.wait(lambda: not resting())
+        page.driver.get("about:blank")
+        page.wait(resting, 5)
+
+
+def test_the_page_loads_and_connects_to_nothing_elsewhere(page: Page, served: Served) -> None:
+    entries = page.script("return performance.getEntries().map((each) => each.name)")
+    addresses = [each for each in entries if re.match(r"\w+://", each)]
+    assert addresses
+    assert {each.split("/")[2] for each in addresses} == {served.url.split("/")[2]}

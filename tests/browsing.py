@@ -24,21 +24,15 @@ Found = TypeVar("Found")
 
 
 @contextmanager
-def browser(language: str = "en", downloads: str | None = None) -> Iterator[WebDriver]:
-    """Start a browser without a window.
-
-    Args:
-        language: Which pages are asked for.
-        downloads: The folder in which files come.
-    """
+def browser(language: str = "en") -> Iterator[WebDriver]:
+    """Start a browser without a window, which asks for pages in a language."""
     assert BROWSER is not None
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
         options.add_argument(argument)
     options.add_argument(f"--lang={language}")
-    preferences = {"intl.accept_languages": language, "download.default_directory": downloads}
-    options.add_experimental_option("prefs", preferences)
+    options.add_experimental_option("prefs", {"intl.accept_languages": language})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:

@@ -25,6 +25,7 @@ from chatvec_method.serving.page.picture import schedule_svg
 from chatvec_method.serving.page.session import MERGE, NOBODY, SIDES, Choice, Session, Side
 from chatvec_method.serving.page.told import (
     Gloss,
+    as_said,
     bar,
     bubbles,
     hint,
@@ -33,7 +34,6 @@ from chatvec_method.serving.page.told import (
     refusal,
     refusing,
     wins_table,
-    without_gloss,
 )
 from chatvec_method.serving.page.words import Words, words_for
 
@@ -157,7 +157,7 @@ class Handlers:
             if who != NOBODY and place < len(side.turns):
                 side.stop()
                 side.turns = side.turns[:place]
-                side.ask(without_gloss(str(edit.value)).strip())
+                side.ask(as_said(str(edit.value)).strip())
         return self._after_asking(request, session, chosen)
 
     def chose(self, place: int) -> Handler:

@@ -301,7 +301,7 @@ def _answers(
                         label=first[side],
                         height=CHAT_HEIGHT,
                         editable="user",
-                        buttons=["copy"],
+                        buttons=[],  # a copy would have what HTML reads, and not what was said
                         render_markdown=False,
                         sanitize_html=True,
                         allow_tags=False,

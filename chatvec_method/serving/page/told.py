@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from html import escape
+from html import escape, unescape
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -47,20 +48,31 @@ def refusing(handler: Handler) -> Handler:
     return handled  # type: ignore[return-value]
 
 
+def as_text(text: str) -> str:
+    """Return a message so that gradio's chat, which reads HTML, shows it as it is.
+
+    Only what HTML would take for a tag or a character's name is put in other words, since a person
+    who edits the message sees these.
+    """
+    named = re.sub(r"&#?\w+;?", lambda each: _ampersand(each[0]), text)
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", named)
+
+
+def as_said(shown: str) -> str:
+    """Return a message as it was said, without what it means."""
+    said = shown.partition(GLOSS)[0]
+    return said.replace("&lt;", "<").replace("&amp;", "&")
+
+
 def bubbles(turns: Sequence[Turn], gloss: Gloss | None) -> list[dict[str, str]]:
-    """Return a conversation as gradio's chat has it, plain text."""
+    """Return a conversation as gradio's chat has it."""
     messages = []
     for turn in turns:
         for role, text in (("user", turn.request), ("assistant", turn.answer)):
             if text:
                 told = f"{text}{GLOSS}{gloss(text)}" if gloss is not None else text
-                messages.append({"role": role, "content": told})
+                messages.append({"role": role, "content": as_text(told)})
     return messages
-
-
-def without_gloss(text: str) -> str:
-    """Return a message as it was said."""
-    return text.partition(GLOSS)[0]
 
 
 def history_line(session: Session, entry: Entry) -> str:
@@ -99,6 +111,10 @@ def bar(done: int, total: int | None, text: str) -> str:
     value = f'max="{total}" value="{done}"' if total else ""
     told = escape(text)
     return f'<p class="note"><progress {value} aria-label="{told}"></progress> {told}</p>'
+
+
+def _ampersand(named: str) -> str:
+    return named if unescape(named) == named else f"&amp;{named[1:]}"
 
 
 def _short(text: str) -> str:

@@ -80,6 +80,23 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A conversation in the second language, and the right answer at its end."""
+
+    axis: str
+    """What it is about: `follows`, `knows`, `recalls` or `refuses`."""
+    turns: tuple[str, ...]
+    """Requests and answers by turns; a request is the last."""
+    answer: str
+
+    def is_answered(self, answer: str) -> bool:
+        """Tell whether an answer is right: to the word, but a refusal in either language."""
+        if self.axis == "refuses":
+            return gloss(answer) == gloss(self.answer)
+        return answer == self.answer
+
+
+@dataclass(frozen=True)
 class Turn:
     """A request, and what a model answered."""
 
@@ -160,6 +177,14 @@ def scenes() -> tuple[Scene, ...]:
     """Return what they are asked; none of it is in a text that a model was trained on."""
     return tuple(
         Scene(each["about"], tuple(each["requests"])) for each in _script()["conversations"]
+    )
+
+
+def questions() -> tuple[Question, ...]:
+    """Return ten questions of each axis; none of them is in a text that a model was trained on."""
+    return tuple(
+        Question(each["axis"], tuple(each["turns"][:-1]), each["turns"][-1])
+        for each in _script()["questions"]
     )
 
 

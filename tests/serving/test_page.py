@@ -21,6 +21,8 @@ from chatvec_method.serving.page.mounting import mount_page
 from chatvec_method.talk.speaker import Sampling
 
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no chromium")
+LEFT = re.compile("favicon|AbortError|Connection errored out")
+"""What gradio says where a page is left while something comes."""
 EVIL = "<img src=x onerror=\"window.hacked='message'\"> <script>window.hacked='script'</script>"
 
 
@@ -48,7 +50,7 @@ def page(served: Served, tab: Page) -> Iterator[Page]:
     tab.size(1400, 1000)
     yield tab.open(served.url)
     problems = [each["message"] for each in tab.driver.get_log("browser")]
-    assert not [each for each in problems if "favicon" not in each]
+    assert not [each for each in problems if not LEFT.search(each)]
 
 
 def test_the_slider_turns_babble_into_the_answer_that_the_saved_recipe_gives(
@@ -91,7 +93,7 @@ def test_a_conversation_has_turns_that_can_be_edited_and_asked_again(page: Page)
     assert page.answer(2) == "츠스처 ."
     page.ask("늠숭란 몬론멀 건옴 고시문 ?")
     page.wait(lambda: len(page.said(2)) == 4)
-    assert page.answer(2) == "브즘 ."  # the gift of the first turn
+    assert page.answer(2) == "버즐히 고시문 몬론멀 브즘 ."  # your gift is moon
 
     page.click('#chat-2 button[aria-label="Edit"]')
     box = page.wait(lambda: page.one("#chat-2 textarea"))
@@ -149,8 +151,13 @@ def test_the_quick_measure_draws_its_curve_over_the_ratios_of_this_session(page:
         page.type_number("ratio-0", ratio)
         page.click("#measure")
         page.wait(lambda told=f"Measured: merge {ratio}": page.one("#measuring").text == told)
-    curve = page.one("#curves svg").get_attribute("aria-label")
-    assert curve == "ends by itself: 0: 0 %, 0.625: 100 %"
+    curves = [each.get_attribute("aria-label") for each in page.all("#curves svg")]
+    assert curves[0] == "follows instructions: 0: 0 %, 0.625: 100 %"
+    assert [each.partition(":")[0] for each in curves[1:]] == [
+        "knows",
+        "recalls earlier turns",
+        "refuses what does harm",
+    ]
 
 
 def test_parts_and_shapes_are_drawn_and_in_the_recipe(page: Page, served: Served) -> None:
@@ -169,7 +176,7 @@ def test_parts_and_shapes_are_drawn_and_in_the_recipe(page: Page, served: Served
     assert "Attention 1 0.65 0.3" in drawn()
     shape.send_keys(Keys.CONTROL, "a")
     shape.send_keys("per-layer:/etc/passwd", Keys.ENTER)
-    assert "no files are read here" in page.wait(lambda: page.one(".toast-body")).text
+    assert "no files are read here" in page.wait(lambda: page.one(".toast-body").text)
 
 
 def test_a_merge_is_written_below_the_folder_and_nowhere_else(
@@ -178,7 +185,7 @@ def test_a_merge_is_written_below_the_folder_and_nowhere_else(
     monkeypatch.chdir(tmp_path)
     page.tab(3)
     folder = page.wait(lambda: page.one("#folder textarea, #folder input"))
-    for name, told in (("../out", "is not a folder below"), (".", "exists"), ("new", "Written")):
+    for name, told in (("../out", "is not a folder below"), (".", "leads out"), ("new", "Written")):
         folder.send_keys(Keys.CONTROL, "a")
         folder.send_keys(name)
         page.click("#disk")
@@ -217,7 +224,7 @@ def test_what_is_said_is_text_and_no_code(page: Page) -> None:
         heading.click()
     page.one("#shape-0 input").send_keys(Keys.CONTROL, "a")
     page.one("#shape-0 input").send_keys(shape_of_evil, Keys.ENTER)
-    assert "img src=x" in page.wait(lambda: page.one(".toast-body")).text
+    assert "img src=x" in page.wait(lambda: page.one(".toast-body").text)
     assert page.script("return window.hacked") is None
     assert not page.all("img[src=x]")
 
@@ -239,8 +246,11 @@ def test_all_is_reached_by_keys_alone(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (390, True)])
-def test_nothing_serious_stands_in_anybodys_way(page: Page, width: int, dark: bool) -> None:
+def test_nothing_serious_stands_in_anybodys_way(
+    page: Page, served: Served, width: int, dark: bool
+) -> None:
     page.size(width, 900, dark=dark)
+    page.open(served.url)
     page.ask(ASKED.request)
     page.answer(2)
     assert page.script("return document.documentElement.scrollWidth") <= width

@@ -151,9 +151,9 @@ def lay_out(content: Content) -> Layout:
                     text("send"), variant="primary", min_width=90, scale=1, elem_id="send"
                 )
             with gr.Row(elem_id="buttons"):
-                again = gr.Button(text("again"), size="sm", min_width=90, elem_id="again")
-                stop = gr.Button(text("stop"), size="sm", min_width=90, elem_id="stop")
-                new = gr.Button(text("new"), size="sm", min_width=90, elem_id="new")
+                again = gr.Button(text("again"), size="md", min_width=90, elem_id="again")
+                stop = gr.Button(text("stop"), size="md", min_width=90, elem_id="stop")
+                new = gr.Button(text("new"), size="md", min_width=90, elem_id="new")
             examples = _examples(content.examples)
             with gr.Accordion(text("sampling"), open=False):
                 manner = _manner(content.longest)
@@ -325,7 +325,7 @@ def _examples(examples: Sequence[tuple[str, str]]) -> tuple[tuple[gr.Button, str
             (
                 gr.Button(
                     label,
-                    size="sm",
+                    size="md",
                     variant="secondary",
                     min_width=140,
                     elem_classes="example",
@@ -362,7 +362,7 @@ def _comparison() -> tuple[gr.Checkbox, tuple[gr.Button, ...], gr.HTML]:
     blind = gr.Checkbox(False, label=text("blind"), info=text("blind_hint"), elem_id="blind")
     with gr.Row():
         better = tuple(
-            gr.Button(text(choice), size="sm", min_width=90, elem_id=f"better-{choice}")
+            gr.Button(text(choice), size="md", min_width=90, elem_id=f"better-{choice}")
             for choice in ("left", "tie", "right")
         )
     return blind, better, gr.HTML("", elem_id="revealed")
@@ -371,7 +371,7 @@ def _comparison() -> tuple[gr.Checkbox, tuple[gr.Button, ...], gr.HTML]:
 def _measure(content: Content) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.HTML]:
     hint = "measure_hint" if content.languages else "measure_world"
     gr.HTML(text(hint), elem_classes="note")
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_classes="beside"):
         language = gr.Dropdown(
             list(content.languages) or ["world"],
             value=content.language or "world",
@@ -380,7 +380,7 @@ def _measure(content: Content) -> tuple[gr.Button, gr.Dropdown, gr.HTML, gr.HTML
             filterable=False,
             elem_id="measure-language",
         )
-        measure = gr.Button(text("measure_go"), size="sm", min_width=90, elem_id="measure")
+        measure = gr.Button(text("measure_go"), size="md", min_width=90, elem_id="measure")
     measuring = gr.HTML("", elem_id="measuring")
     return measure, language, measuring, gr.HTML("", elem_id="curves")
 
@@ -389,9 +389,9 @@ def _saving(
     may_write: bool,
 ) -> tuple[gr.Button, gr.JSON, gr.Textbox, gr.Button, gr.HTML]:
     gr.HTML(text("save_hint"), elem_classes="note")
-    download = gr.Button(text("download"), size="sm", elem_id="download")
+    download = gr.Button(text("download"), size="md", elem_id="download")
     recipe = gr.JSON(visible=False)
-    with gr.Row(visible=may_write, equal_height=True):
+    with gr.Row(visible=may_write, elem_classes="beside"):
         folder = gr.Textbox(
             "out",
             label=text("folder"),
@@ -399,5 +399,5 @@ def _saving(
             max_length=200,
             elem_id="folder",
         )
-        disk = gr.Button(text("disk"), size="sm", min_width=90, elem_id="disk")
+        disk = gr.Button(text("disk"), size="md", min_width=90, elem_id="disk")
     return download, recipe, folder, disk, gr.HTML("", elem_id="merging")

@@ -1,8 +1,7 @@
 """The quick measure: ten prompts of each axis of the suite, asked of the merge as the sliders are.
 
 It says which way things go, not how good a model is: ten prompts have wide intervals, which are
-drawn. In the demonstration's made-up language there are no such prompts; its few requests are asked
-instead, and what counts is whether an answer comes to an end by itself.
+drawn. The demonstration's made-up language is none of the suite's; it has questions of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from chatvec_method import demo
 from chatvec_method.evaluation import suite
 from chatvec_method.evaluation.asked import LONGEST_ANSWER, asked_of
 from chatvec_method.evaluation.intervals import interval, resampled
@@ -83,21 +83,31 @@ def suite_exam(language: str) -> Exam:
     return Exam(questions, LONGEST_ANSWER, shares)
 
 
-def ending_exam(requests: Sequence[str], longest: int) -> Exam:
-    """Return an exam that counts which answers end by themselves.
+def world_exam() -> Exam:
+    """Return the demonstration's quick exam: ten questions of four axes, in its second language.
 
-    Args:
-        requests: What is asked.
-        longest: Tokens, within which an answer should end.
+    An answer is right to the word, and the model has to stop after it.
     """
+    questions = demo.questions()
 
     def shares(answers: Sequence[tuple[str, bool]]) -> Mapping[str, Share]:
-        ended = [float(suite.ends(answer, stopped)) for answer, stopped in answers]
-        low, high = interval(resampled(ended, of="ends"))
-        return {"ends": Share(sum(ended) / len(ended), low, high, len(ended))}
+        marks: dict[str, list[float]] = {}
+        for question, (answer, stopped) in zip(questions, answers, strict=False):
+            right = stopped and question.is_answered(answer)
+            marks.setdefault(question.axis, []).append(float(right))
+        return {axis: _share(axis, each) for axis, each in marks.items()}
 
-    questions: list[tuple[Message, ...]] = [({"role": "user", "content": r},) for r in requests]
-    return Exam(tuple(questions), longest, shares)
+    return Exam(tuple(_by_turns(each.turns) for each in questions), demo.LONGEST_ANSWER, shares)
+
+
+def _share(axis: str, marks: Sequence[float]) -> Share:
+    low, high = interval(resampled(marks, of=axis))
+    return Share(sum(marks) / len(marks), low, high, len(marks))
+
+
+def _by_turns(texts: Sequence[str]) -> tuple[Message, ...]:
+    roles = ("user", "assistant")
+    return tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(texts))
 
 
 def _messages(prompt: suite.Prompt) -> tuple[Message, ...]:

@@ -158,7 +158,7 @@ def _page(engine: Engine, live: LiveMerge, world: bool, may_write: bool) -> Any:
     from chatvec_method.serving.page.handlers import Handlers
     from chatvec_method.serving.page.knobs import Board
     from chatvec_method.serving.page.layout import LONGEST, Content
-    from chatvec_method.serving.page.measure import ending_exam, suite_exam
+    from chatvec_method.serving.page.measure import suite_exam, world_exam
 
     board = Board(live.recipe, live.plan)
     language = suite_language(live.recipe)
@@ -175,9 +175,7 @@ def _page(engine: Engine, live: LiveMerge, world: bool, may_write: bool) -> Any:
     )
 
     def exam(name: str) -> Any:
-        if world:
-            return ending_exam([r for r, _ in _world_examples()], LONGEST_IN_WORLD)
-        return suite_exam(name)
+        return world_exam() if world else suite_exam(name)
 
     def write(recipe: Recipe, out: Path, on_progress: Callable[[Progress], None]) -> None:
         if not may_write:

@@ -17,6 +17,8 @@ from chatvec_method.cli.exits import INTERRUPTED
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
+from chatvec_method.serving.address import address_of, bound
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -86,17 +88,19 @@ def live(
                 f"{module} is not installed, which serves the merge.",
                 "Run `pip install 'chatvec-method[live]'`.",
             )
+    place = bound(host, port, token)
     text = None if recipe is None else named_text(recipe)
+    if text is not None:
+        parse_yaml(*text)  # what is no YAML is told before anything heavy is loaded
     signal.signal(signal.SIGTERM, _terminated)
     with loading("transformers"):
         from chatvec_method import api
         from chatvec_method.demo import world_recipe
         from chatvec_method.recipe.file import parse_recipe
         from chatvec_method.serving.engine import Engine
-        from chatvec_method.serving.running import address_of, bound, server_of
+        from chatvec_method.serving.running import server_of
 
         quiet_libraries()
-    place = bound(host, port, token)
     merge = api.live(
         world_recipe() if text is None else parse_recipe(*text),
         device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -116,16 +117,25 @@ def live(
 
     code = INTERRUPTED
     try:
-        server_of(_served(engine, token), engine, tell).run(sockets=[place])
+        app = _served(engine, merge, token, world=text is None)
+        server_of(app, engine, tell).run(sockets=[place])
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
     except SystemExit as left:
         code = int(left.code or 0)
-    _end(engine, merge, code)
+    engine.close(SECONDS_TO_END)
+    _end(code)
 
 
-def _served(engine: Engine, token: str | None) -> ASGIApp:
-    """Return all that is served, behind the guard."""
+def _served(engine: Engine, merge: LiveMerge, token: str | None, *, world: bool) -> ASGIApp:
+    """Return all that is served, behind the guard.
+
+    Args:
+        engine: Answers.
+        merge: With which.
+        token: What everybody must bring.
+        world: Whether it is the demonstration's.
+    """
     from chatvec_method.serving.app import api
     from chatvec_method.serving.guard import Guard
 
@@ -134,14 +144,13 @@ def _served(engine: Engine, token: str | None) -> ASGIApp:
     return Guard(app, token)
 
 
-def _end(engine: Engine, merge: LiveMerge, code: int) -> NoReturn:
-    """End the process at once.
+def _end(code: int) -> NoReturn:
+    """End the process as Python would, but at once.
 
-    Python's own end would wait for a step of the model, which may take long and cannot be stopped,
-    and take apart what torch has in memory.
+    It would wait for a step of the model, which may take long and cannot be stopped, and take apart
+    what torch has in memory.
     """
-    engine.close(SECONDS_TO_END)
-    merge.remove_files()
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ChatVecError):
             stream.flush()

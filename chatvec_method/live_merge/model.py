@@ -182,10 +182,6 @@ class LiveMerge:
         survey = survey_recipe(self.recipe, self._survey.options)
         return merge(survey, Path(out), overwrite=overwrite, on_progress=on_progress)
 
-    def remove_files(self) -> None:
-        """Remove the small files that the model has on disk, if Python's own end will not."""
-        self._remove_files()
-
     def _become(self, reworded: Reworded) -> None:
         """Write all parameters that another recipe changes, or none of them."""
         plan = self._survey.plan.with_ratios(reworded.config)

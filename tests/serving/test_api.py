@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -263,6 +265,18 @@ def test_fifty_requests_at_once_get_the_answers_of_those_asked_alone(client: Ope
         at_once = list(threads.map(lambda ask: said(client, **ask), asks))
     assert at_once == alone
     assert len(set(alone)) > 20
+
+
+def test_a_new_ratio_has_its_first_token_in_less_than_300_ms(client: OpenAI) -> None:
+    seconds = []
+    for i in range(7):
+        ratio = 0.3 + i / 100
+        began = time.monotonic()
+        for chunk in completed(client, stream=True, extra_body={"ratio": ratio}):
+            if chunk.choices[0].delta.content:
+                seconds.append(time.monotonic() - began)
+                break
+    assert statistics.median(seconds) < 0.3
 
 
 def test_an_evaluation_asks_it_as_any_server(served: Served) -> None:

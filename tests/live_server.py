@@ -13,10 +13,11 @@ from starlette.types import ASGIApp
 import chatvec_method
 from chatvec_method import LiveMerge
 from chatvec_method.demo import world_recipe
+from chatvec_method.serving.address import address_of, bound
 from chatvec_method.serving.app import api
 from chatvec_method.serving.engine import Engine
 from chatvec_method.serving.guard import Guard
-from chatvec_method.serving.running import address_of, bound, server_of
+from chatvec_method.serving.running import server_of
 from chatvec_method.talk.speaker import Sampling
 from examples.world import requests
 

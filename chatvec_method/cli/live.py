@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from chatvec_method.cli.exits import INTERRUPTED
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
+from chatvec_method.recipe.text import parse_yaml
+from chatvec_method.serving.address import address_of, bound
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -86,17 +89,19 @@ def live(
                 f"{module} is not installed, which serves the merge.",
                 "Run `pip install 'chatvec-method[live]'`.",
             )
+    place = bound(host, port, token)
     text = None if recipe is None else named_text(recipe)
+    if text is not None:
+        parse_yaml(*text)  # what is no YAML is told before anything heavy is loaded
     signal.signal(signal.SIGTERM, _terminated)
     with loading("transformers"):
         from chatvec_method import api
         from chatvec_method.demo import world_recipe
         from chatvec_method.recipe.file import parse_recipe
         from chatvec_method.serving.engine import Engine
-        from chatvec_method.serving.running import address_of, bound, server_of
+        from chatvec_method.serving.running import server_of
 
         quiet_libraries()
-    place = bound(host, port, token)
     merge = api.live(
         world_recipe() if text is None else parse_recipe(*text),
         device=device,
@@ -118,11 +123,19 @@ def live(
         click.echo("Stopped.", err=True)
     except SystemExit as left:
         code = int(left.code or 0)
-    _end(engine, merge, code)
+    engine.close(SECONDS_TO_END)
+    _end(code)
 
 
 def _served(engine: Engine, merge: LiveMerge, token: str | None, *, world: bool) -> ASGIApp:
-    """Return all that is served, behind the guard."""
+    """Return all that is served, behind the guard.
+
+    Args:
+        engine: Answers.
+        merge: With which.
+        token: What everybody must bring.
+        world: Whether it is the demonstration's.
+    """
     from chatvec_method.serving.app import api
     from chatvec_method.serving.guard import Guard
     from chatvec_method.serving.page.mounting import mount_page
@@ -132,14 +145,13 @@ def _served(engine: Engine, merge: LiveMerge, token: str | None, *, world: bool)
     return Guard(app, token)
 
 
-def _end(engine: Engine, merge: LiveMerge, code: int) -> NoReturn:
-    """End the process at once.
+def _end(code: int) -> NoReturn:
+    """End the process as Python would, but at once.
 
-    Python's own end would wait for a step of the model, which may take long and cannot be stopped,
-    and take apart what torch has in memory.
+    It would wait for a step of the model, which may take long and cannot be stopped, and take apart
+    what torch has in memory.
     """
-    engine.close(SECONDS_TO_END)
-    merge.remove_files()
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ChatVecError):
             stream.flush()

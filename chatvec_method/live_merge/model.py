@@ -186,10 +186,6 @@ class LiveMerge:
         """Return the survey of a recipe of the same models, to be merged as this one would be."""
         return survey_recipe(recipe, self._survey.options)
 
-    def remove_files(self) -> None:
-        """Remove the small files that the model has on disk, if Python's own end will not."""
-        self._remove_files()
-
     def _become(self, reworded: Reworded) -> None:
         """Write all parameters that another recipe changes, or none of them."""
         plan = self._survey.plan.with_ratios(reworded.config)

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from chatvec_method import __version__
+import chatvec_method
 from chatvec_method.errors import ChatVecError
 from chatvec_method.serving import replies
 from chatvec_method.serving.engine import Engine
@@ -42,7 +42,11 @@ def api(engine: Engine) -> FastAPI:
     """
     # No page that describes the API: it would load its scripts from elsewhere.
     app = FastAPI(
-        title="chatvec live", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+        title="chatvec live",
+        version=chatvec_method.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
     )
     _explain_errors(app)
     created = int(time.time())

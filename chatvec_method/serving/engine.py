@@ -73,7 +73,7 @@ class Engine:
         """Begin to serve.
 
         Args:
-            live: The merge.
+            live: The merge, at the ratio that is to be `merge`.
             device: Where the chat models go, which are loaded when they are first asked.
             waiting: How many requests may wait.
         """

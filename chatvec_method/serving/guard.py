@@ -20,8 +20,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
-from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -29,15 +29,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatvec_method.errors import ChatVecError
+from chatvec_method.serving.address import check_token, is_loopback
 from chatvec_method.serving.replies import error, refusal
 
 MOST_BYTES = 2_000_000
 """Of a request: a long conversation, or a page's state."""
 MOST_LOGIN_BYTES = 10_000
 BODY_SECONDS = 30.0
-SHORTEST_TOKEN = 16
-"""Characters; fewer could be guessed."""
+HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 LOGIN, HEALTH = "/login", "/health"
 FORM = """<!doctype html>
 <html lang="en">
@@ -181,35 +180,10 @@ class Guard:
         return _same(shown, self._token or "")
 
 
-def check_token(token: str) -> None:
-    """Refuse a token that can be guessed, or not be sent.
-
-    Raises:
-        ChatVecError: It is one.
-    """
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
-        raise ChatVecError(
-            f"the token has less than {SHORTEST_TOKEN} characters, or others than ASCII.",
-            "Make one: `python -c 'import secrets; print(secrets.token_urlsafe())'`.",
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a name or an address is this machine's own, which no other can reach."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_loopback(header: str) -> bool:
     """Tell the same of a `Host` header, which may have a port."""
-    try:
-        return is_loopback(urlsplit(f"//{header}").hostname or "")
-    except ValueError:
-        return False
+    named = HOST.fullmatch(header)
+    return named is not None and is_loopback(named[1].strip("[]"))
 
 
 def _same(shown: str, wanted: str) -> bool:

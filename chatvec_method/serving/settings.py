@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -21,6 +22,8 @@ from chatvec_method.schedules.any_ratio import with_ratio
 
 MERGE, CP, CHAT = "merge", "cp", "chat"
 AT = "@"
+REMEMBERED = 64
+"""So many ratios; a schedule takes a while to be put into a recipe."""
 NO_SUCH_MODEL = "model-not-found"
 """The code of the error that a name is no model's."""
 BAD_SETTING = "bad-ratio"
@@ -72,6 +75,7 @@ class Settings:
             for number, model in enumerate(models, 1)
         }
         """The chat models by their names here; chat vectors as files are none."""
+        self._at = lru_cache(REMEMBERED)(self._reworded)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,15 +122,16 @@ class Settings:
         if kind in self.chats:
             return Setting(name, chat=self.chats[kind])
         if kind == CP:
-            return Setting(name, self._at(0.0))
+            return Setting(name, self._at("0.0"))
         if not given:
             return Setting(name, Reworded(self._recipe))
         short = isinstance(given[0], (str, Real))
-        return Setting(f"{MERGE}{AT}{given[0]}" if short else MERGE, self._at(given[0]))
+        return Setting(f"{MERGE}{AT}{given[0]}" if short else MERGE, self._at(json.dumps(given[0])))
 
-    def _at(self, ratio: Any) -> Reworded:
+    def _reworded(self, ratio: str) -> Reworded:
+        """Return the recipe with a ratio, which is given as JSON."""
         try:
-            reworded = with_ratio(self._recipe, ratio, self._plan)
+            reworded = with_ratio(self._recipe, json.loads(ratio), self._plan)
             self._plan.with_ratios(reworded.config)
         except ChatVecError as error:
             raise ChatVecError(error.problem, error.fix, BAD_SETTING) from error

@@ -240,7 +240,7 @@ def test_who_is_answered_and_cancels_has_no_further_token(
 def test_the_engine_goes_on_after_work_that_fails(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ChatVecError, match="merge could not answer: .*by zero"):
+    with pytest.raises(ChatVecError, match="merge could not answer: "):
         engine.do(engine.settings.named(), lambda _: 1 // 0)
     assert "ZeroDivisionError" in caplog.text  # for whoever has the server
     assert asked(engine, "merge") == ASKED.answer

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -67,6 +68,13 @@ SECONDS_TO_END = 0.5
     help="cpu, cuda, cuda:1, mps, ...; auto takes the accelerators if there are any.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
+@click.option(
+    "--space",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Serve nothing, and write a folder that a Hugging Face Space runs as it is: the same for "
+    "everybody.",
+)
 def live(
     recipe: str | None,
     port: int,
@@ -74,12 +82,15 @@ def live(
     token: str | None,
     device: str,
     trust_remote_code: bool,
+    space: Path | None,
 ) -> None:
     """Serve the merge of RECIPE, at whatever ratio each request says.
 
     The merge is in memory: nothing is written to disk. Without RECIPE it is the miniature world of
     `chatvec demo`. Programs talk to it as to OpenAI's API, at /v1, with the models `merge`,
     `merge@0.7`, `cp` and `chat`, or `ratio` and `schedule` as fields of a request.
+
+    A browser has a page there, on which the ratio is turned while one talks to the model.
 
     Example: chatvec live recipe.yaml
     """
@@ -89,6 +100,9 @@ def live(
                 f"{module} is not installed, which serves the merge.",
                 "Run `pip install 'chatvec-method[live]'`.",
             )
+    if space is not None:
+        _write_space(space, recipe, trust_remote_code)
+        return
     place = bound(host, port, token)
     text = None if recipe is None else named_text(recipe)
     if text is not None:
@@ -110,6 +124,7 @@ def live(
     engine = Engine(merge, device=device)
 
     def tell() -> None:
+        click.echo(f"{address_of(place)} in a browser is the page.")
         click.echo(
             f"{address_of(place)}/v1 has {', '.join(engine.settings.names)} and merge@RATIO."
         )
@@ -143,6 +158,25 @@ def _served(engine: Engine, merge: LiveMerge, token: str | None, *, world: bool)
     # With a token others than this machine's own people may come, and they write nothing here.
     app = mount_page(api(engine), engine, merge, world=world, may_write=token is None)
     return Guard(app, token)
+
+
+def _write_space(folder: Path, recipe: str | None, trust_remote_code: bool) -> None:
+    """Write a Space's folder, and say how it is put on the hub."""
+    with loading("transformers"):
+        from chatvec_method import api
+        from chatvec_method.recipe.file import parse_recipe
+        from chatvec_method.serving.space import write_space
+
+        quiet_libraries()
+    survey = None
+    if recipe is not None:
+        named = parse_recipe(*named_text(recipe))
+        survey = api.survey(named, trust_remote_code=trust_remote_code).ready()
+    written = write_space(folder, survey)
+    for text in written.warnings:
+        click.echo(f"warning: {text}", err=True)
+    click.echo(f"Written to {folder}: {', '.join(written.files)}.")
+    click.echo(f"To the hub: hf upload OWNER/NAME {folder} --repo-type space")
 
 
 def _end(code: int) -> NoReturn:

@@ -15,13 +15,14 @@ SHORTEST_TOKEN = 16
 """Characters; fewer could be guessed."""
 
 
-def bound(host: str, port: int, token: str | None) -> socket.socket:
+def bound(host: str, port: int, token: str | None, *, public: bool = False) -> socket.socket:
     """Return a socket with an address of its own, on which nobody is heard yet.
 
     Args:
         host: A name or an address.
         port: A number; 0 for any that is free.
         token: See `Guard`.
+        public: See `Guard`.
 
     Raises:
         ChatVecError: Others than this machine could reach it and there is no token, the token can
@@ -29,7 +30,7 @@ def bound(host: str, port: int, token: str | None) -> socket.socket:
     """
     if token is not None:
         check_token(token)
-    elif not is_loopback(host):
+    elif not public and not is_loopback(host):
         raise ChatVecError(
             f"--host {host} lets other machines in, and there is no token.",
             "Write `--token` or set CHATVEC_TOKEN, or leave out `--host`.",

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from chatvec_method import __version__
+import chatvec_method
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.card import common_licence
@@ -68,7 +68,7 @@ def write_space(folder: Path, survey: ReadySurvey | None) -> Space:
         raise ChatVecError(f"{folder} exists and is not empty.", "Write another folder.")
     files = {
         "app.py": APP.format(recipe="" if survey is None else f'"{RECIPE_FILE}"'),
-        "requirements.txt": f"chatvec-method[live]=={__version__}\n",
+        "requirements.txt": f"chatvec-method[live]=={chatvec_method.__version__}\n",
         "README.md": _readme(survey),
     }
     warnings: tuple[str, ...] = ()
@@ -119,5 +119,5 @@ def _readme(survey: ReadySurvey | None) -> str:
     text = yaml.safe_dump({**metadata, **licence}, sort_keys=False, allow_unicode=True)
     recipe = "" if survey is None else RECIPE_FILE
     return README.format(
-        metadata=text, title=title, models=models, version=__version__, recipe=recipe
+        metadata=text, title=title, models=models, version=chatvec_method.__version__, recipe=recipe
     ).replace("DIR \n", "DIR\n")

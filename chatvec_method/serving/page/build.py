@@ -9,6 +9,7 @@ import gradio as gr
 
 from chatvec_method.serving.page.handlers import Handlers
 from chatvec_method.serving.page.layout import Content, Layout, lay_out
+from chatvec_method.serving.page.session import Choice
 
 TITLE = "chatvec live"
 QUIET: dict[str, Any] = {
@@ -36,7 +37,8 @@ def build(content: Content, handlers: Handlers) -> gr.Blocks:
         content: What it is about.
         handlers: What it does.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+    blocks = gr.Blocks(title=TITLE, analytics_enabled=False)
+    with blocks:
         layout = lay_out(content)
         _connect(blocks, layout, handlers)
     blocks.queue(default_concurrency_limit=None, max_size=MOST_WAITING, api_open=False)
@@ -100,7 +102,8 @@ def _connect(blocks: gr.Blocks, layout: Layout, handlers: Handlers) -> None:
     layout.blind.input(
         handlers.blinded, [state, *chosen], [layout.revealed, *columns, *said], **QUIET
     )
-    for choice, button in zip(("left", "tie", "right"), layout.better, strict=True):
+    choices: tuple[Choice, ...] = ("left", "tie", "right")
+    for choice, button in zip(choices, layout.better, strict=True):
         button.click(
             handlers.vote(choice),
             [state, *chosen],

@@ -18,7 +18,7 @@ from chatvec_method.progress import Progress
 from chatvec_method.recipe.file import Recipe
 from chatvec_method.serving.page.asking import Asker, Manner
 from chatvec_method.serving.page.curves import curves_svg
-from chatvec_method.serving.page.knobs import DEPTHS, Board, Knobs, checked_shape
+from chatvec_method.serving.page.knobs import DEPTHS, Board, Knobs, checked_shape, knobs_of
 from chatvec_method.serving.page.layout import Content, shape_choices, who_choices
 from chatvec_method.serving.page.measure import Exam, Measurement
 from chatvec_method.serving.page.picture import schedule_svg
@@ -361,7 +361,7 @@ class Handlers:
             (ratio, shape, *others), rest = rest[:size], rest[size:]
             times = tuple(float(each) for each in others)
             board.append(
-                Knobs(
+                knobs_of(
                     float(ratio),
                     checked_shape(str(shape)),
                     dict(zip(parts, times, strict=False)),

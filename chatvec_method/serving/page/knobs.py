@@ -172,6 +172,14 @@ class Board:
         return {**ends, **own}
 
 
+def knobs_of(
+    ratio: float, shape: str, parts: Mapping[str, float], knots: tuple[float, ...]
+) -> Knobs:
+    """Return sliders without those that change nothing, so that settings that are one are equal."""
+    changed = {part: times for part, times in parts.items() if times != 1}
+    return Knobs(ratio, shape, changed, knots) if shape == KNOTS else Knobs(ratio, shape, changed)
+
+
 def checked_shape(text: str) -> str:
     """Return a shape as somebody wrote it.
 

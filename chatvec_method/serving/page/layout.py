@@ -168,9 +168,9 @@ def lay_out(content: Content) -> Layout:
                 with gr.Tab(text("better")):
                     blind, better, revealed = _comparison()
                 with gr.Tab(text("measure")):
-                    measure = _measure(content)
+                    measure, language, measuring, curves = _measure(content)
                 with gr.Tab(text("save")):
-                    saving = _saving(content.may_write)
+                    download, recipe, folder, disk, merging = _saving(content.may_write)
     gr.HTML(text("made_by"), elem_classes="note", elem_id="made-by")
     return Layout(
         session,
@@ -191,8 +191,15 @@ def lay_out(content: Content) -> Layout:
         blind,
         better,
         revealed,
-        *measure,
-        *saving,
+        measure,
+        language,
+        measuring,
+        curves,
+        download,
+        recipe,
+        folder,
+        disk,
+        merging,
     )
 
 
@@ -308,7 +315,7 @@ def _answers(
                         latex_delimiters=[],
                         feedback_options=None,
                         group_consecutive_messages=False,
-                        placeholder=text("empty"),
+                        placeholder=text("empty"),  # type: ignore[arg-type]
                         elem_id=f"chat-{side + 1}",
                         elem_classes="chat",
                     )

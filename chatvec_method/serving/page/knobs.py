@@ -81,6 +81,9 @@ class Board:
         self._plan = plan
         self.chats: tuple[ModelReference, ...] = tuple(plan.roles.chats)
         self.parts = tuple(p for p in PARTS if any(t.kind == p for t in plan.language_model))
+        self._has_others = any(
+            t.kind == "other" and t.layer is not None for t in plan.language_model
+        )
         self.first: tuple[Knobs, ...] = tuple(_first(plan, chat) for chat in self.chats)
         """Where the sliders stand for the recipe as it is written."""
 
@@ -131,7 +134,7 @@ class Board:
             return float(times(part, float(depth)))
 
         kinds = {part: inside(part) for part in IN_LAYERS if part in self.parts}
-        rest = inside("") if own is None else next(iter(kinds.values()))
+        rest = inside("") if own is None and self._has_others else next(iter(kinds.values()))
         ends = {
             "embeddings": outside("embeddings", 0, "embeddings"),
             "head": outside("head", layers - 1, "head"),

@@ -75,7 +75,7 @@ def api(engine: Engine) -> FastAPI:
                 return await _whole(request, writing, setting)
             pieces = aiter(writing)
             # An error that comes before the first piece has a status of its own.
-            first = await _until_gone(request, anext(pieces, None))
+            first = await _until_gone(request, _first(pieces))
         except _GoneError:
             writing.cancel()
             return GONE
@@ -108,6 +108,13 @@ def _account(writing: Writing) -> Account:
     if writing.account is None or writing.account.finish == "cancelled":
         raise ChatVecError("the server is being closed.", "Start it again.", CLOSED)
     return writing.account
+
+
+async def _first(pieces: AsyncGenerator[str]) -> str | None:
+    """Return the first piece; None if there is none. The others can be had after it."""
+    async for piece in pieces:
+        return piece
+    return None
 
 
 async def _events(

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -23,7 +23,7 @@ import chatvec_method
 from chatvec_method.errors import ChatVecError
 from chatvec_method.serving import replies
 from chatvec_method.serving.engine import Engine
-from chatvec_method.serving.replies import Reply
+from chatvec_method.serving.replies import Form, Reply
 from chatvec_method.serving.requests import ChatRequest
 from chatvec_method.serving.settings import Setting
 from chatvec_method.serving.turns import CLOSED
@@ -56,12 +56,12 @@ def api(engine: Engine) -> FastAPI:
         return {"status": "ok", "waiting": engine.waiting}
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return replies.models(engine.settings, created)
+    async def models() -> Response:
+        return Form(replies.models(engine.settings, created))
 
     @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        return replies.model(await _setting(engine, name), created)
+    async def model(name: str) -> Response:
+        return Form(replies.model(await _setting(engine, name), created))
 
     @app.post("/v1/chat/completions")
     async def complete(asked: ChatRequest, request: Request) -> Response:
@@ -75,7 +75,7 @@ def api(engine: Engine) -> FastAPI:
                 return await _whole(request, writing, setting)
             pieces = aiter(writing)
             # An error that comes before the first piece has a status of its own.
-            first = await _until_gone(request, anext(pieces, None))
+            first = await _until_gone(request, _first(pieces))
         except _GoneError:
             writing.cancel()
             return GONE
@@ -96,7 +96,7 @@ async def _whole(request: Request, writing: Writing, setting: Setting) -> Respon
             pass
 
     await _until_gone(request, read())
-    return JSONResponse(Reply(setting).whole(writing.text, _account(writing)))
+    return Form(Reply(setting).whole(writing.text, _account(writing)))
 
 
 def _account(writing: Writing) -> Account:
@@ -108,6 +108,13 @@ def _account(writing: Writing) -> Account:
     if writing.account is None or writing.account.finish == "cancelled":
         raise ChatVecError("the server is being closed.", "Start it again.", CLOSED)
     return writing.account
+
+
+async def _first(pieces: AsyncGenerator[str]) -> str | None:
+    """Return the first piece; None if there is none. The others can be had after it."""
+    async for piece in pieces:
+        return piece
+    return None
 
 
 async def _events(
@@ -183,21 +190,21 @@ def _explain_errors(app: FastAPI) -> None:
     """Have every error told in OpenAI's form, and nothing of a traceback."""
 
     @app.exception_handler(ChatVecError)
-    async def refused(request: Request, problem: ChatVecError) -> JSONResponse:
+    async def refused(request: Request, problem: ChatVecError) -> Form:
         return replies.refusal(*replies.error_of(problem))
 
     @app.exception_handler(RequestValidationError)
-    async def not_understood(request: Request, problem: RequestValidationError) -> JSONResponse:
+    async def not_understood(request: Request, problem: RequestValidationError) -> Form:
         told = "; ".join(_told(each) for each in problem.errors()[:3])
         return replies.refusal(400, replies.error(told, 400, "invalid_value"))
 
     @app.exception_handler(HTTPException)
-    async def no_such_route(request: Request, problem: HTTPException) -> JSONResponse:
+    async def no_such_route(request: Request, problem: HTTPException) -> Form:
         form = replies.error(f"{problem.detail}: {request.url.path}.", problem.status_code)
-        return JSONResponse(form, problem.status_code, problem.headers)
+        return Form(form, problem.status_code, problem.headers)
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, problem: Exception) -> JSONResponse:
+    async def failed(request: Request, problem: Exception) -> Form:
         logging.getLogger(__name__).error("a request failed", exc_info=problem)
         message = "the server could not do this; its own output says more."
         return replies.refusal(500, replies.error(message, 500, "failed"))
@@ -207,7 +214,12 @@ def _told(problem: Any) -> str:
     """Return in a sentence what is wrong with a field."""
     if problem["type"] == "json_invalid":
         return "the request is no JSON"
-    where = ".".join(str(each) for each in problem["loc"][1:])
+    # Of a field that may have several forms, pydantic names the form too: `str`, `list[Part]`.
+    where = ".".join(str(each) for each in problem["loc"][1:] if _names(each))
     if problem["type"] == "extra_forbidden":
         return f"there is no field {where}; a ratio is `ratio` or `schedule`"
     return f"{where or 'the request'}: {problem['msg']}"
+
+
+def _names(part: Any) -> bool:
+    return isinstance(part, int) or (part != "str" and "[" not in part and "-" not in part)

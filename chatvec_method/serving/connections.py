@@ -17,7 +17,7 @@ from chatvec_method.serving.replies import error
 MOST_CONNECTIONS = 200
 """Less than the files that a process may open on any system."""
 SILENT_SECONDS = 10.0
-"""So long a new connection may take to say what it wants."""
+"""So long a connection may take to say what it wants."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -25,6 +25,7 @@ class BoundedProtocol(H11Protocol):
 
     _refused = False
     _patience: asyncio.TimerHandle | None = None
+    """Runs while a request is awaited of which nothing, or not all of its head, has come."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it in a sentence."""
@@ -34,24 +35,31 @@ class BoundedProtocol(H11Protocol):
             transport.close()
             return
         super().connection_made(transport)
-        self._patience = self.loop.call_later(SILENT_SECONDS, self._lose_patience)
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
         """Take what comes, but of a connection that is refused."""
-        if not self._refused:
-            super().data_received(data)
+        if self._refused:
+            return
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait_no_longer()
+        elif self._patience is None:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that has ended."""
-        if self._patience is not None:
-            self._patience.cancel()
+        self._wait_no_longer()
         if not self._refused:
             super().connection_lost(exc)
 
-    def _lose_patience(self) -> None:
-        """Close a connection on which there has been no request yet."""
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def _wait(self) -> None:
+        self._patience = self.loop.call_later(SILENT_SECONDS, self.transport.close)
+
+    def _wait_no_longer(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 def _refusal() -> bytes:

@@ -76,12 +76,16 @@ class Engine:
             live: The merge, at the ratio that is to be `merge`.
             device: Where the chat models go, which are loaded when they are first asked.
             waiting: How many requests may wait.
+
+        Raises:
+            ChatVecError: Nothing says how the merge chats.
         """
         self.settings = Settings(live.recipe, live.plan)
         self._live = live
         self._chats = Chats(live, device)
         self._turns: Turns[_Turn] = Turns(waiting)
         self._now: _Turn | None = None
+        live.speaker  # noqa: B018 (which tells now what is at fault)
         self._thread = threading.Thread(target=self._work, name="chatvec-engine", daemon=True)
         self._thread.start()
 

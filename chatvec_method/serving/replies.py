@@ -32,6 +32,24 @@ STATUSES = {
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
+def written(form: dict[str, Any]) -> str:
+    """Return a form as JSON: in letters as they are, unless UTF-8 cannot have one of them."""
+    text = json.dumps(form, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, in what a request said
+        return json.dumps(form)
+    return text
+
+
+class Form(JSONResponse):
+    """A form as a response."""
+
+    def render(self, content: Any) -> bytes:
+        """Return what is sent."""
+        return written(content).encode()
+
+
 def error(message: str, status: int, code: str | None = None) -> dict[str, Any]:
     """Return an error in OpenAI's form."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -44,10 +62,10 @@ def error_of(problem: ChatVecError) -> tuple[int, dict[str, Any]]:
     return status, error(f"{problem.problem} {problem.fix}", status, code)
 
 
-def refusal(status: int, form: dict[str, Any]) -> JSONResponse:
+def refusal(status: int, form: dict[str, Any]) -> Form:
     """Return an error as a response; who is to come again is told when."""
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 429 else None
-    return JSONResponse(form, status, headers)
+    return Form(form, status, headers)
 
 
 def models(settings: Settings, created: int) -> dict[str, Any]:
@@ -130,8 +148,7 @@ class Reply:
 
 def event(form: dict[str, Any] | str) -> str:
     """Return a form as an event of a stream."""
-    written = form if isinstance(form, str) else json.dumps(form, ensure_ascii=False)
-    return f"data: {written}\n\n"
+    return f"data: {form if isinstance(form, str) else written(form)}\n\n"
 
 
 def _usage(account: Account) -> dict[str, int]:

@@ -22,6 +22,8 @@ from chatvec_method.schedules.any_ratio import with_ratio
 
 MERGE, CP, CHAT = "merge", "cp", "chat"
 AT = "@"
+LONGEST_RATIO = 50_000
+"""Characters of JSON; the largest models have schedules of some thousand."""
 REMEMBERED = 64
 """So many ratios; a schedule takes a while to be put into a recipe."""
 NO_SUCH_MODEL = "model-not-found"
@@ -130,6 +132,12 @@ class Settings:
 
     def _reworded(self, ratio: str) -> Reworded:
         """Return the recipe with a ratio, which is given as JSON."""
+        if len(ratio) > LONGEST_RATIO:
+            raise ChatVecError(
+                f"the schedule has {len(ratio):,} characters.",
+                f"Write one of {LONGEST_RATIO:,} at most.",
+                BAD_SETTING,
+            )
         try:
             reworded = with_ratio(self._recipe, json.loads(ratio), self._plan)
             self._plan.with_ratios(reworded.config)

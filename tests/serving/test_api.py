@@ -133,6 +133,13 @@ def test_a_ratio_and_a_schedule_are_fields_of_a_request(
         assert answer.ratio == ratio
 
 
+def test_a_letter_that_no_text_has_comes_back_as_it_was(post: Post) -> None:
+    schedule = [{"filter": "\ud800", "value": 1.0}, {"value": 0.5}]
+    body = {"messages": MESSAGES, "temperature": 0, "schedule": schedule}
+    assert post(json.dumps(body)).json()["ratio"] == schedule
+    assert r"\ud800" in post(json.dumps({**body, "stream": True})).text
+
+
 def test_a_seed_gives_the_same_answer_and_the_answer_tells_it(client: OpenAI) -> None:
     hot: Any = {"temperature": 1.5, "max_tokens": 8}
     first = completed(client, "cp", **hot)
@@ -203,7 +210,9 @@ def test_fields_that_ask_for_nothing_change_nothing(client: OpenAI) -> None:
         ({"max_tokens": 0}, "max_tokens: "),
         ({"seed": 2**64}, "seed: "),
         ({"stop": ["a", "b", "c", "d", "e"]}, "Write 4 at most"),
-        ({"stop": [""]}, "stop."),
+        ({"stop": ""}, "stop: "),
+        ({"stop": [""]}, "stop.0: "),
+        ({"stop": "x" * 1001}, "stop: "),
         ({"messages": []}, "messages: "),
         ({"messages": "hello"}, "messages: "),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),

@@ -125,6 +125,7 @@ def test_a_chat_model_that_has_no_room_is_refused_and_the_merge_answers(
         ("merge", {"schedule": [{"filter": "mlp"}]}, BAD_SETTING),
         ("merge", {"schedule": {}}, BAD_SETTING),
         ("merge", {"schedule": []}, BAD_SETTING),
+        ("merge", {"schedule": [1.0] * 20_000}, BAD_SETTING),
         ("merge", {"ratio": 1, "schedule": "linear:1:0"}, BAD_SETTING),
         ("merge@0.5", {"ratio": 1}, BAD_SETTING),
         ("cp", {"ratio": 1}, BAD_SETTING),

@@ -290,6 +290,22 @@ def test_a_request_that_does_not_come_is_not_waited_for(
     assert response.status_code == 408
 
 
+def test_a_connection_that_stops_in_the_middle_of_a_request_is_closed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SILENT_SECONDS", 0.3)
+    head = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n".encode()
+    for before in (b"", head + b"\r\n"):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=3) as connection:
+            if before:
+                connection.sendall(before)
+                answered = http.client.HTTPResponse(connection)
+                answered.begin()
+                assert b'"ok"' in answered.read()
+            connection.sendall(head)
+            assert connection.recv(1000) == b""
+
+
 def test_a_websocket_is_not_opened(served: Served) -> None:
     response = get(
         served, "/", Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13"

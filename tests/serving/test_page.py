@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from axe_core_python.base import AXE_FILE_PATH
 from browsing import BROWSER, DRIVER, Page, browser
 from click.testing import CliRunner
@@ -14,10 +17,13 @@ from conftest import ROOT
 from live_server import ASKED, Served, live_world, serving, slowly
 from selenium.webdriver.common.keys import Keys
 
-from chatvec_method import Conversation, LiveMerge, cli, load
+import chatvec_method
+from chatvec_method import Conversation, LiveMerge, cli, demo, load
 from chatvec_method.serving.app import api
 from chatvec_method.serving.engine import Engine
 from chatvec_method.serving.page.mounting import mount_page
+from chatvec_method.serving.settings import Setting
+from chatvec_method.serving.writing import Account, Writing
 from chatvec_method.talk.speaker import Sampling
 
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no chromium")
@@ -145,7 +151,11 @@ def test_which_is_better_is_blind_and_counted_by_ratio(page: Page) -> None:
     assert re.search(r"merge 0\.625 1 0 0\s+cp 0 1 0", table)
 
 
-def test_the_quick_measure_draws_its_curve_over_the_ratios_of_this_session(page: Page) -> None:
+def test_the_quick_measure_draws_its_curve_over_the_ratios_of_this_session(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = demo.questions()[::5]  # two of each axis
+    monkeypatch.setattr(demo, "questions", lambda: some)
     page.tab(2)
     for ratio in ("0", "0.625"):
         page.type_number("ratio-0", ratio)
@@ -292,3 +302,44 @@ def test_the_page_loads_and_connects_to_nothing_elsewhere(page: Page, served: Se
     addresses = [each for each in entries if re.match(r"\w+://", each)]
     assert addresses
     assert {each.split("/")[2] for each in addresses} == {served.url.split("/")[2]}
+
+
+class Parrot(Engine):
+    """Says what it is asked, whatever that is."""
+
+    def answer(
+        self, messages: Sequence[Mapping[str, str]], setting: Setting, *_: Any, **__: Any
+    ) -> Writing:
+        writing = Writing(setting, lambda: False)
+        writing.tell(messages[-1]["content"])
+        writing.tell(Account(setting, "stop"))
+        return writing
+
+
+def test_names_and_answers_are_text_and_no_code(tab: Page, tmp_path: Path) -> None:
+    models = ROOT / "examples" / "world" / "models"
+    evil = tmp_path / "<img src=x onerror=hacked=1>"
+    shutil.copytree(models / "chat", evil)
+    recipe = yaml.safe_load((ROOT / "recipes" / "world.yaml").read_text(encoding="utf-8"))
+    recipe["chatvec"] = {"title": EVIL, "language": EVIL}
+    for entry in recipe["models"]:
+        entry["model"] = str(models / Path(entry["model"]).name)
+    recipe["models"].append({**recipe["models"][1], "model": str(evil)})
+    recipe["base_model"] = recipe["tokenizer"]["source"] = str(models / "cp")
+    live = chatvec_method.live(recipe, device="cpu")
+    engine = Parrot(live, device="cpu")
+    app = mount_page(api(engine), engine, live)
+    with serving(engine, app=app) as served:
+        tab.size(1400, 1000)
+        page = tab.open(served.url)
+        page.ask(EVIL)
+        page.wait(lambda: page.said(2) == [EVIL, EVIL])
+        page.at_rest()
+        assert [each.text for each in page.all(".vector h2")][1].endswith(evil.name)
+        assert EVIL in page.one("#title").text
+        assert EVIL[:20] in page.one("#history").text
+        page.choose("who-3", "chat model 2")
+        page.wait(lambda: page.said(3) == [EVIL, EVIL])
+        assert page.script("return window.hacked") is None
+        assert not page.all('img[src="x"]')
+        tab.driver.get("about:blank")

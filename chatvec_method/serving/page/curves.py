@@ -9,7 +9,7 @@ from chatvec_method.serving.page.measure import AXES, Measurement
 from chatvec_method.serving.page.words import Words
 
 WIDTH, HEIGHT = 210, 132
-LEFT, RIGHT, TOP, BOTTOM = 34, 10, 26, 22
+LEFT, RIGHT, TOP, BOTTOM = 42, 10, 26, 22
 LINES = 4
 """Colours there are, and then anew."""
 

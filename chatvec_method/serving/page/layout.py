@@ -245,7 +245,7 @@ def _sliders(number: int, name: str, knobs: Knobs, parts: Sequence[str]) -> Slid
         elem_classes="master",
     )
     picture = gr.HTML("", elem_id=f"picture-{number}", padding=False, min_height=120)
-    with gr.Accordion(text("parts"), open=False):
+    with gr.Accordion(text("parts"), open=False, elem_classes="finer"):
         times = tuple(
             gr.Slider(
                 0.0,
@@ -258,7 +258,7 @@ def _sliders(number: int, name: str, knobs: Knobs, parts: Sequence[str]) -> Slid
             )
             for part in parts
         )
-    with gr.Accordion(text("depth"), open=False):
+    with gr.Accordion(text("depth"), open=False, elem_classes="finer"):
         shape = gr.Dropdown(
             [FLAT, KNOTS, *SHAPES, RECIPE],
             value=knobs.shape,
@@ -297,7 +297,7 @@ def _answers(
                     label=text(f"who_{side + 1}"),
                     elem_id=f"who-{side + 1}",
                     filterable=False,
-                    min_width=200,
+                    min_width=110,
                 )
             )
     with gr.Row(elem_id="answers", equal_height=True):

@@ -23,7 +23,7 @@ from browsing import Page, browser  # noqa: E402
 COLOURS = 128
 REQUEST = "늠숭란 몬론멀 누출 만흥 브시 보참 층호 미린 보을 ?"
 RATIOS = ("0", "0.25", "0.5", "1", "0.625")
-DESK, WHOLE, PHONE = (1320, 690), (1320, 1180), (390, 844)
+DESK, WHOLE, PHONE = (1320, 648), (1320, 1245), (390, 844)
 SCALE = 1.25
 
 

@@ -28,7 +28,7 @@ from chatvec_method.serving.page.measure import AXES, Measurement, Share, suite_
 from chatvec_method.serving.page.mounting import mount_page
 from chatvec_method.serving.page.picture import schedule_svg
 from chatvec_method.serving.page.session import Session, Turn, wins
-from chatvec_method.serving.page.told import as_said, as_text
+from chatvec_method.serving.page.told import as_said, as_text, turn_at
 from chatvec_method.serving.page.words import words, words_for
 
 LANGUAGES = sorted(set(page_words.LOCALES.values()))
@@ -259,6 +259,11 @@ def test_a_message_is_shown_as_text_and_comes_back_from_editing_as_it_was(text: 
     shown = as_text(text)
     assert not re.search(r"<[a-zA-Z/!?]", shown)
     assert as_said(shown) == text
+
+
+def test_a_message_is_of_its_turn_also_where_an_answer_is_missing() -> None:
+    turns = [Turn("a", "b"), Turn("stopped"), Turn("c", "d")]
+    assert [turn_at(turns, bubble) for bubble in range(-1, 6)] == [3, 0, 0, 1, 2, 2, 3]
 
 
 # --- The disk and the doors ------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _connect(blocks: gr.Blocks, layout: Layout, handlers: Handlers) -> None:
     gr.on([layout.new.click, *cleared], handlers.new, [state, *chosen], said, **QUIET)
     for place, (chat, who) in enumerate(zip(layout.chats, layout.who, strict=True)):
         then_answers(chat.retry(handlers.retried(place), [state, *chosen], said, **QUIET))
-        then_answers(chat.edit(handlers.edited, [state, *chosen], said, **QUIET))
+        then_answers(chat.edit(handlers.edited(place), [state, *chosen], said, **QUIET))
         then_answers(who.input(handlers.chose(place), [state, *chosen], [*columns, *said], **QUIET))
     for button, request in layout.examples:
         button.click(partial(_text, request), None, layout.request, **QUIET)

@@ -33,6 +33,7 @@ from chatvec_method.serving.page.told import (
     note,
     refusal,
     refusing,
+    turn_at,
     wins_table,
 )
 from chatvec_method.serving.page.words import Words, words_for
@@ -144,21 +145,25 @@ class Handlers:
 
         return handler
 
-    @refusing
-    def edited(
-        self, edit: gr.EditData, request: gr.Request, session: Session, *values: Any
-    ) -> list[Any]:
+    def edited(self, place: int) -> Handler:
         """Put a message in other words: all go back to it and answer."""
-        chosen = self._chosen(values)
-        self._check(chosen, session)
-        index = edit.index[0] if isinstance(edit.index, tuple | list) else edit.index
-        place = int(index) // 2
-        for who, side in self._answering(chosen, session):
-            if who != NOBODY and place < len(side.turns):
-                side.stop()
-                side.turns = side.turns[:place]
-                side.ask(as_said(str(edit.value)).strip())
-        return self._after_asking(request, session, chosen)
+
+        @refusing
+        def handler(
+            edit: gr.EditData, request: gr.Request, session: Session, *values: Any
+        ) -> list[Any]:
+            chosen = self._chosen(values)
+            self._check(chosen, session)
+            bubble = edit.index[0] if isinstance(edit.index, tuple | list) else edit.index
+            turn = turn_at(session.sides[place].turns, int(bubble))
+            for who, side in self._answering(chosen, session):
+                if who != NOBODY and turn < len(side.turns):
+                    side.stop()
+                    side.turns = side.turns[:turn]
+                    side.ask(as_said(str(edit.value)).strip())
+            return self._after_asking(request, session, chosen)
+
+        return handler
 
     def chose(self, place: int) -> Handler:
         """Have somebody else answer in a place: the last message first."""
@@ -197,7 +202,9 @@ class Handlers:
             chosen = self._chosen(values)
             who = session.who_at(chosen.who, blind=chosen.blind)
             try:
-                by, setting = self._asker.setting(who[place], chosen.board, session)
+                by, setting = await asyncio.to_thread(
+                    self._asker.setting, who[place], chosen.board, session
+                )
                 async for _ in self._asker.answers(side, by, setting, chosen.manner):
                     yield self._bubbles(side), gr.skip(), gr.skip()
             except ChatVecError as error:
@@ -285,7 +292,7 @@ class Handlers:
         side = Side()
         session.probes.append(side)
         try:
-            by, setting = self._asker.setting(MERGE, chosen.board, session)
+            by, setting = await asyncio.to_thread(self._asker.setting, MERGE, chosen.board, session)
             exam = self._exam(language)
             answers = []
             total = len(exam.questions)
@@ -324,7 +331,8 @@ class Handlers:
         words = _words(request)
         try:
             out = new_folder(folder)
-            recipe = self._board.reworded(self._chosen(values).board).recipe
+            reworded = self._board.reworded(self._chosen(values).board)
+            recipe = await asyncio.to_thread(getattr, reworded, "recipe")
             told: queue.SimpleQueue[Progress] = queue.SimpleQueue()
             writing = _Thread(partial(self._merge, recipe, out, told.put))
             while not writing.done.is_set():
@@ -407,8 +415,8 @@ class Handlers:
         who = chosen.who[place]
         if who == NOBODY:
             return words["nobody"]
-        if who in (MERGE, "cp"):
-            return self._asker.setting(who, chosen.board, session)[0]
+        if who == MERGE:
+            return f"{MERGE} {self._board.label(chosen.board)}"
         return self._named(who, words) if ":" not in who else self._of_setting(who, session, words)
 
     def _of_setting(self, who: str, session: Session, words: Words) -> str:

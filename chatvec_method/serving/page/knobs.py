@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ DIGITS = 12
 LONGEST_SHAPE = 2000
 """Characters."""
 LONGEST_NAME = 28
+REMEMBERED = 64
+"""Settings."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Knobs:
     """Which scales all."""
     shape: str = FLAT
     """Over the depth: as `chatvec schedule` takes it, RECIPE for the recipe's own, or KNOTS."""
-    parts: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict, hash=False)
     """What the ratio is times in parts of the model; 1 where none is given."""
     knots: tuple[float, ...] = (1.0,) * len(DEPTHS)
     """What it is times at DEPTHS, with straight lines between; for the shape KNOTS."""
@@ -86,6 +89,8 @@ class Board:
         )
         self.first: tuple[Knobs, ...] = tuple(_first(plan, chat) for chat in self.chats)
         """Where the sliders stand for the recipe as it is written."""
+        # One move of a slider asks several times, and a schedule over many layers takes a while.
+        self._reworded = lru_cache(REMEMBERED)(self._computed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,7 +114,10 @@ class Board:
         Raises:
             ChatVecError: A shape is none, or does not fit these models.
         """
-        if tuple(board) == self.first:
+        return self._reworded(tuple(board))
+
+    def _computed(self, board: tuple[Knobs, ...]) -> Reworded:
+        if board == self.first:
             return Reworded(self._recipe)
         ratios = {
             str(chat): self._ratio(chat, knobs)

@@ -75,6 +75,14 @@ def bubbles(turns: Sequence[Turn], gloss: Gloss | None) -> list[dict[str, str]]:
     return messages
 
 
+def turn_at(turns: Sequence[Turn], bubble: int) -> int:
+    """Return which turn a message belongs to; an answer that was stopped at once has none."""
+    of_bubbles = [
+        place for place, turn in enumerate(turns) for text in (turn.request, turn.answer) if text
+    ]
+    return of_bubbles[bubble] if 0 <= bubble < len(of_bubbles) else len(turns)
+
+
 def history_line(session: Session, entry: Entry) -> str:
     """Return an entry of the history in one line."""
     number = session.number(entry.board)

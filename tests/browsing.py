@@ -119,7 +119,7 @@ class Page:
         return self.said(side)[-1]
 
     def at_rest(self) -> None:
-        """Wait until what was said has come into the history, after which nothing comes."""
+        """Wait until nothing more comes."""
         before = ""
 
         def unchanged() -> bool:
@@ -128,7 +128,7 @@ class Page:
             same, before = now == before, now
             return same
 
-        WebDriverWait(self.driver, SECONDS, 0.4).until(lambda _: unchanged())
+        WebDriverWait(self.driver, SECONDS, 0.25).until(lambda _: unchanged())
 
     def tab(self, number: int) -> None:
         """Show one of the tabs below: history, comparison, measure, saving."""

@@ -59,7 +59,7 @@ def _connect(blocks: gr.Blocks, layout: Layout, handlers: Handlers) -> None:
             event.success(
                 handlers.answer(place),
                 [state, *chosen],
-                [chat, *history],
+                [chat, *history, *layout.who],
                 trigger_mode="multiple",
                 **QUIET,
             )
@@ -74,15 +74,16 @@ def _connect(blocks: gr.Blocks, layout: Layout, handlers: Handlers) -> None:
     then_answers(sent)
     let_go = [slider.release for vector in layout.vectors for slider in vector.moved]
     let_go += [shape.change for shape in shapes]
-    moved = gr.on(
-        let_go,
-        handlers.moved,
-        [layout.follow, state, *chosen],
-        [*pictures, *said],
-        trigger_mode="always_last",
-        **QUIET,
-    )
-    then_answers(moved)
+    gr.on(let_go, handlers.moved, [*chosen], pictures, trigger_mode="always_last", **QUIET)
+    for place, chat in enumerate(layout.chats):  # beside it, as every way to and fro takes time
+        gr.on(
+            let_go,
+            handlers.turned(place),
+            [layout.follow, state, *chosen],
+            [chat, *history, *layout.who],
+            trigger_mode="multiple",
+            **QUIET,
+        )
     then_answers(layout.again.click(handlers.again, [state, *chosen], said, **QUIET))
     layout.stop.click(handlers.stop, [state], None, **QUIET)
     cleared = [chat.clear for chat in layout.chats]

@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,12 +32,12 @@ from chatvec_method.serving.page.told import (
     hint,
     history_line,
     note,
-    refusal,
-    refusing,
+    shown,
     turn_at,
     wins_table,
 )
 from chatvec_method.serving.page.words import Words, words_for
+from chatvec_method.serving.settings import Setting
 
 Handler = Callable[..., Any]
 """What gradio calls; it looks at the annotations, which a partial function has not."""
@@ -94,7 +95,7 @@ class Handlers:
         chats = [gr.update(label=self._named(who, words)) for who in ("cp", MERGE, NOBODY)]
         return [*names, *shapes, *self._pictures(first, words), *chats]
 
-    @refusing
+    @shown()
     def ask(self, request: gr.Request, text: str, session: Session, *values: Any) -> list[Any]:
         """Put a message to all who answer."""
         chosen = self._chosen(values)
@@ -110,7 +111,7 @@ class Handlers:
                 side.ask(text.strip())
         return ["", "", *self._after_asking(request, session, chosen)]
 
-    @refusing
+    @shown()
     def again(self, request: gr.Request, session: Session, *values: Any) -> list[Any]:
         """Have all answer the last message anew."""
         chosen = self._chosen(values)
@@ -120,23 +121,32 @@ class Handlers:
                 side.ask_again()
         return self._after_asking(request, session, chosen)
 
-    @refusing
-    def moved(self, request: gr.Request, follow: bool, session: Session, *values: Any) -> list[Any]:
-        """Draw the schedule, and have the merge answer anew if it is another one now."""
-        chosen = self._chosen(values)
-        words = _words(request)
-        pictures = self._pictures(chosen.board, words)
-        if follow and not chosen.blind:
-            _, setting = self._asker.setting(MERGE, chosen.board, session)
-            for who, side in self._answering(chosen, session):
-                if who == MERGE and side.turns and side.turns[-1].key != setting.key:
-                    side.ask_again()
-        return [*pictures, *self._after_asking(request, session, chosen)]
+    @shown()
+    def moved(self, request: gr.Request, *values: Any) -> list[Any]:
+        """Draw the schedule."""
+        return self._pictures(self._chosen(values).board, _words(request))
+
+    def turned(self, place: int) -> Handler:
+        """Have the merge answer anew at once, if it is another one now."""
+
+        async def handler(
+            request: gr.Request, follow: bool, session: Session, *values: Any
+        ) -> AsyncIterator[Any]:
+            side = session.sides[place]
+            if follow and not values[SIDES] and values[place] == MERGE and side.turns:
+                with suppress(ChatVecError):  # which `moved` tells
+                    _, setting = await self._setting(MERGE, self._chosen(values), session)
+                    if side.turns[-1].key != setting.key:
+                        side.ask_again()
+            async for update in self._answers(place, request, session, values):
+                yield update
+
+        return handler
 
     def retried(self, place: int) -> Handler:
         """Have one answer the last message anew."""
 
-        @refusing
+        @shown()
         def handler(request: gr.Request, session: Session, *values: Any) -> list[Any]:
             chosen = self._chosen(values)
             self._check(chosen, session)
@@ -148,7 +158,7 @@ class Handlers:
     def edited(self, place: int) -> Handler:
         """Put a message in other words: all go back to it and answer."""
 
-        @refusing
+        @shown()
         def handler(
             edit: gr.EditData, request: gr.Request, session: Session, *values: Any
         ) -> list[Any]:
@@ -168,7 +178,7 @@ class Handlers:
     def chose(self, place: int) -> Handler:
         """Have somebody else answer in a place: the last message first."""
 
-        @refusing
+        @shown()
         def handler(request: gr.Request, session: Session, *values: Any) -> list[Any]:
             chosen = self._chosen(values)
             self._check(chosen, session)
@@ -195,25 +205,35 @@ class Handlers:
         async def handler(
             request: gr.Request, session: Session, *values: Any
         ) -> AsyncIterator[Any]:
-            side = session.sides[place]
-            if not side.due:
-                yield gr.skip(), gr.skip(), gr.skip()
-                return
-            chosen = self._chosen(values)
-            who = session.who_at(chosen.who, blind=chosen.blind)
-            try:
-                by, setting = await asyncio.to_thread(
-                    self._asker.setting, who[place], chosen.board, session
-                )
-                async for _ in self._asker.answers(side, by, setting, chosen.manner):
-                    yield self._bubbles(side), gr.skip(), gr.skip()
-            except ChatVecError as error:
-                raise refusal(error) from error
-            if not chosen.blind:
-                session.note(chosen.board, who)
-            yield self._bubbles(side), *self._history(session)
+            async for update in self._answers(place, request, session, values):
+                yield update
 
         return handler
+
+    async def _answers(
+        self, place: int, request: gr.Request, session: Session, values: Sequence[Any]
+    ) -> AsyncIterator[Any]:
+        """Yield a conversation as its answer grows; at the end the history, and who can answer."""
+        side, words = session.sides[place], _words(request)
+        skipped = [gr.skip()] * (2 + SIDES)
+        if not side.due:
+            yield gr.skip(), *skipped
+            return
+        with shown():
+            chosen = self._chosen(values)
+            who = session.who_at(chosen.who, blind=chosen.blind)
+            by, setting = await self._setting(who[place], chosen, session)
+            session.number(chosen.board)
+            async for _ in self._asker.answers(side, by, setting, chosen.manner):
+                yield self._chat(place, session, chosen, words), *skipped
+        if not chosen.blind:
+            session.note(chosen.board, who)
+        names = [gr.update(choices=choices) for choices in self._who_choices(session, words)]
+        yield self._chat(place, session, chosen, words), *self._history(session), *names
+
+    async def _setting(self, who: str, chosen: Chosen, session: Session) -> tuple[str, Setting]:
+        """Return who answers and with what; a schedule over many layers takes a while."""
+        return await asyncio.to_thread(self._asker.setting, who, chosen.board, session)
 
     def stop(self, session: Session) -> None:
         """Let all answers end here."""
@@ -225,7 +245,7 @@ class Handlers:
         session.revealed = True
         return self._after_asking(request, session, self._chosen(values))
 
-    @refusing
+    @shown()
     def back(
         self, request: gr.Request, place: int | None, session: Session, *values: Any
     ) -> list[Any]:
@@ -270,7 +290,7 @@ class Handlers:
     def vote(self, choice: Choice) -> Handler:
         """Remember which was better, and tell who they were."""
 
-        @refusing
+        @shown()
         def handler(request: gr.Request, session: Session, *values: Any) -> list[Any]:
             words = _words(request)
             verdict = session.vote(choice)
@@ -287,26 +307,24 @@ class Handlers:
         self, request: gr.Request, language: str, session: Session, *values: Any
     ) -> AsyncIterator[Any]:
         """Ask the quick exam of the merge as the sliders are, and draw what was measured so far."""
-        words = _words(request)
-        chosen = self._chosen(values)
-        side = Side()
+        words, side = _words(request), Side()
+        answers: list[tuple[str, bool]] = []
         session.probes.append(side)
         try:
-            by, setting = await asyncio.to_thread(self._asker.setting, MERGE, chosen.board, session)
-            exam = self._exam(language)
-            answers = []
-            total = len(exam.questions)
-            for done, question in enumerate(exam.questions):
-                told = words["measuring"].format(done=done, total=total)
-                yield bar(done, total, told), gr.skip()
-                answer = await self._asker.written(side, question, setting, exam.longest)
-                if answer is None:
-                    yield "", gr.skip()
-                    return
-                answers.append(answer)
-            shares = await asyncio.to_thread(exam.shares, answers)
-        except ChatVecError as error:
-            raise refusal(error) from error
+            with shown():
+                chosen = self._chosen(values)
+                by, setting = await self._setting(MERGE, chosen, session)
+                exam = self._exam(language)
+                for question in exam.questions:
+                    done, total = len(answers), len(exam.questions)
+                    told = words["measuring"].format(done=done, total=total)
+                    yield bar(done, total, told), gr.skip()
+                    answer = await self._asker.written(side, question, setting, exam.longest)
+                    if answer is None:
+                        yield "", gr.skip()
+                        return
+                    answers.append(answer)
+                shares = await asyncio.to_thread(exam.shares, answers)
         finally:
             side.stop()
             session.probes.remove(side)
@@ -317,7 +335,7 @@ class Handlers:
         measured = note(words["measured"].format(label=by))
         yield measured, curves_svg(session.measured, words)
 
-    @refusing
+    @shown()
     def download(self, session: Session, *values: Any) -> dict[str, str]:
         """Return the recipe with the ratios of the sliders, to be saved by the browser."""
         recipe = self._board.reworded(self._chosen(values).board).recipe
@@ -329,7 +347,7 @@ class Handlers:
     ) -> AsyncIterator[str]:
         """Write the merge to disk, and tell how far it is."""
         words = _words(request)
-        try:
+        with shown():
             out = new_folder(folder)
             reworded = self._board.reworded(self._chosen(values).board)
             recipe = await asyncio.to_thread(getattr, reworded, "recipe")
@@ -346,8 +364,6 @@ class Handlers:
                     text = words["merging"].format(**amount)
                     yield bar(progress.done, progress.total, text)
             writing.result()
-        except ChatVecError as error:
-            raise refusal(error) from error
         yield note(words["written"].format(out=out))
 
     def _chosen(self, values: Sequence[Any]) -> Chosen:
@@ -404,10 +420,11 @@ class Handlers:
         ]
 
     def _chats(self, session: Session, chosen: Chosen, words: Words) -> list[Any]:
-        return [
-            gr.update(value=self._bubbles(side), label=self._label(place, session, chosen, words))
-            for place, side in enumerate(session.sides)
-        ]
+        return [self._chat(place, session, chosen, words) for place in range(SIDES)]
+
+    def _chat(self, place: int, session: Session, chosen: Chosen, words: Words) -> Any:
+        said = bubbles(session.sides[place].turns, self._gloss)
+        return gr.update(value=said, label=self._label(place, session, chosen, words))
 
     def _label(self, place: int, session: Session, chosen: Chosen, words: Words) -> str:
         if chosen.blind:
@@ -437,9 +454,6 @@ class Handlers:
             gr.update(choices=lines[::-1], value=None, visible=bool(lines)),
             gr.update(visible=not lines),
         ]
-
-    def _bubbles(self, side: Side) -> list[dict[str, str]]:
-        return bubbles(side.turns, self._gloss)
 
 
 class _Thread:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape, unescape
-from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -22,30 +21,20 @@ SHORT = 60
 RESULTS = ("won", "lost", "tied")
 
 Gloss = Callable[[str], str]
-Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-def refusal(error: ChatVecError) -> gr.Error:
-    """Return an error as the page shows it."""
-    return hint(str(error))
+@contextmanager
+def shown() -> Iterator[None]:
+    """Have a refusal shown on the page; around a handler, or some of what it does."""
+    try:
+        yield
+    except ChatVecError as error:
+        raise hint(str(error)) from error
 
 
 def hint(text: str) -> gr.Error:
     """Return what somebody should be told instead of what they asked for."""
     return gr.Error(escape(text), title="", print_exception=False)
-
-
-def refusing(handler: Handler) -> Handler:
-    """Have a handler's refusals shown on the page."""
-
-    @wraps(handler)
-    def handled(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return handler(*args, **kwargs)
-        except ChatVecError as error:
-            raise refusal(error) from error
-
-    return handled  # type: ignore[return-value]
 
 
 def as_text(text: str) -> str:

@@ -65,7 +65,7 @@ class Page:
     def wait(self, condition: Callable[[], Found], seconds: float = SECONDS) -> Found:
         """Wait until something is so, and return it."""
         ignored = (StaleElementReferenceException, IndexError)
-        waiting = WebDriverWait(self.driver, seconds, 0.05, ignored_exceptions=ignored)
+        waiting = WebDriverWait(self.driver, seconds, 0.1, ignored_exceptions=ignored)
         return waiting.until(lambda _: condition())  # type: ignore[return-value]
 
     def one(self, selector: str) -> WebElement:

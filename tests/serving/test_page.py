@@ -87,13 +87,6 @@ def test_the_slider_turns_babble_into_the_answer_that_the_saved_recipe_gives(
     assert "".join(answer) == seen
 
 
-def test_a_typed_number_is_exact(page: Page, served: Served) -> None:
-    page.type_number("ratio-0", "0.62512345")
-    page.ask(ASKED.request)
-    page.answer(2)
-    assert page.one("#chat-2 label").text == "merge 0.62512345"
-
-
 def test_a_conversation_has_turns_that_can_be_edited_and_asked_again(page: Page) -> None:
     page.ask("건옴 고시문 몬론멀 브즘 .")
     assert page.answer(2) == "츠스처 ."
@@ -112,26 +105,21 @@ def test_a_conversation_has_turns_that_can_be_edited_and_asked_again(page: Page)
     assert page.answer(2) == ASKED.answer
 
 
-def test_three_answer_side_by_side_and_a_kept_setting_is_one_of_them(page: Page) -> None:
+def test_settings_stand_side_by_side_and_the_history_goes_back_to_them(page: Page) -> None:
     page.type_number("ratio-0", "0")
     page.ask(ASKED.request)
     babble = page.answer(2)
-    page.type_number("ratio-0", "0.625")
+    page.type_number("ratio-0", "0.62512345")
     page.wait(lambda: page.said(2)[-1] == ASKED.answer)
+    assert page.one("#chat-2 label").text == "merge 0.62512345"  # as it was typed
     page.choose("who-3", "setting 1: 0")
-    page.wait(lambda: page.said(3))
+    page.wait(lambda: len(page.said(3)) == 2)
     assert page.answer(3) == babble
-    assert page.answer(2) == ASKED.answer
+    assert page.said(2)[-1] == ASKED.answer
     page.choose("who-1", "the chat model")
     page.wait(lambda: page.one("#chat-1 label").text == "the chat model")
 
-
-def test_the_history_goes_back_to_a_setting_and_what_was_said(page: Page) -> None:
-    page.type_number("ratio-0", "0")
-    page.ask(ASKED.request)
-    babble = page.answer(2)
-    page.type_number("ratio-0", "0.625")
-    page.wait(lambda: page.said(2)[-1] == ASKED.answer)
+    page.wait(lambda: len(page.all("#history input")) >= 2)
     page.at_rest()
     page.all("#history input")[-1].click()
     page.wait(lambda: page.said(2)[-1] == babble)

@@ -166,7 +166,14 @@ def test_parts_of_a_layer_that_differ_have_no_slider(live: LiveMerge) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    ["per-layer:/etc/passwd", "per-layer:ratios.csv", "wave", "linear:x", "step:" + "0" * 3000],
+    [
+        "per-layer:/etc/passwd",
+        "per-layer:ratios.csv",
+        "per-layer:nan",
+        "wave",
+        "linear:x",
+        "step:" + "0" * 3000,
+    ],
 )
 def test_a_shape_that_is_none_or_reads_a_file_is_refused(shape: str) -> None:
     with pytest.raises(ChatVecError):

@@ -26,7 +26,7 @@ from chatvec_method.recipe.ratios import Reworded
 from chatvec_method.schedules.any_ratio import with_ratio
 from chatvec_method.schedules.cases import Schedule
 from chatvec_method.schedules.shapes import Numbers, depths
-from chatvec_method.schedules.spec import FORMS, Shape, name_and_numbers, parse_shape
+from chatvec_method.schedules.spec import FORMS, Shape, is_number, name_and_numbers, parse_shape
 
 PARTS = ("attention", "MLP", "norms", "embeddings", "head")
 IN_LAYERS = ("attention", "MLP", "norms")
@@ -203,7 +203,7 @@ def checked_shape(text: str) -> str:
     if len(text) > LONGEST_SHAPE:
         raise ChatVecError("the shape is too long.", f"Write {LONGEST_SHAPE} characters at most.")
     name, numbers = name_and_numbers(text)
-    if name == "per-layer" and not all(map(_is_number, re.split(r"[,:\s]+", numbers.strip()))):
+    if name == "per-layer" and not all(map(is_number, re.split(r"[,:\s]+", numbers.strip()))):
         raise ChatVecError(
             "no files are read here.", "Write the numbers: `per-layer:1,0.8,0.6,…`, one a layer."
         )
@@ -237,14 +237,6 @@ def _rounded(number: float) -> float:
 def _shape(numbers: Numbers) -> Shape:
     values = numbers.copy()
     return Shape(", ".join(shown(each) for each in values), lambda _: values)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _part(tensor: PlannedTensor) -> str:

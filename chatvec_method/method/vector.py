@@ -20,6 +20,9 @@ tensors' names, and which rows they are under the same with `KEPT_INDEX`."""
 KEPT_INDEX = ".rows"
 FINGERPRINT_FILE = "fingerprint.safetensors"
 """Some rows of base, by which a cp of another base is told."""
+ADAPTER_FOLDER = "adapter"
+"""A PEFT adapter, in a folder of its own, as transformers takes a folder that holds one for nothing
+else; no merge reads it."""
 
 
 @dataclass(frozen=True)

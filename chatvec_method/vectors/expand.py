@@ -15,7 +15,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
 from chatvec_method.intake import check_inside
-from chatvec_method.method.vector import KEPT_ROWS_FILE, vector_facts
+from chatvec_method.method.vector import ADAPTER_FOLDER, KEPT_ROWS_FILE, vector_facts
 from chatvec_method.progress import Progress
 from chatvec_method.vectors.extract import PART
 from chatvec_method.vectors.packing import bytes_of
@@ -90,6 +90,10 @@ def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
             continue
         check_inside(file, folder)
         shutil.copyfile(file, out / file.name)
+    if (folder / ADAPTER_FOLDER).is_dir():
+        for file in (folder / ADAPTER_FOLDER).iterdir():
+            check_inside(file, folder)
+        shutil.copytree(folder / ADAPTER_FOLDER, out / ADAPTER_FOLDER)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"

@@ -59,7 +59,9 @@ def stored_weights(
             if header.dtype == torch.uint8:
                 logical = name.removesuffix("_blocks")
                 weights[logical] = _gpt_oss_weight(logical, tensors)
-        elif name.endswith(".weight_packed"):
+        elif name.endswith(".weight_packed") or (
+            name.endswith("_packed") and f"{name.removesuffix('_packed')}_shape" in tensors
+        ):
             is_bytes = header.dtype == torch.uint8
             weight = _fp4_weight(name, tensors) if is_bytes else _packed(name, tensors, block)
             if weight is not None:
@@ -155,7 +157,7 @@ def _packed(
     """Return a weight of small integers in int32s; None if its scales are missing."""
     logical = name.removesuffix("_packed")
     scale, arguments = f"{logical}_scale", _weight_arguments(logical, block)
-    if scale not in tensors or len(tensors[name].shape) != 2:
+    if scale not in tensors or len(tensors[name].shape) not in (2, 3):  # 3 of joined experts
         return None
     parts = {Part.VALUES: name, Part.SCALE: scale, Part.SHAPE: f"{logical}_shape"}
     if not arguments.get("symmetric", True):
@@ -165,7 +167,7 @@ def _packed(
     if not isinstance(bits, int) or arguments.get("type") != "int":
         problem = f"`{name}` is packed, and its config does not tell into how many bits"
         return Stored(present, tensors[name].shape, Packing.INT32, problem)
-    rows, words = tensors[name].shape
+    *rows, words = tensors[name].shape
     columns = words * WORD_BITS // bits
     if arguments.get("strategy") == "group":
         columns = tensors[scale].shape[-1] * arguments["group_size"]
@@ -175,7 +177,7 @@ def _packed(
         and math.ceil(columns * bits / WORD_BITS) == words
     )
     problem = "" if fits else f"`{name}` is not packed in the way that is known here"
-    return Stored(present, (rows, columns), Packing.INT32, problem, arguments)
+    return Stored(present, (*rows, columns), Packing.INT32, problem, arguments)
 
 
 def _weight_arguments(logical: str, block: Mapping[str, Any]) -> dict[str, Any]:

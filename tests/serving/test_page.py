@@ -22,6 +22,7 @@ from chatvec_method import Conversation, LiveMerge, cli, demo, load
 from chatvec_method.serving.app import api
 from chatvec_method.serving.engine import Engine
 from chatvec_method.serving.page.mounting import mount_page
+from chatvec_method.serving.page.words import words
 from chatvec_method.serving.settings import Setting
 from chatvec_method.serving.writing import Account, Writing
 from chatvec_method.talk.speaker import Sampling
@@ -283,6 +284,17 @@ def test_closing_the_tab_or_stopping_ends_the_answer(
         page.wait(lambda: not resting())
         page.driver.get("about:blank")
         page.wait(resting, 5)
+
+
+def test_the_page_speaks_the_browsers_language(served: Served) -> None:
+    with browser("zh-HK") as driver:  # for which gradio has no texts
+        page = Page(driver)
+        page.size(390, 844)
+        page.open(served.url)
+        assert page.one("#send").text == words("zh-Hant")["send"]
+        assert page.one("#chat-2 label").text == words("zh-Hant")["merge"]
+        assert page.one("html").get_attribute("lang") == "zh-TW"
+        assert page.script("return document.documentElement.scrollWidth") <= 390
 
 
 def test_the_page_loads_and_connects_to_nothing_elsewhere(page: Page, served: Served) -> None:

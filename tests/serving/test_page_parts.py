@@ -333,6 +333,7 @@ def test_the_page_and_the_api_are_there_and_nothing_is_told_elsewhere(client: Te
     page = client.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.text.index("zh-TW") < page.text.index("gradio_config")  # before gradio's own
     config = client.get("/config").json()
     assert config["analytics_enabled"] is False
     assert client.get("/v1/models").status_code == 200

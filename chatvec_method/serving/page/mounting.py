@@ -47,6 +47,7 @@ POLICY = (
     "form-action 'self'; frame-ancestors {frames}"
 )
 """gradio evaluates templates of its own components, and has scripts within the page."""
+EARLY = b"<script>" + Path(__file__).with_name("early.js").read_bytes() + b"</script>"
 MOST_EXAMPLES = 6
 LONGEST_IN_WORLD = 24
 """Tokens, of which each is a word; cp would go on for long."""
@@ -128,19 +129,41 @@ class Doors:
             await self._app(scope, receive, send)
         elif scope["type"] != "http" or not DOORS.fullmatch(path):
             await _not_found(scope, receive, send)
+        elif path == "/" and scope["method"] == "GET":
+            await self._page(scope, receive, send)
         else:
+            await self._app(scope, receive, self._guarded(send))
 
-            async def guarded(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [
-                        *message.get("headers", []),
-                        (b"content-security-policy", self._policy),
-                        (b"x-content-type-options", b"nosniff"),
-                        (b"referrer-policy", b"no-referrer"),
-                    ]
-                await send(message)
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the page, and in it what has to run before gradio's own scripts."""
+        parts: list[Message] = []
 
-            await self._app(scope, receive, guarded)
+        async def keep(message: Message) -> None:
+            parts.append(message)
+
+        plain = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+        await self._app({**scope, "headers": plain}, receive, keep)
+        start = parts[0]
+        body = b"".join(part.get("body", b"") for part in parts[1:])
+        body = body.replace(b"<head>", b"<head>" + EARLY, 1)
+        kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+        start["headers"] = [*kept, (b"content-length", str(len(body)).encode())]
+        guarded = self._guarded(send)
+        await guarded(start)
+        await guarded({"type": "http.response.body", "body": body})
+
+    def _guarded(self, send: Send) -> Send:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"content-security-policy", self._policy),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        return guarded
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -143,8 +143,8 @@ class Doors:
 
         plain = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
         await self._app({**scope, "headers": plain}, receive, keep)
-        start = parts[0]
-        body = b"".join(part.get("body", b"") for part in parts[1:])
+        start = next(part for part in parts if part["type"] == "http.response.start")
+        body = b"".join(part.get("body", b"") for part in parts)
         body = body.replace(b"<head>", b"<head>" + EARLY, 1)
         kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
         start["headers"] = [*kept, (b"content-length", str(len(body)).encode())]

@@ -82,6 +82,13 @@ def name_and_numbers(text: str) -> tuple[str, str]:
     return ("constant", text) if is_number(name) else (name, "".join(numbers))
 
 
+def names_a_file(text: str) -> bool:
+    """Tell whether a shape has a file read, which a server's must not."""
+    name, numbers = name_and_numbers(text)
+    words = re.split(r"[,:\s]+", numbers.strip())
+    return name == "per-layer" and not all(is_number(word) for word in words)
+
+
 def _refusal(text: str, error: ValueError) -> ChatVecError:
     example = FORMS[name_and_numbers(text)[0]].example
     return ChatVecError(f"the schedule `{text}`: {error}.", f"Write for example `{example}`.")

@@ -19,6 +19,7 @@ from chatvec_method.facts.plan import MergePlan
 from chatvec_method.recipe.file import Recipe
 from chatvec_method.recipe.ratios import Reworded, chat_parameters
 from chatvec_method.schedules.any_ratio import with_ratio
+from chatvec_method.schedules.spec import names_a_file
 
 MERGE, CP, CHAT = "merge", "cp", "chat"
 AT = "@"
@@ -138,8 +139,16 @@ class Settings:
                 f"Write one of {LONGEST_RATIO:,} at most.",
                 BAD_SETTING,
             )
+        given = json.loads(ratio)
+        for each in given.values() if isinstance(given, dict) else [given]:
+            if isinstance(each, str) and names_a_file(each):
+                raise ChatVecError(
+                    "no files are read here.",
+                    "Write the numbers: `per-layer:1,0.8,0.6,…`, one a layer.",
+                    BAD_SETTING,
+                )
         try:
-            reworded = with_ratio(self._recipe, json.loads(ratio), self._plan)
+            reworded = with_ratio(self._recipe, given, self._plan)
             self._plan.with_ratios(reworded.config)
         except ChatVecError as error:
             raise ChatVecError(error.problem, error.fix, BAD_SETTING) from error

@@ -30,6 +30,7 @@ from chatvec_method.serving.page.picture import schedule_svg
 from chatvec_method.serving.page.session import Session, Turn, wins
 from chatvec_method.serving.page.told import as_said, as_text, turn_at
 from chatvec_method.serving.page.words import words, words_for
+from chatvec_method.serving.settings import Settings
 
 LANGUAGES = sorted(set(page_words.LOCALES.values()))
 
@@ -178,6 +179,19 @@ def test_parts_of_a_layer_that_differ_have_no_slider(live: LiveMerge) -> None:
 def test_a_shape_that_is_none_or_reads_a_file_is_refused(shape: str) -> None:
     with pytest.raises(ChatVecError):
         checked_shape(shape)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"name": "merge@per-layer:/etc/passwd"},
+        {"schedule": "per-layer:ratios.csv"},
+        {"schedule": {"chat": "per-layer ratios.csv"}},
+    ],
+)
+def test_the_api_reads_no_file_either(live: LiveMerge, named: dict[str, Any]) -> None:
+    with pytest.raises(ChatVecError, match="no files are read here"):
+        Settings(live.recipe, live.plan).named(**named)
 
 
 # --- What one visitor tried ------------------------------------------------------------------

@@ -8,7 +8,6 @@ stays what it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +25,7 @@ from chatvec_method.recipe.ratios import Reworded
 from chatvec_method.schedules.any_ratio import with_ratio
 from chatvec_method.schedules.cases import Schedule
 from chatvec_method.schedules.shapes import Numbers, depths
-from chatvec_method.schedules.spec import FORMS, Shape, is_number, name_and_numbers, parse_shape
+from chatvec_method.schedules.spec import FORMS, Shape, names_a_file, parse_shape
 
 PARTS = ("attention", "MLP", "norms", "embeddings", "head")
 IN_LAYERS = ("attention", "MLP", "norms")
@@ -202,8 +201,7 @@ def checked_shape(text: str) -> str:
         return text
     if len(text) > LONGEST_SHAPE:
         raise ChatVecError("the shape is too long.", f"Write {LONGEST_SHAPE} characters at most.")
-    name, numbers = name_and_numbers(text)
-    if name == "per-layer" and not all(map(is_number, re.split(r"[,:\s]+", numbers.strip()))):
+    if names_a_file(text):
         raise ChatVecError(
             "no files are read here.", "Write the numbers: `per-layer:1,0.8,0.6,…`, one a layer."
         )

@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": "Measure what a merge can do in your language, at every ratio you like.",
     "search": "Find the ratio of every part and depth by trials, on as many machines as you have.",
     "chat": "Talk to a model in the terminal, beside others if you like.",
+    "live": "Serve a merge whose ratio is turned while you talk to it: OpenAI's API, and a page.",
     "completion": "Print what makes a shell complete commands, options, recipes and folders.",
 }
 """The commands, in the order of their use, with what `chatvec --help` says of them."""

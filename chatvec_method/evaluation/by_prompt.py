@@ -15,8 +15,8 @@ from lm_eval.api import metrics  # type: ignore[import-untyped]
 
 from chatvec_method.evaluation.adapter import OnProgress
 from chatvec_method.evaluation.answers import Answers
+from chatvec_method.evaluation.asked import asked_of, suite_name
 from chatvec_method.evaluation.harness import Evaluation, Tasks
-from chatvec_method.evaluation.questions import asked_of, suite_name
 from chatvec_method.evaluation.scores import PASSED, answered, better_of, suite_marks
 from chatvec_method.evaluation.sweep import Questions, put
 from chatvec_method.evaluation.targets import RecipeTarget, Setting

@@ -7,6 +7,7 @@ lower is better; a perplexity as its inverse, the probability that the model giv
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +60,9 @@ class Measure:
 
     def _figure(self, figure: Figure, marks: Iterable[tuple[float, float]]) -> float:
         pairs = list(marks)
-        weight = sum(each for _, each in pairs)
-        mean = sum(value for value, _ in pairs) / weight if weight else 0.0
+        # Rounded once, so that a value does not depend on the order in which prompts were asked.
+        weight = math.fsum(each for _, each in pairs)
+        mean = math.fsum(value for value, _ in pairs) / weight if weight else 0.0
         return float(np.exp(-mean)) if figure.perplexity else mean
 
     def _of(self, values: Sequence[float | Floats]) -> float | Floats:

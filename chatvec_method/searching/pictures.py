@@ -39,7 +39,8 @@ def search_pictures(outcome: Outcome, search: Search, study: optuna.Study) -> di
         pictures[f"front{suffix}.png"] = front_picture(outcome, theme)
         if outcome.suggested is not None:
             shown = {f"suggested, {outcome.suggested.tried.label}": outcome.suggested}
-            if outcome.uniform is not None:
+            if outcome.above_uniform(outcome.suggested) is not None:
+                assert outcome.uniform is not None
                 shown[f"best {outcome.uniform.tried.name}"] = outcome.uniform
             plans = [(name, search.plan(each.recipe)) for name, each in shown.items()]
             pictures[f"schedules{suffix}.png"] = schedule_picture(plans, theme)
@@ -99,7 +100,7 @@ def front_picture(outcome: Outcome, theme: Theme = "light") -> bytes:
                 f"suggested: {best.tried.label}",
                 (x, y),
                 textcoords="offset points",
-                xytext=(-10, 12),
+                xytext=(-4, 26),
                 ha="right",
                 color=LINES[2],
             )

@@ -1,8 +1,9 @@
 """Who proposes the next ratios: optuna's samplers, seeded anew for every trial.
 
 A sampler that draws from one stream of random numbers begins it again when a search goes on, and
-proposes the same once more. Here each trial's draws depend on the seed and the trial's number: a
-search with one worker gives the same again, also where it was killed on the way.
+proposes the same once more. Here a trial's draws depend on the seed and on how many trials came
+before it, those that failed apart: a search with one worker gives the same again, also where it was
+killed on the way.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class SeededByTrial(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Make the trial's sampler."""
-        seed = random.Random(f"{self._seed} {trial.number}").randrange(1 << 31)
+        before = study.get_trials(deepcopy=False)[: trial.number]
+        count = sum(each.state is not TrialState.FAIL for each in before)
+        seed = random.Random(f"{self._seed} {count}").randrange(1 << 31)
         self._sampler = self._make(seed)
         self._sampler.before_trial(study, trial)
 

@@ -23,6 +23,13 @@ def test_a_figure_alone_is_taken_as_it_is() -> None:
     assert BOTH.values(MARKS) == [0.5, pytest.approx(math.exp(0.6))]
 
 
+def test_a_value_does_not_depend_on_the_order_of_the_prompts() -> None:
+    losses = [0.1 * i for i in range(30)]
+    marks = {"follows": passed([1, 0, 0]), "reads": read(losses)}
+    turned = {name: dict(reversed(of.items())) for name, of in marks.items()}
+    assert BOTH.values(turned) == BOTH.values(marks)
+
+
 def test_in_a_mean_all_figures_go_from_0_to_1_and_up() -> None:
     of_three = sought(["all=follows+loops+reads", "follows"], FIGURES).objectives[0]
     assert of_three.name == "all"

@@ -28,6 +28,23 @@ def test_a_search_that_goes_on_draws_as_if_it_had_not_stopped() -> None:
     assert len(set(drawn(6))) == 6
 
 
+def test_a_trial_that_failed_and_is_done_again_changes_nothing_after_it() -> None:
+    def drawn(*, failing: int | None) -> list[float]:
+        study = optuna.create_study(sampler=SeededByTrial(at_random(), seed=5))
+        values = []
+        while len(values) < 6:
+            trial = study.ask(RANGES)
+            if trial.number == failing:
+                study.enqueue_trial(trial.params)
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            values.append(trial.params["a"])
+            study.tell(trial, trial.params["a"])
+        return values
+
+    assert drawn(failing=2) == drawn(failing=None)
+
+
 def test_a_limit_keeps_the_gaussian_process_away_from_where_it_is_broken() -> None:
     sampler = SeededByTrial(gp(starts=2), seed=1)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)

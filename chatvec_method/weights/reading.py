@@ -15,6 +15,7 @@ from mergekit.io.loader import TensorLoader
 from safetensors import SafetensorError
 from torch import Tensor
 
+from chatvec_method import aftermath
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
 from chatvec_method.method.vector import ADDED_ROWS_FILE, KEPT_INDEX, KEPT_ROWS_FILE
@@ -106,6 +107,7 @@ class Reader:
         with self._lock:
             loader = self._opened.get(file)
             if loader is None:
+                aftermath.note_mapped(file)
                 loader = TensorLoader.get(str(file), use_lazy_unpickle=self.lazy_unpickle)
                 self._opened[file] = loader
         tensor: Tensor = loader.get_tensor(name)

@@ -297,8 +297,9 @@ def descendant(
     model = new_model(kind, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     base_ids = {token: i for i, token in enumerate(tokens(base_kind))}
+    weights = base.state_dict()
     for name, parameter in model.named_parameters():
-        start: Tensor = base.state_dict()[name]
+        start: Tensor = weights[name]
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
             rows = parameter.data
             for i, token in enumerate(tokens(kind)):

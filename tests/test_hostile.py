@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hub
 import pytest
 import yaml
 from checking import checked, codes
@@ -356,3 +357,65 @@ def test_an_error_that_nobody_has_foreseen_is_one_line_that_names_the_file(
     assert "CHATVEC_DEBUG=1" in said
     monkeypatch.setenv("CHATVEC_DEBUG", "1")
     assert isinstance(chatvec("check", file).exception, KeyError)
+
+
+@pytest.fixture
+def on_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub.Hub]:
+    """Return a hub that has a model `evil/model`; this process asks that hub."""
+    shutil.copytree(WORLD / "chat", tmp_path / "hub" / "evil" / "model")
+    monkeypatch.chdir(tmp_path)
+    with hub.serving(tmp_path / "hub") as served:
+        hub.ask(served, monkeypatch, tmp_path / "cache")
+        yield served
+
+
+ON_HUB: dict[str, tuple[Change, str]] = {
+    "a template's name is a path": (
+        with_json("tokenizer_config.json", chat_template=NAMES),
+        "tokenizer_config.json",
+    ),
+    "a billion layers": (with_json("config.json", num_hidden_layers=10**9), "1000 is the most"),
+    "a file without an end": (
+        lambda folder: (folder / "generation_config.json").write_bytes(b" " * (17 << 20)) and None,
+        "generation_config.json of evil/model is larger than",
+    ),
+}
+HUB_COMMANDS: dict[str, list[str]] = {
+    "chat": ["chat", "evil/model", "--ask", "x"],
+    "evaluate": ["evaluate", "evil/model", "--language", "en", "--limit", "1"],
+    "verify": ["verify", "evil/model"],
+    "vector": ["vector", "extract", "out", "--base", str(WORLD / "base"), "--chat", "evil/model"],
+}
+
+
+@pytest.mark.parametrize("command", HUB_COMMANDS)
+@pytest.mark.parametrize("case", ON_HUB)
+def test_a_hostile_model_of_the_hub_is_looked_at_before_it_is_opened(
+    case: str, command: str, on_hub: hub.Hub, tmp_path: Path
+) -> None:
+    change, says = ON_HUB[case]
+    change(on_hub.folder / "evil" / "model")
+    assert says in refusal(chatvec(*HUB_COMMANDS[command]))
+    cached = {file.name for file in (tmp_path / "cache").rglob("*")}
+    assert "model.safetensors" not in cached or command == "verify"
+    if case == "a file without an end":
+        assert "generation_config.json" not in cached
+    assert not Path("/tmp/chatvec-was-here.jinja").exists()
+
+
+ASKED = ["chat", "evil/model", "--ask", "say cup .", "--max-new-tokens", "2", "--greedy"]
+
+
+def test_a_model_of_the_hub_that_is_right_is_talked_to_and_again_without_the_hub(
+    on_hub: hub.Hub,
+) -> None:
+    for trouble in (None, 503, 0):
+        on_hub.trouble = trouble
+        answered = chatvec(*ASKED)
+        assert answered.exit_code == 0, answered.output
+
+
+def test_an_adapter_does_not_bring_the_model_that_it_names(on_hub: hub.Hub) -> None:
+    change = with_json("adapter_config.json", base_model_name_or_path="evil/other")
+    change(on_hub.folder / "evil" / "model")
+    assert "is an adapter to another model" in refusal(chatvec(*ASKED))

@@ -261,6 +261,22 @@ def test_a_template_that_takes_too_much_is_told(
     assert "does not end" in said or "memory" in said
 
 
+def test_tokens_with_gaps_between_their_numbers_are_told_by_check(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "cp" / "tokenizer.json"
+    said = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = said["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    second = sorted(vocabulary, key=vocabulary.__getitem__)[-2]
+    assert second not in {token["content"] for token in said["added_tokens"]}
+    del vocabulary[second]
+    said["model"]["merges"] = []
+    file.write_text(json.dumps(said), encoding="utf-8")
+    errors = checked(recipe).of(Severity.ERROR)
+    assert any(f"{last!r} as {vocabulary[last]}, and no token" in str(each) for each in errors)
+
+
 def test_a_file_of_the_hub_that_is_too_large_is_not_downloaded() -> None:
     info = ModelInfo(id="o/model", siblings=[{"rfilename": "config.json", "size": 10**10}])
     with pytest.raises(ChatVecError, match=r"config\.json of o/model is larger"):

@@ -18,11 +18,17 @@ from torch import Tensor
 
 from chatvec_method.checks.findings import Finding, error, warning
 from chatvec_method.checks.rows import Likeness, Rows, likeness
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
-from chatvec_method.method.vector import FINGERPRINT_FILE, vector_facts
+from chatvec_method.method.vector import (
+    FINGERPRINT_FILE,
+    LARGEST_FINGERPRINT_BYTES,
+    vector_facts,
+)
+from chatvec_method.weights.reading import Reader
 
 MATRICES, NORMS = 12, 6
 """Of so many matrices a row is read, and of so many norms all."""
@@ -46,6 +52,7 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield from _under_other_roles(survey, roles)
     yield from _whole_models(roles, rows)
     yield from _of_another_base(survey, roles)
+    yield from _rows_beside(survey, roles)
     for model, own in rows.items():
         if model in roles.vectors:
             continue
@@ -129,6 +136,27 @@ def _of_another_base(survey: Survey, roles: Roles) -> Iterator[Finding]:
         )
 
 
+def _rows_beside(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Find vectors whose further files have no rows of their tensors."""
+    if survey.plan is None:
+        return
+    reader = Reader(survey.plan.checkpoints)
+    for vector in roles.vectors & survey.models.keys():
+        model = survey.models[vector]
+        facts, checkpoint = vector_facts(model.config), survey.plan.checkpoints[vector]
+        if facts is None or model.folder is None or model.file_problem:
+            continue
+        try:
+            for tensor in survey.plan.tensors:
+                source = tensor.sources.get(vector)
+                if tensor.weight.vocabulary_axis is not None and source and facts.added_tokens:
+                    reader.added_rows(vector, source)
+            for name in checkpoint.quantisation.weights if checkpoint.quantisation else ():
+                reader.kept_rows(vector, name)
+        except ChatVecError as problem:
+            yield error("damaged-files", vector, problem.problem, problem.fix)
+
+
 def _is_stored_as(tensor: PlannedTensor, model: ModelReference, name: str) -> bool:
     source = tensor.sources.get(model)
     return source is not None and source.weights[0].name == name
@@ -138,7 +166,9 @@ def _fingerprint(vector: Model) -> dict[str, Tensor]:
     """Return the rows of base that a vector keeps, in float64; {} where it keeps none."""
     file = vector.small_files.file(FINGERPRINT_FILE)
     try:
-        rows = load_file(file) if file is not None else {}
+        if file is None or file.stat().st_size > LARGEST_FINGERPRINT_BYTES:
+            return {}
+        rows = load_file(file)
     except (OSError, SafetensorError):
         return {}
     return {name: row.reshape(-1).to(torch.float64) for name, row in rows.items()}

@@ -28,6 +28,8 @@ from chatvec_method.cli import main
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.plain_text import ACTS
+from chatvec_method.recipe.file import parse_recipe
+from chatvec_method.sharing import _recipe_card
 
 WORLD = ROOT / "examples" / "world" / "models"
 Change = Callable[[Path], None]
@@ -335,6 +337,29 @@ def test_a_card_holds_what_strangers_say_as_words(recipe: dict[str, Any], tmp_pa
     assert "<img" not in text.replace("\\<img", "")
     assert "<script" not in text.replace("\\<script", "")
     assert "\n# heading" not in text
+
+
+def test_a_licence_writes_no_lines_into_a_new_recipe(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    said = {"license": "x   \nbase_model: /evil\x07\u2028merge_method: linear"}
+    for name in ("base", "chat", "cp"):
+        card = f"---\n{json.dumps(said)}\n---\n"
+        with_text("README.md", card)(tmp_path / name)
+    words = [w for name in ("base", "chat", "cp") for w in (f"--{name}", str(tmp_path / name))]
+    result = chatvec("new", *words)
+    assert result.exit_code == 0, result.output
+    read = yaml.safe_load(result.stdout)
+    assert read["merge_method"] == "chat_vector"
+    assert read["base_model"] == str(tmp_path / "cp")
+
+
+def test_a_recipe_brings_no_markdown_into_the_card_that_is_shared(recipe: dict[str, Any]) -> None:
+    evil = {"title": "x\n\n# y <img src=x onerror=alert(1)>", "language": "ko"}
+    written = parse_recipe(yaml.safe_dump({**recipe, "chatvec": evil}), "recipe.yaml")
+    card = _recipe_card(written, "me/recipe", []).split("```")[0]
+    assert "\n# y" not in card
+    assert "<img" not in card.replace("\\<img", "")
 
 
 @pytest.mark.parametrize(

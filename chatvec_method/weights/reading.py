@@ -94,18 +94,18 @@ class Reader:
         assert folder is not None
         if not (folder / KEPT_ROWS_FILE).is_file():
             return None
-        try:
-            numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
-        except SafetensorError:  # none of this tensor's
-            return None
         shape = self.checkpoints[model].weights[name].header.shape
         try:
+            held = self._loader(folder / KEPT_ROWS_FILE).keys()
+            if name + KEPT_INDEX not in held:
+                return None
+            numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
             rows = self._of_file(model, KEPT_ROWS_FILE, name)
             fit = rows.shape == (len(numbers), *shape[1:]) and rows.dtype.is_floating_point
             fit &= numbers.dtype == torch.int64 and numbers.ndim == 1
             if fit and (not len(numbers) or 0 <= numbers.min() <= numbers.max() < shape[0]):
                 return numbers, rows
-        except (SafetensorError, TypeError):
+        except (OSError, SafetensorError, TypeError):
             pass
         raise ChatVecError(
             f"vector {model}: {KEPT_ROWS_FILE} has something else than rows of {name}, which has "
@@ -139,15 +139,17 @@ class Reader:
     def _of_file(self, model: ModelReference, file_name: str, name: str) -> Tensor:
         folder = self.checkpoints[model].model.folder
         assert folder is not None
-        file = folder / file_name
-        with self._lock:
-            loader = self._opened.get(file)
-            if loader is None:
-                aftermath.note_mapped(file)
-                loader = TensorLoader.get(str(file), use_lazy_unpickle=self.lazy_unpickle)
-                self._opened[file] = loader
-        tensor: Tensor = loader.get_tensor(name)
+        tensor: Tensor = self._loader(folder / file_name).get_tensor(name)
         return tensor
+
+    def _loader(self, file: Path) -> TensorLoader:
+        with self._lock:
+            if file not in self._opened:
+                aftermath.note_mapped(file)
+                self._opened[file] = TensorLoader.get(
+                    str(file), use_lazy_unpickle=self.lazy_unpickle
+                )
+            return self._opened[file]
 
 
 def _shown(tensor: Tensor) -> str:

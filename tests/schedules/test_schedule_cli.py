@@ -135,7 +135,7 @@ def test_what_check_says_is_the_formula_for_all_and_for_attention_and_mlp_apart(
 ) -> None:
     file = save(models(layers))
     shapes = formulas(layers)
-    for i in range(len(shapes)):
+    for i in range(0, len(shapes), 1 if layers <= 22 else 3):  # of a deep model, each shape once
         (shape, rest), attention, mlp = (shapes[(i + j) % len(shapes)] for j in range(3))
         text = written(shape, "--into", file, "--attention", attention[0], "--mlp", mlp[0])
         assert_as_expected(text, layers, {"attention": attention[1], "MLP": mlp[1]}, rest)

@@ -53,8 +53,12 @@ def outlived(work: Callable[[], Any]) -> Any:
         return work()
     signals = {getattr(signal, name) for name in PASSED_ON}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*signals, signal.SIGCHLD})
-    notebook, parent = os.memfd_create("chatvec"), os.getpid()
-    child = os.fork()
+    try:
+        notebook, parent = os.memfd_create("chatvec"), os.getpid()
+        child = os.fork()
+    except OSError:  # no more processes are allowed, or the system has no such files
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return work()
     if child:
         _end_as(_ended(child, signals), notebook)
     _die_with(parent)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import hub
 import pytest
@@ -25,8 +26,10 @@ from test_rendering import DOUBLES, NEVER_ENDS
 
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
+from chatvec_method.cli.console import as_printed
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.finishing.files import write_content
 from chatvec_method.plain_text import ACTS
 from chatvec_method.recipe.file import parse_recipe
 from chatvec_method.sharing import _recipe_card
@@ -261,6 +264,27 @@ def test_a_template_that_takes_too_much_is_told(
     assert "template-broken" in codes(report, Severity.ERROR)
     said = refusal(chatvec("chat", tmp_path / who, "--ask", "x"))
     assert "does not end" in said or "memory" in said
+
+
+def test_nothing_is_written_through_a_link_that_waits_in_a_folder(tmp_path: Path) -> None:
+    shutil.copytree(WORLD / "cp", tmp_path / "out")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    for name in ("config.json", "README.md"):
+        (tmp_path / "out" / f".{name}.chatvec-partial").symlink_to(elsewhere)
+        write_content(tmp_path / "out" / name, "new")
+        assert (tmp_path / "out" / name).read_text() == "new"
+    assert elsewhere.read_text() == "mine"
+
+
+def test_a_recipe_of_the_hub_does_nothing_to_a_terminal_that_shows_it(
+    on_hub: hub.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "# \u202e hidden\nmerge_method: chat_vector\n"
+    (on_hub.folder / "evil" / "model" / "recipe.yaml").write_text(text, encoding="utf-8")
+    assert chatvec("recipes", "show", "evil/model").stdout == text  # a pipe gets what there is
+    monkeypatch.setattr(sys, "stdout", Mock(isatty=lambda: True))
+    assert as_printed(text) == text.replace("\u202e", "\\u202e")
 
 
 def test_tokens_with_gaps_between_their_numbers_are_told_by_check(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from chatvec_method.cli.console import console, json_text, quiet_libraries, table
+from chatvec_method.cli.console import as_printed, console, json_text, quiet_libraries, table
 from chatvec_method.recipe.catalogue import Entry, catalogue, recipe_file
 
 
@@ -47,7 +47,7 @@ def show(name: str) -> None:
 
     Example: chatvec recipes show eeve_chat
     """
-    click.echo(_text(name), nl=False)
+    click.echo(as_printed(_text(name)), nl=False)
 
 
 @recipes.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
-from chatvec_method.intake import check_inside
+from chatvec_method.intake import LARGEST_OF_TOKENS_BYTES, check_inside, read_bytes
 from chatvec_method.method.vector import KEPT_ROWS_FILE, vector_facts
 from chatvec_method.progress import Progress
 from chatvec_method.vectors.extract import PART
@@ -89,7 +88,7 @@ def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
         if not file.is_file() or file.name in left_out or file.name.endswith(".index.json"):
             continue
         check_inside(file, folder)
-        shutil.copyfile(file, out / file.name)
+        (out / file.name).write_bytes(read_bytes(file, LARGEST_OF_TOKENS_BYTES))
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"

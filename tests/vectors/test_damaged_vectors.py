@@ -188,3 +188,12 @@ def test_a_fingerprint_without_an_end_is_not_read(vector: Path) -> None:
     with (vector / "fingerprint.safetensors").open("wb") as stream:
         stream.truncate(3 << 30)
     assert errors(vector) == []
+
+
+def test_a_file_without_an_end_is_not_copied(vector: Path, tmp_path: Path) -> None:
+    with (vector / "notes.dat").open("wb") as stream:
+        stream.truncate(3 << 30)
+    result = CliRunner().invoke(main, ["vector", "expand", str(vector), str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "notes.dat is larger than" in result.output
+    assert not (tmp_path / "out").exists()

@@ -32,6 +32,7 @@ from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.finishing.files import write_content
 from chatvec_method.plain_text import ACTS
 from chatvec_method.recipe.file import parse_recipe
+from chatvec_method.recipe.lines import line_of
 from chatvec_method.sharing import _recipe_card
 
 WORLD = ROOT / "examples" / "world" / "models"
@@ -285,6 +286,13 @@ def test_a_recipe_of_the_hub_does_nothing_to_a_terminal_that_shows_it(
     assert chatvec("recipes", "show", "evil/model").stdout == text  # a pipe gets what there is
     monkeypatch.setattr(sys, "stdout", Mock(isatty=lambda: True))
     assert as_printed(text) == text.replace("\u202e", "\\u202e")
+
+
+@pytest.mark.parametrize("key", ["a[b", "a]b", "[", "a[0]b.c", "\x1b[8m{{ m.content }}"])
+def test_a_key_with_brackets_has_the_line_of_what_is_around_it(key: str) -> None:
+    text = "models:\n- model: x\n  parameters: {}\n"
+    assert line_of(text, f"models[0].parameters.{key}") == 3
+    assert line_of(text, key) is None
 
 
 def test_tokens_with_gaps_between_their_numbers_are_told_by_check(

@@ -83,6 +83,15 @@ def relatives(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make numba impossible to import, and forget what was compiled with it."""
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "chatvec_method.anatomy.loop", raising=False)
+    if (room := sys.modules.get("chatvec_method.anatomy")) is not None:
+        monkeypatch.delattr(room, "loop", raising=False)
+
+
 @pytest.fixture(scope="session")
 def merged_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the output of the stock command on the world's recipe, one for all workers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -18,13 +18,15 @@ from chatvec_method.anatomy.passes import Passes, passes_on
 from chatvec_method.anatomy.report import Anatomy, Pair, TensorAnatomy, pairs_of
 from chatvec_method.anatomy.spectrum import leading_energy
 from chatvec_method.anatomy.stream import Piece, Source, Stream
-from chatvec_method.anatomy.sums import ROW_SUMS, Sums, squares
+from chatvec_method.anatomy.sums import BASE, OPPOSED, OTHER, ROW_SUMS, Sums, squares
 from chatvec_method.anatomy.tokens import TokenMoves, token_moves
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey, Survey
+from chatvec_method.method.vector import vector_facts
 from chatvec_method.progress import Progress
 from chatvec_method.weights.fetching import fetched
+from chatvec_method.weights.fingerprint import fingerprint_of, is_base_of
 from chatvec_method.workers import torch_threads
 
 
@@ -61,14 +63,12 @@ def _examine(
     survey: ReadySurvey, rank: int | None, on_progress: Callable[[Progress], None]
 ) -> Anatomy:
     plan = survey.plan
-    if plan.roles.vectors:
-        vector = next(chat for chat in plan.roles.chats if chat in plan.roles.vectors)
-        raise ChatVecError(
-            f"model {vector}: it is a chat vector by itself, and the anatomy compares models.",
-            "Write the chat and base models in its place; `chatvec vector show` tells what is in "
-            "a vector.",
-        )
     stream = Stream(survey)
+    alone = {
+        vector: reason
+        for vector in plan.roles.vectors
+        if (reason := _why_alone(vector, survey, stream))
+    }
     all_bytes, done = _bytes_of(plan), 0
 
     def count(piece: Piece) -> None:
@@ -86,23 +86,47 @@ def _examine(
         for planned in plan.tensors:
             if planned.has_no_vector:
                 continue
-            study = _Study(planned, stream.open(planned), passes, survey)
+            study = _Study(planned, stream.open(planned), passes, survey, alone)
             sums, rows = study.measure(count)
             if rank is not None:
                 sums = study.with_directions(sums, rank)
             tensors.append(TensorAnatomy(planned, study.rounded, sums))
-            for chat, (base, vector, language) in rows.items():
-                tokens.append(token_moves(planned.name, chat, base, vector, language, names))
-    return Anatomy(survey, tuple(tensors), tuple(tokens), rank, done)
+            for chat, (reference, vector, language) in rows.items():
+                by_cp = None if chat in alone else language
+                tokens.append(token_moves(planned.name, chat, reference, vector, by_cp, names))
+    return Anatomy(survey, tuple(tensors), tuple(tokens), rank, done, alone)
+
+
+def _why_alone(vector: ModelReference, survey: ReadySurvey, stream: Stream) -> str:
+    """Return why a vector cannot be compared with what cp has changed; empty where it can."""
+    base, model = survey.plan.roles.base, survey.models[vector]
+    facts = vector_facts(model.config)
+    own = facts.base if facts is not None and facts.base else "the base model"
+    if base is None:
+        return (
+            "that takes the vector's base; add "
+            f"`- {{model: {own}, parameters: {{role: base}}}}` to `models:`"
+        )
+    if not fingerprint_of(model):
+        return f"it keeps no rows of its base, {own}, by which {base} could be known for it"
+    if not is_base_of(base, model, survey.plan, stream.reader):
+        return f"it was extracted with another base, {own}, than {base}: their rows differ"
+    return ""
 
 
 class _Study:
     """One tensor, looked at."""
 
     def __init__(
-        self, planned: PlannedTensor, source: Source, passes: Passes, survey: ReadySurvey
+        self,
+        planned: PlannedTensor,
+        source: Source,
+        passes: Passes,
+        survey: ReadySurvey,
+        alone: Collection[ModelReference],
     ) -> None:
         self.planned = planned
+        self.alone = alone
         self.roles = planned.roles
         self.source = source
         self.passes = passes
@@ -122,7 +146,7 @@ class _Study:
         parts: dict[Pair, list[Tensor]] = defaultdict(list)
         for piece in self.source.pieces():
             for chat, other in pairs_of(roles):
-                matrices = [piece[roles.base], piece[chat], piece[other]]
+                matrices = self._operands(piece, chat, other)
                 if other == roles.cp:
                     level, ratio = largest_of[chat].level, self.planned.ratios[chat]
                     rows, large = self.passes(matrices, level, ratio, self.rounded)
@@ -133,6 +157,8 @@ class _Study:
             count(piece)
         by_row = {pair: torch.cat(rows, dim=1) for pair, rows in parts.items()}
         self._check_finite(by_row)
+        for pair, rows in by_row.items():
+            self._refer(pair, rows, by_row)
         sums = {pair: self._sums(*pair, rows.sum(1)) for pair, rows in by_row.items()}
         for chat in roles.chats:
             energy = largest_of[chat].sum
@@ -159,8 +185,40 @@ class _Study:
     def _vector(self, chat: ModelReference, which: int) -> Iterator[Tensor]:
         """Yield one matrix of a chat vector in pieces, in float32."""
         for piece in self.source.matrix(which):
-            tuned, base = (piece[m].to(self.passes.device).float() for m in (chat, self.roles.base))
+            base, tuned = (m.to(self.passes.device).float() for m in self._ends(piece, chat))
             yield tuned - base
+
+    def _ends(self, piece: Piece, chat: ModelReference) -> tuple[Tensor, Tensor]:
+        """Return two matrices whose difference is a chat vector: base and chat, or 0 and it."""
+        if chat in self.roles.vectors:
+            return piece[chat].new_zeros(1).expand_as(piece[chat]), piece[chat]
+        return piece[self.roles.base], piece[chat]
+
+    def _operands(self, piece: Piece, chat: ModelReference, other: ModelReference) -> list[Tensor]:
+        """Return what stands for base, chat and other.
+
+        A vector is base + vector, where its base is here; else there is 0 in base's place, and
+        where two vectors are compared, in that of both.
+        """
+        vectors = self.roles.vectors
+        if not vectors.intersection((chat, other)):
+            return [piece[self.roles.base], piece[chat], piece[other]]
+        if other != self.roles.cp:
+            one, two = (_difference(*self._ends(piece, each)) for each in (chat, other))
+            return [one.new_zeros(1).expand_as(one), one, two]
+        if chat in self.alone:
+            return [*self._ends(piece, chat), piece[other]]
+        base = piece[self.roles.base]
+        return [base, _wide(base) + _wide(piece[chat]), piece[other]]
+
+    def _refer(self, pair: Pair, rows: Tensor, by_row: Mapping[Pair, Tensor]) -> None:
+        """Put Σ b², or Σ cp² where base is not here, in the place of 0; and drop what 0 made."""
+        chat, other = pair
+        if other != self.roles.cp:
+            rows[BASE] = by_row[chat, self.roles.cp][BASE]
+        elif chat in self.alone:
+            rows[BASE] = rows[OTHER]
+            rows[OTHER : OPPOSED + 1] = 0
 
     def _sums(self, chat: ModelReference, other: ModelReference, totals: Tensor) -> Sums:
         by_name = dict(zip(ROW_SUMS, totals.tolist(), strict=True))
@@ -185,27 +243,37 @@ class _Study:
         """Return a level that hardly more than the largest elements are above."""
         if self.source.elements <= largest.UNSAMPLED:
             return 0.0
-        sample = self.source.sample(largest.SAMPLE, (self.roles.base, chat))
-        return largest.level(squares(sample[self.roles.base], sample[chat]))
+        models = (chat,) if chat in self.roles.vectors else (self.roles.base, chat)
+        return largest.level(squares(*self._ends(self.source.sample(largest.SAMPLE, models), chat)))
 
     def _read_again(self, chat: ModelReference) -> float:
         """Return the energy of the largest elements, in a pass of its own from level 0 on."""
-        base, again = self.roles.base, Largest(self._k)
+        again = Largest(self._k)
         for piece in self.source.pieces():
-            again.add(self.passes([piece[base], piece[chat], piece[base]], again.level)[1])
+            base, tuned = self._ends(piece, chat)
+            again.add(self.passes([base, tuned, base], again.level)[1])
         assert again.sum is not None
         return again.sum
 
     def _check_finite(self, by_row: Mapping[Pair, Tensor]) -> None:
         for (chat, other), rows in by_row.items():
             energies = rows[:3].sum(1).tolist()
-            for model, energy in zip((self.roles.base, chat, other), energies, strict=True):
+            first = self.roles.base or self.roles.cp
+            for model, energy in zip((first, chat, other), energies, strict=True):
                 if not math.isfinite(energy):
                     raise ChatVecError(
                         f"model {model}: {self.planned.name} has NaN or infinite elements, so its "
                         "checkpoint is damaged.",
                         "Download or convert it again.",
                     )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _difference(base: Tensor, tuned: Tensor) -> Tensor:
+    return _wide(tuned) - _wide(base)
 
 
 def _bytes_of(plan: MergePlan) -> int:

@@ -52,7 +52,8 @@ def anatomy_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
 
     Above, how long the chat vector and the language vector are in each layer and how their energy
     is spread; below, a map of their collision: orange where more than half of what both change
-    pulls apart, blue where less does.
+    pulls apart, blue where less does. Of a vector whose base is not here, there is only the chat
+    vector, and no map.
 
     Args:
         anatomy: What was measured.
@@ -62,17 +63,26 @@ def anatomy_picture(anatomy: Anatomy, theme: Theme = "light") -> bytes:
         A PNG file.
     """
     chats = anatomy.roles.chats
-    maps = {chat: _rows(anatomy, chat) for chat in chats}
-    heights = [h for chat in chats for h in (CURVES_HEIGHT, ROW_HEIGHT * len(maps[chat]))]
+    maps = {chat: _rows(anatomy, chat) for chat in anatomy.compared}
+    heights = [
+        h
+        for chat in chats
+        for h in (CURVES_HEIGHT, *([ROW_HEIGHT * len(maps[chat])] if chat in maps else []))
+    ]
     with style(theme) as (ground, ink):
-        figure = new_figure(WIDTH, sum(heights) + 2 * MARGIN * len(chats))
-        grid = figure.add_gridspec(2 * len(chats), 2, height_ratios=heights)
-        for i, chat in enumerate(chats):
-            lengths = figure.add_subplot(grid[2 * i, 0])
-            energies = figure.add_subplot(grid[2 * i, 1])
+        figure = new_figure(WIDTH, sum(heights) + MARGIN * len(heights))
+        grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+        places = iter(range(len(heights)))
+        for chat in chats:
+            place = next(places)
+            lengths = figure.add_subplot(grid[place, 0])
+            energies = figure.add_subplot(grid[place, 1])
             _draw_lengths(lengths, anatomy, chat, ink)
             _draw_energies(energies, anatomy, chat, ink)
-            collisions = figure.add_subplot(grid[2 * i + 1, :])
+            if chat not in maps:
+                lengths.set_title(f"{short(str(chat), 45)}\n\nLength of the vector", loc="left")
+                continue
+            collisions = figure.add_subplot(grid[next(places), :])
             colours = _draw_map(collisions, anatomy, maps[chat], ground)
             bar = figure.colorbar(colours, ax=collisions, pad=0.01, aspect=12, extend="both")
             bar.outline.set_visible(False)
@@ -131,23 +141,26 @@ def _row_name(planned: PlannedTensor) -> str:
 
 def _draw_lengths(panel: Axes, anatomy: Anatomy, chat: ModelReference, ink: str) -> None:
     layers = anatomy.by_layer((chat, anatomy.roles.cp))
-    for name, key, colour, marker in (
+    curves = (
         ("chat vector", "vector_relative", CHAT_COLOUR, "o"),
         ("language vector", "other_relative", CP_COLOUR, "s"),
-    ):
+    )
+    for name, key, colour, marker in curves[: 1 if chat in anatomy.alone else 2]:
         numbers = [100 * getattr(sums, key) for sums in layers.values()]
         panel.plot(list(layers), numbers, color=colour, marker=marker, markersize=3.5, label=name)
-    panel.set_ylabel("% of base's norm")
+    panel.set_ylabel(f"% of {'cp' if chat in anatomy.alone else 'base'}'s norm")
     panel.set_ylim(bottom=0)
     _finish_curves(panel, anatomy, ink)
 
 
 def _draw_energies(panel: Axes, anatomy: Anatomy, chat: ModelReference, ink: str) -> None:
     layers = anatomy.by_layer((chat, anatomy.roles.cp))
-    for name, key, colour, side in (
-        ("chat vector", "vector", CHAT_COLOUR, -0.2),
+    alone = chat in anatomy.alone
+    bars = (
+        ("chat vector", "vector", CHAT_COLOUR, 0.0 if alone else -0.2),
         ("language vector", "other", CP_COLOUR, 0.2),
-    ):
+    )
+    for name, key, colour, side in bars[: 1 if alone else 2]:
         energies = [getattr(sums, key) for sums in layers.values()]
         shares = [100 * energy / (sum(energies) or 1.0) for energy in energies]
         panel.bar([i + side for i in layers], shares, width=0.4, color=colour, label=name)
@@ -217,13 +230,15 @@ def _draw_tokens(panel: Axes, moves: TokenMoves, ink: str) -> None:
         color=CHAT_COLOUR,
         label="by chat",
     )
-    panel.barh(
-        [y + 0.2 for y in places],
-        [100 * move.by_cp for move in shown],
-        height=0.4,
-        color=CP_COLOUR,
-        label="by cp",
-    )
+    by_cp = [move.by_cp for move in shown if move.by_cp is not None]
+    if by_cp:
+        panel.barh(
+            [y + 0.2 for y in places],
+            [100 * share for share in by_cp],
+            height=0.4,
+            color=CP_COLOUR,
+            label="by cp",
+        )
     for y, move in zip(places, shown, strict=True):
         if move.untrained:
             panel.text(0, y + 0.2, " untrained in cp", color=ink, va="center", fontsize=7)
@@ -234,7 +249,8 @@ def _draw_tokens(panel: Axes, moves: TokenMoves, ink: str) -> None:
         f"Tokens that {short(str(moves.chat), 40)} moved most, in {short(moves.tensor, 40)}",
         loc="left",
     )
-    unit = "distance from base's row, % of the norm of a typical row"
+    from_base = "distance from base's row" if by_cp else "length of the vector's row"
+    unit = f"{from_base}, % of the norm of a typical row"
     hidden = not all(can_show(move.name) for move in shown)
     panel.set_xlabel(f"{unit}\n{NO_FONT}" if hidden else unit)
     panel.grid(axis="x", color=ink, alpha=0.2, linewidth=0.6)

@@ -41,6 +41,8 @@ class Anatomy:
     rank: int | None
     """How many singular directions were looked at; None if none."""
     bytes_read: int
+    alone: Mapping[ModelReference, str]
+    """The vectors that are not compared with the language vector, and why."""
 
     def __repr__(self) -> str:
         return f"<Anatomy of {self.survey.recipe.name}: {len(self.tensors)} tensors>"
@@ -49,6 +51,16 @@ class Anatomy:
     def roles(self) -> Roles:
         """Who is who."""
         return self.tensors[0].planned.roles
+
+    def reference(self, chat: ModelReference) -> ModelReference:
+        """Return the model by whose norm a chat vector is measured: base, or cp for one alone."""
+        reference: ModelReference = self.roles.cp if chat in self.alone else self.roles.base
+        return reference
+
+    @property
+    def compared(self) -> list[ModelReference]:
+        """The chat vectors that are compared with the language vector."""
+        return [chat for chat in self.roles.chats if chat not in self.alone]
 
     @property
     def pairs(self) -> list[Pair]:

@@ -19,6 +19,8 @@ from chatvec_method.anatomy.sums import ROW
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.method.roles import Roles
+from chatvec_method.method.vector import added_of
 from chatvec_method.weights.matching import Matching
 from chatvec_method.weights.reading import Reader
 
@@ -34,6 +36,12 @@ CHECK = "Run `chatvec check`, which tells what to write."
 
 Piece: TypeAlias = Mapping[ModelReference, Tensor]
 """Matrices of one shape."""
+
+
+def reference_of(roles: Roles) -> ModelReference:
+    """Return the model by whose norms vectors are measured: base, or cp where there is no base."""
+    reference: ModelReference = next(iter(roles.bases), roles.cp)
+    return reference
 
 
 class Stream:
@@ -65,19 +73,18 @@ class Source:
         self.planned = planned
         self._tensors = self._load()
         self._check_shapes()
-        base = self._tensors[planned.roles.base]
         in_rows = planned.weight.vocabulary_axis is not None
-        self.columns = base[0].numel() if in_rows else ROW
+        self.columns = self._first[0].numel() if in_rows else ROW
 
     @property
     def elements(self) -> int:
         """How many there are in each model."""
-        return self._tensors[self.planned.roles.base].numel()
+        return self._first.numel()
 
     @property
     def matrices(self) -> int:
         """Of how many matrices it consists: one for each expert, none if it is a vector."""
-        shape = self._tensors[self.planned.roles.base].shape
+        shape = self._first.shape
         return math.prod(shape[:-2]) if len(shape) > 1 else 0
 
     def pieces(self) -> Iterator[Piece]:
@@ -92,7 +99,7 @@ class Source:
 
     def matrix(self, which: int) -> Iterator[Piece]:
         """Yield one of its matrices, in pieces of whole rows."""
-        rows, columns = self._tensors[self.planned.roles.base].shape[-2:]
+        rows, columns = self._first.shape[-2:]
         step = max(1, PIECE // columns)
         for start in range(0, rows, step):
             self._let_go()
@@ -122,14 +129,18 @@ class Source:
 
     def _check_shapes(self) -> None:
         shapes = {model: list(self._compared(t).shape) for model, t in self._tensors.items()}
-        base = self.planned.roles.base
+        first = reference_of(self.planned.roles)
         for model, shape in shapes.items():
-            if shape != shapes[base]:
+            if shape != shapes[first]:
                 raise ChatVecError(
-                    f"{self.planned.name} has the shape {shape} in {model} and {shapes[base]} in "
-                    f"{base}.",
+                    f"{self.planned.name} has the shape {shape} in {model} and {shapes[first]} in "
+                    f"{first}.",
                     CHECK,
                 )
+
+    @property
+    def _first(self) -> Tensor:
+        return self._tensors[reference_of(self.planned.roles)]
 
     def _compared(self, tensor: Tensor) -> Tensor:
         return tensor
@@ -176,7 +187,7 @@ class _ByToken(Source):
         some_columns = {model: rows[:, ::stride] for model, rows in self._by_row().items()}
         ranges = [slice(start * ROW_RUN, (start + 1) * ROW_RUN) for start in chosen]
         return {
-            model: torch.cat([self._matching.matched(model, some_columns, r) for r in ranges])
+            model: torch.cat([self._matched(model, some_columns, r) for r in ranges])
             for model in models
         }
 
@@ -190,11 +201,29 @@ class _ByToken(Source):
 
     def _rows(self, rows: range) -> Piece:
         tensors, part = self._by_row(), slice(rows.start, rows.stop)
-        return {m: self._matching.matched(m, tensors, part) for m in self.stream.models}
+        return {m: self._matched(m, tensors, part) for m in self.stream.models}
+
+    def _matched(
+        self, model: ModelReference, tensors: Mapping[ModelReference, Tensor], rows: slice
+    ) -> Tensor:
+        """Return a model's rows; of a vector with tokens of its own, what chat's row adds there."""
+        own = self._matching.matched(model, tensors, rows)
+        base = self._matching.subtracted(model)
+        if base is None:
+            return own
+        wide = torch.promote_types(own.dtype, torch.float32)
+        return own.to(wide) - self._matching.matched(base, tensors, rows).to(wide)
 
     def _by_row(self) -> dict[ModelReference, Tensor]:
         axis = self.planned.weight.vocabulary_axis or 0
-        return {model: t.movedim(axis, 0).flatten(1) for model, t in self._tensors.items()}
+        by_row = {model: t.movedim(axis, 0).flatten(1) for model, t in self._tensors.items()}
+        for vector in self.planned.roles.vectors:
+            base, source = self._matching.subtracted(vector), self.planned.sources[vector]
+            if base is not None and source is not None:
+                added = self.stream.reader.added_rows(vector, source).movedim(axis, 0).flatten(1)
+                by_row[added_of(vector)] = added
+                by_row[base] = added.new_zeros((1, added.shape[1]))
+        return by_row
 
 
 def _some(of: int, count: int) -> Tensor:

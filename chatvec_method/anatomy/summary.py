@@ -40,13 +40,23 @@ def _of_vector(anatomy: Anatomy, chat: ModelReference) -> Iterator[str]:
     pair = (chat, anatomy.roles.cp)
     whole = anatomy.whole(pair)
     if not whole.vector:
-        yield f"{chat} is {anatomy.roles.base}: the chat vector is zero."
+        zero = chat in anatomy.roles.vectors
+        yield f"{chat} is {'zero.' if zero else f'{anatomy.roles.base}: the chat vector is zero.'}"
         return
-    yield (
-        f"{chat} is {_percent(whole.vector_relative)} of base's norm away from it, and "
-        f"{anatomy.roles.cp} {_percent(whole.other_relative)}; the two vectors {_angle(whole)}."
-    )
-    yield _most_collision(anatomy, chat)
+    if chat in anatomy.alone:
+        yield f"{chat} has {_percent(whole.vector_relative)} of the norm of {anatomy.roles.cp}."
+        yield (
+            f"How it lies to what {anatomy.roles.cp} has changed, and where both collide, is not "
+            f"shown: {anatomy.alone[chat]}."
+        )
+    else:
+        yield (
+            f"{chat} {'has' if chat in anatomy.roles.vectors else 'is'} "
+            f"{_percent(whole.vector_relative)} of base's norm"
+            f"{'' if chat in anatomy.roles.vectors else ' away from it'}, and "
+            f"{anatomy.roles.cp} {_percent(whole.other_relative)}; the two vectors {_angle(whole)}."
+        )
+        yield _most_collision(anatomy, chat)
     yield _where_the_energy_is(anatomy, chat)
     yield (
         f"The largest 1 % of its elements hold {_percent(whole.largest_share)} of its energy (8.4 "

@@ -24,7 +24,7 @@ class Sums:
 
     elements: int = 0
     base: float = 0.0
-    """Σ b²."""
+    """Σ b²; of a vector whose base is not here, Σ cp²."""
     vector: float = 0.0
     """Σ τ², called the energy of τ."""
     other: float = 0.0
@@ -53,7 +53,7 @@ class Sums:
 
     @property
     def base_norm(self) -> float:
-        """‖b‖, the Euclidean norm over all elements."""
+        """‖b‖, the Euclidean norm over all elements; ‖cp‖ where base is not here."""
         return math.sqrt(self.base)
 
     @property
@@ -68,7 +68,7 @@ class Sums:
 
     @property
     def vector_relative(self) -> float:
-        """‖τ‖ / ‖b‖."""
+        """‖τ‖ / ‖b‖; ‖τ‖ / ‖cp‖ where base is not here."""
         return _ratio(self.vector_norm, self.base_norm)
 
     @property
@@ -123,6 +123,7 @@ def _ratio(part: float, whole: float) -> float:
 
 ROW_SUMS = "base vector other product overlap opposed moved changed".split()
 """What `row_sums` sums up, in order."""
+BASE, OTHER, OPPOSED = (ROW_SUMS.index(name) for name in ("base", "other", "opposed"))
 FAR = 2.0**64
 """Times this, a product of tiny numbers is not 0, and that of weights does not overflow."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from mergekit.common import ModelReference
 from torch import Tensor
 
@@ -28,8 +29,8 @@ class TokenMove:
     """Of the output."""
     by_chat: float
     """‖τ‖ of the row."""
-    by_cp: float
-    """‖λ‖ of the row."""
+    by_cp: float | None
+    """‖λ‖ of the row; None where base is not here."""
 
     @property
     def name(self) -> str:
@@ -38,8 +39,8 @@ class TokenMove:
 
     @property
     def untrained(self) -> bool:
-        """Whether cp left the row as it was in base."""
-        return self.by_cp < TRAINED
+        """Whether cp is known to have left the row as it was in base."""
+        return self.by_cp is not None and self.by_cp < TRAINED
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,15 @@ class TokenMoves:
     chat: ModelReference
     rows: int
     typical_norm: float
-    """‖base‖ / √rows: the root mean square of the norms of base's rows."""
+    """‖base‖ / √rows: the root mean square of the norms of base's rows; of cp's, where base is not
+    here."""
     most: tuple[TokenMove, ...]
     """Those that chat moved most."""
     moved_by_chat: int
-    untrained_by_cp: int
-    """Rows."""
+    untrained_by_cp: int | None
+    """Rows; None where base is not here."""
     both: int
-    """Rows that chat moved and cp left untrained."""
+    """Rows that chat moved and cp is known to have left untrained."""
 
 
 def token_moves(
@@ -65,7 +67,7 @@ def token_moves(
     chat: ModelReference,
     base: Tensor,
     vector: Tensor,
-    other: Tensor,
+    other: Tensor | None,
     names: Mapping[int, str],
 ) -> TokenMoves:
     """Return how far each row was moved.
@@ -73,13 +75,14 @@ def token_moves(
     Args:
         tensor: Its name.
         chat: Whose vector it is.
-        base: Σ b² of each row, (rows,).
+        base: Σ b² of each row, (rows,); Σ cp² where base is not here.
         vector: Σ τ² of each row.
-        other: Σ λ² of each row.
+        other: Σ λ² of each row; None where it is not known.
         names: The tokens by row.
     """
     typical = float(base.mean().sqrt()) or 1.0
-    by_chat, by_cp = (energy.sqrt() / typical for energy in (vector, other))
+    by_chat = vector.sqrt() / typical
+    by_cp = other.sqrt() / typical if other is not None else None
     order = by_chat.argsort(descending=True, stable=True)[:MOST].tolist()
     in_bytes = holds_bytes(set(names.values()))
 
@@ -89,7 +92,7 @@ def token_moves(
             return None
         return text_of(token)
 
-    trained = by_cp >= TRAINED
+    untrained = by_cp < TRAINED if by_cp is not None else torch.zeros(len(base), dtype=torch.bool)
     moved = by_chat >= TRAINED
     return TokenMoves(
         tensor=tensor,
@@ -97,11 +100,14 @@ def token_moves(
         rows=len(base),
         typical_norm=typical,
         most=tuple(
-            TokenMove(names.get(i), text(i), i, float(by_chat[i]), float(by_cp[i]))
+            TokenMove(
+                *(names.get(i), text(i), i, float(by_chat[i])),
+                by_cp=float(by_cp[i]) if by_cp is not None else None,
+            )
             for i in order
             if by_chat[i] > 0
         ),
         moved_by_chat=int(moved.sum()),
-        untrained_by_cp=int((~trained).sum()),
-        both=int((moved & ~trained).sum()),
+        untrained_by_cp=int(untrained.sum()) if by_cp is not None else None,
+        both=int((moved & untrained).sum()),
     )

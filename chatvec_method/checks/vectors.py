@@ -10,24 +10,17 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from mergekit.common import ModelReference
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from chatvec_method.checks.findings import Finding, error, warning
 from chatvec_method.checks.rows import Likeness, Rows, likeness
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, TensorHeader
-from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
-from chatvec_method.method.vector import (
-    FINGERPRINT_FILE,
-    LARGEST_FINGERPRINT_BYTES,
-    vector_facts,
-)
+from chatvec_method.method.vector import vector_facts
+from chatvec_method.weights.fingerprint import fingerprint_of, tensor_stored_as
 from chatvec_method.weights.reading import Reader
 
 MATRICES, NORMS = 12, 6
@@ -57,6 +50,8 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
         if model in roles.vectors:
             continue
         for other, others in rows.items():
+            if other in roles.vectors:
+                continue
             alike = _likeness(own, others, matrices=True)
             if alike is None or abs(alike.cosine) >= ELSEWHERE:
                 continue
@@ -111,8 +106,8 @@ def _of_another_base(survey: Survey, roles: Roles) -> Iterator[Finding]:
         if chat not in roles.vectors or model is None:
             continue
         pairs = []
-        for name, row in _fingerprint(model).items():
-            tensor = next((t for t in plan.tensors if _is_stored_as(t, chat, name)), None)
+        for name, row in fingerprint_of(model).items():
+            tensor = tensor_stored_as(plan, chat, name)
             source = tensor.sources.get(roles.cp) if tensor else None
             own = reader.middle(source.weights[0].name) if source and source.mapped else None
             if own is not None and own.shape == row.shape:
@@ -155,23 +150,6 @@ def _rows_beside(survey: Survey, roles: Roles) -> Iterator[Finding]:
                 reader.kept_rows(vector, name)
         except ChatVecError as problem:
             yield error("damaged-files", vector, problem.problem, problem.fix)
-
-
-def _is_stored_as(tensor: PlannedTensor, model: ModelReference, name: str) -> bool:
-    source = tensor.sources.get(model)
-    return source is not None and source.weights[0].name == name
-
-
-def _fingerprint(vector: Model) -> dict[str, Tensor]:
-    """Return the rows of base that a vector keeps, in float64; {} where it keeps none."""
-    file = vector.small_files.file(FINGERPRINT_FILE)
-    try:
-        if file is None or file.stat().st_size > LARGEST_FINGERPRINT_BYTES:
-            return {}
-        rows = load_file(file)
-    except (OSError, SafetensorError):
-        return {}
-    return {name: row.reshape(-1).to(torch.float64) for name, row in rows.items()}
 
 
 def _likeness(

@@ -55,7 +55,9 @@ def anatomy(
     """Tell where RECIPE's chat vector and language vector live, and where they collide.
 
     Reads all weights of all its models once, a piece at a time. The chat vector is chat − base,
-    the language vector cp − base. mergekit's options mean what they mean to mergekit-yaml.
+    the language vector cp − base. Of a chat vector as a file, norms and shares are told, and
+    collisions where its base is in RECIPE as well, with `role: base`. mergekit's options mean what
+    they mean to mergekit-yaml.
 
     Example: chatvec anatomy recipes/world.yaml --png docs/
     """

@@ -23,25 +23,36 @@ WITH_CP = {
     "largest 1 %": "largest_share",
     "swallowed": "swallowed_share",
 }
+ALONE = {
+    "‖τ‖/‖cp‖": "vector_relative",
+    "share of ‖τ‖²": "share",
+    "largest 1 %": "largest_share",
+    "swallowed": "swallowed_share",
+}
 AMONG_CHATS = {
-    "‖τ₁‖/‖base‖": "vector_relative",
-    "‖τ₂‖/‖base‖": "other_relative",
+    "‖τ₁‖/‖%s‖": "vector_relative",
+    "‖τ₂‖/‖%s‖": "other_relative",
     "cos(τ₁,τ₂)": "cosine",
     "sign conflict": "conflict",
     "weighted": "weighted_conflict",
 }
 SHOWN_TOKENS = 10
+OF_VECTORS = (
+    "Largest 1 %: their share of τ's energy. Swallowed: of the elements that τ should "
+    "move, those that rounding leaves as cp has them."
+)
 LEGEND = (
     "τ is the chat vector, chat − base, and λ the language vector, cp − base. Sign conflict: the "
     "share of elements that both move, in opposite directions; weighted: by |τ|·|λ|, where 50 % is "
-    "chance. Largest 1 %: their share of τ's energy. Swallowed: of the elements that τ should "
-    "move, those that rounding leaves as cp has them."
+    f"chance. {OF_VECTORS}"
 )
+LEGEND_ALONE = f"τ is the chat vector, chat − base, and ‖τ‖² its energy. {OF_VECTORS}"
 FIGURES = (
     "elements base_norm vector_norm vector_relative other_norm other_relative cosine conflict "
     "weighted_conflict moved_share"
 ).split()
 OF_VECTOR = ("largest_share", "swallowed_share")
+OF_BOTH = ("other_norm", "other_relative", "cosine", "conflict", "weighted_conflict")
 
 
 def print_anatomy(console: Console, anatomy: Anatomy) -> None:
@@ -57,7 +68,7 @@ def print_anatomy(console: Console, anatomy: Anatomy) -> None:
                 _token(move),
                 str(move.row),
                 f"{move.by_chat:.3f}",
-                f"{move.by_cp:.3f}",
+                "-" if move.by_cp is None else f"{move.by_cp:.3f}",
                 "untrained in cp" if move.untrained else "",
             )
             for move in tokens.most[:SHOWN_TOKENS]
@@ -66,11 +77,12 @@ def print_anatomy(console: Console, anatomy: Anatomy) -> None:
         prose(console, title, style="bold")
         records(console, "", header, rows, right=(1, 2, 3))
         console.print()
-    prose(console, LEGEND, style="dim")
+    pairs = anatomy.compared or len(anatomy.roles.chats) > 1
+    prose(console, LEGEND if pairs else LEGEND_ALONE, style="dim")
     console.print()
     for sentence in summary(anatomy):
         prose(console, sentence)
-    for chat in anatomy.roles.chats:
+    for chat in anatomy.compared:
         console.print()
         if len(anatomy.roles.chats) > 1:
             verbatim(console, f"# {chat}")
@@ -81,7 +93,7 @@ def as_data(anatomy: Anatomy) -> dict[str, Any]:
     """Return an anatomy as `--json` prints it."""
     return {
         "recipe": anatomy.survey.recipe.name,
-        "base": str(anatomy.roles.base),
+        "base": None if anatomy.roles.base is None else str(anatomy.roles.base),
         "cp": str(anatomy.roles.cp),
         "rounded": dtype_name(anatomy.rounded),
         "rank": anatomy.rank,
@@ -102,7 +114,7 @@ def as_data(anatomy: Anatomy) -> dict[str, Any]:
         ],
         "summary": summary(anatomy),
         "heuristic_schedules": {
-            str(chat): suggested_schedule(anatomy, chat) for chat in anatomy.roles.chats
+            str(chat): suggested_schedule(anatomy, chat) for chat in anatomy.compared
         },
     }
 
@@ -125,14 +137,26 @@ def csv_rows(anatomy: Anatomy) -> Iterator[dict[str, Any]]:
 
 
 def _print_figures(console: Console, anatomy: Anatomy, pair: Pair) -> None:
-    with_cp = pair[1] == anatomy.roles.cp
-    columns = dict(WITH_CP if with_cp else AMONG_CHATS)
+    chat, other = pair
+    with_cp, alone = other == anatomy.roles.cp, chat in anatomy.alone
+    if with_cp:
+        columns = dict(ALONE if alone else WITH_CP)
+    else:
+        by = "cp" if alone else "base"
+        columns = {name.replace("%s", by): key for name, key in AMONG_CHATS.items()}
     if with_cp and anatomy.rank is not None:
         columns[f"first {anatomy.rank}"] = "directions_share"
     places: dict[str, Sums] = {"all": anatomy.whole(pair), **anatomy.by_kind(pair)}
     places |= {f"layer {i}": sums for i, sums in anatomy.by_layer(pair).items()}
+    whole = anatomy.whole(pair).vector
+
+    def figure(sums: Sums, key: str) -> float:
+        if key == "share":
+            return sums.vector / whole if whole else math.nan
+        return float(getattr(sums, key))
+
     rows = [
-        (name, *(_shown(getattr(sums, key), key) for key in columns.values()))
+        (name, *(_shown(figure(sums, key), key) for key in columns.values()))
         for name, sums in places.items()
     ]
     figures(console, "", ["", *columns], rows, ends=(0, len(anatomy.by_kind(pair))))
@@ -146,6 +170,8 @@ def _token(move: TokenMove) -> str:
 
 def _title(anatomy: Anatomy, pair: Pair) -> str:
     chat, other = pair
+    if other == anatomy.roles.cp and chat in anatomy.alone:
+        return f"τ of {chat}"
     if other == anatomy.roles.cp:
         return f"τ of {chat} and λ of {other}"
     return f"τ₁ of {chat} and τ₂ of {other}"
@@ -164,6 +190,8 @@ def _pair_data(anatomy: Anatomy, pair: Pair) -> dict[str, Any]:
     return {
         "chat": str(pair[0]),
         "other": str(pair[1]),
+        "relative_to": str(anatomy.reference(pair[0])),
+        "not_compared": anatomy.alone.get(pair[0]) if pair[1] == anatomy.roles.cp else None,
         "whole": _figures_data(anatomy, pair, anatomy.whole(pair)),
         "kinds": data(anatomy.by_kind(pair)),
         "layers": data(anatomy.by_layer(pair)),
@@ -177,6 +205,10 @@ def _figures_data(anatomy: Anatomy, pair: Pair, sums: Sums) -> dict[str, float |
     found["elements"] = sums.elements
     if pair[1] != anatomy.roles.cp:
         found |= dict.fromkeys(OF_VECTOR, math.nan)
+    elif pair[0] in anatomy.alone:
+        found |= dict.fromkeys(OF_BOTH, math.nan)
+    if pair[0] in anatomy.alone:
+        found["base_norm"] = math.nan
     if anatomy.rank is not None:
         found["directions_share"] = sums.directions_share
     return {name: None if math.isnan(figure) else figure for name, figure in found.items()}

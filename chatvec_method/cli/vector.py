@@ -16,8 +16,9 @@ from chatvec_method.progress import bars
 
 if TYPE_CHECKING:
     from mergekit.common import ModelReference
+    from rich.table import Table
 
-    from chatvec_method.vectors.description import Description
+    from chatvec_method.vectors.description import AdapterFacts, Description
 
 BITS = ("32", "16", "8", "4", "2")
 """As `vectors.packing` has them, which takes seconds to load."""
@@ -44,6 +45,13 @@ def vector() -> None:
     show_default=True,
     help="Of an element; 32 is exact. Embeddings have 4 at least, norms all.",
 )
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Write a PEFT adapter of this rank too, into OUT/adapter: for vLLM, transformers and "
+    "llama.cpp, which scale it over a cp while they run. It has the linear layers alone.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a vector or model that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that models bring.")
@@ -53,6 +61,7 @@ def extract(
     chat: str | None,
     recipe: str | None,
     bits: str,
+    rank: int | None,
     overwrite: bool,
     as_json: bool,
     trust_remote_code: bool,
@@ -87,6 +96,7 @@ def extract(
             out,
             int(bits),
             MergeOptions(trust_remote_code=trust_remote_code),
+            rank=rank,
             overwrite=overwrite,
             on_progress=show,
         )
@@ -113,7 +123,7 @@ def show(folder: str, as_json: bool) -> None:
     if not place.is_dir():
         file = small_files_of(ModelReference.model_validate(folder)).file(DESCRIPTION_FILE)
         place = file.parent if file is not None else place
-    _print(read_description(place), as_json)
+    _print(read_description(place), as_json, by_layer=True)
 
 
 @vector.command()
@@ -157,7 +167,7 @@ def _pair_of(recipe: str) -> tuple[ModelReference, ModelReference]:
     return pair[0], pair[1]
 
 
-def _print(description: Description, as_json: bool) -> None:
+def _print(description: Description, as_json: bool, by_layer: bool = False) -> None:
     if as_json:
         click.echo(json_text(asdict(description)))
         return
@@ -169,6 +179,7 @@ def _print(description: Description, as_json: bool) -> None:
             str(kind.tensors),
             ", ".join(map(str, kind.bits)),
             in_bytes(kind.bytes),
+            f"{kind.share:.2%}",
             f"{kind.relative_error:.2%}",
             f"{kind.changed:.2%}",
         )
@@ -176,9 +187,41 @@ def _print(description: Description, as_json: bool) -> None:
     ]
     out = console()
     title = f"{description.chat.name} − {description.base.name}, {in_bytes(description.bytes)}"
-    header = ["tensors", "number", "bits", "size", "error", "changed"]
-    out.print(table(title, header, rows, right=(1, 3, 4, 5)))
+    header = ["tensors", "number", "bits", "size", "share", "error", "changed"]
+    out.print(table(title, header, rows, right=(1, 3, 4, 5, 6)))
+    if by_layer:
+        out.print()
+        out.print(_by_layer(description))
     if description.added_tokens:
         tokens = ", ".join(map(repr, description.added_tokens[:8]))
         more = len(description.added_tokens) - 8
         click.echo(f"Tokens that chat added: {tokens}{f' and {more} more' if more > 0 else ''}.")
+    if description.adapter is not None:
+        _print_adapter(description.adapter)
+
+
+def _by_layer(description: Description) -> Table:
+    from chatvec_method.facts.cost import in_bytes
+    from chatvec_method.vectors.description import short
+
+    facts = description.layers
+    names = short(each.layer for each in facts if each.layer is not None)
+    names += ["outside"] * (len(facts) - len(names))
+    rows = [
+        (name, in_bytes(each.bytes), f"{each.share:.2%}")
+        for name, each in zip(names, facts, strict=True)
+    ]
+    return table("By layer", ["layer", "size", "share"], rows, right=(0, 1, 2))
+
+
+def _print_adapter(adapter: AdapterFacts) -> None:
+    from chatvec_method.facts.cost import in_bytes
+
+    header, rows = adapter.table()
+    title = f"adapter/ of rank {adapter.rank}, {in_bytes(adapter.bytes)}: kept of each matrix"
+    out = console()
+    out.print()
+    out.print(table(title, header, rows, right=range(1, len(header))))
+    click.echo(
+        f"It keeps {adapter.share:.1%} of the vector's energy, and has nothing of: {adapter.lacks}."
+    )

@@ -22,7 +22,7 @@ class Roles:
     """Who is who among the inputs, by mergekit's id of each: a model reference, or any key."""
 
     base: Any
-    """None where all chat vectors are files, from which base is subtracted already."""
+    """None mostly where all chat vectors are files, from which base is subtracted already."""
     cp: Any
     chats: tuple[Any, ...]
     """Whose chat vectors are added, in the recipe's order: chat models, and chat vectors as files,
@@ -81,8 +81,8 @@ def assign_roles(roles: Mapping[Hashable, Any], place: str) -> Roles:
                 f"Write `parameters: {{role: {other}}}` or `parameters: {{role: chat}}` under the "
                 "others.",
             )
-    pairs = bool(holders["base"] or holders["chat"])  # else all chat vectors are files
-    for role in ("base", "chat", "cp") if pairs or not holders["vector"] else ("cp",):
+    only_files = holders["vector"] and not holders["chat"]  # base is beside them for the anatomy
+    for role in ("cp",) if only_files else ("base", "chat", "cp"):
         if not holders[role]:
             raise ChatVecError(
                 f"{place}: no model has the role {role}.",

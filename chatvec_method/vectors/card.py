@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from chatvec_method.facts.cost import in_bytes
 from chatvec_method.facts.models import Model
-from chatvec_method.vectors.description import Description, ModelFacts
+from chatvec_method.vectors.description import AdapterFacts, Description, ModelFacts
 
 TEMPLATE = """\
 ---
@@ -42,9 +42,40 @@ models:
 
 {{ kinds }}
 
-The error is ‖stored − exact‖ / ‖exact‖ of a sample of rows, and what is changed is the share of
-elements in the sample that come out as another bfloat16 at ratio 1, added to base itself.
+The share is that of the vector's ‖exact‖². The error is ‖stored − exact‖ / ‖exact‖ of a sample of
+rows, and what is changed is the share of elements in the sample that come out as another bfloat16
+at ratio 1, added to base itself.
+{{ adapter }}"""
+
+ADAPTER = """
+## As an adapter
+
+`adapter/` is a PEFT adapter of rank {rank}, {size}: the linear layers' differences, each as the
+product of two thin matrices, for engines that switch and scale it over YOUR_MODEL while they run.
+
+```python
+model = PeftModel.from_pretrained(model, "{name}", subfolder="adapter")  # over YOUR_MODEL
+for module in model.modules():
+    if isinstance(module, peft.tuners.lora.LoraLayer):
+        module.set_scale("default", 0.7)  # the ratio
+```
+
+`vllm serve YOUR_MODEL --enable-lora --lora-modules chat=adapter/` has the ratio from `lora_alpha`
+in `adapter_config.json`, which is {rank} for 1. llama.cpp's `convert_lora_to_gguf.py adapter/
+--base YOUR_MODEL` makes a file for `llama-server --lora-scaled FILE:0.7`. The chat template and the
+stop tokens are those of this folder.
+
+**What it costs:** it keeps {share:.1%} of the vector's ‖exact‖², and has nothing of: {lacks}. PEFT
+could only put the chat model's own in the place of YOUR_MODEL's. {tokens}
+
+<details><summary>Kept of each matrix' ‖exact‖²</summary>
+
+{table}
+
+</details>
 """
+"""Filled in by `str.format`; Jinja fills in the rest."""
+NAME = "OWNER/NAME"
 
 
 def vector_card(description: Description, chat: Model) -> str:
@@ -67,11 +98,12 @@ def vector_card(description: Description, chat: Model) -> str:
         template_str=TEMPLATE,
         chat=_code(description.chat.name),
         base=_code(description.base.name),
-        name="OWNER/NAME",
+        name=NAME,
         size=in_bytes(description.bytes),
         models="\n".join(_models(description)),
         bits=_bits(description),
         kinds="\n".join(_kinds(description)),
+        adapter=_adapter(description.adapter, description) if description.adapter else "",
     )
     return f"{str(card).rstrip()}\n"
 
@@ -105,14 +137,29 @@ def _models(description: Description) -> Iterator[str]:
 
 
 def _kinds(description: Description) -> Iterator[str]:
-    yield "| tensors | bits | size | error | changed |"
-    yield "| --- | --- | --- | --- | --- |"
+    yield "| tensors | bits | size | share | error | changed |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for kind in description.kinds:
         bits = ", ".join(map(str, kind.bits))
         yield (
             f"| {kind.tensors} {kind.kind} | {bits} | {in_bytes(kind.bytes)} "
-            f"| {kind.relative_error:.2%} | {kind.changed:.2%} |"
+            f"| {kind.share:.2%} | {kind.relative_error:.2%} | {kind.changed:.2%} |"
         )
+
+
+def _adapter(adapter: AdapterFacts, description: Description) -> str:
+    header, rows = adapter.table()
+    cells = [header, ["---"] * len(header), *rows]
+    tokens = ", ".join(_code(token) for token in description.added_tokens)
+    return ADAPTER.format(
+        rank=adapter.rank,
+        size=in_bytes(adapter.bytes),
+        name=NAME,
+        share=adapter.share,
+        lacks=adapter.lacks,
+        tokens=f"It knows nothing of the tokens that chat added: {tokens}." if tokens else "",
+        table="\n".join(f"| {' | '.join(map(_plain, row))} |" for row in cells),
+    )
 
 
 def _code(name: str) -> str:

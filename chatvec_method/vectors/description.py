@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ DESCRIPTION_FILE = "chat_vector.json"
 BLOB = re.compile("[0-9a-f]{64}")
 """The name that the hub's cache gives a large file: its sha256."""
 CHUNK = 1 << 22
+LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+"""In a module's name, the number of its layer."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,57 @@ class KindFacts:
     tensors: int
     bits: tuple[int, ...]
     bytes: int
+    share: float
+    """Of the vector's energy: their ‖exact‖² by that of all tensors."""
     relative_error: float
     """‖stored − exact‖ / ‖exact‖, of a sample of rows."""
     changed: float
     """The share of a bfloat16 merge's elements that are another for it: of base + vector, which is
     chat, in the same sample."""
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """The tensors of one layer, or those outside all layers."""
+
+    layer: str | None
+    """As its tensors' names begin: `model.layers.0`; None outside the layers."""
+    bytes: int
+    share: float
+    """Of the vector's energy."""
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """The PEFT adapter beside a vector."""
+
+    rank: int
+    bytes: int
+    kept: Mapping[str, float]
+    """By linear layer, the share of ‖difference‖² that the adapter's product keeps."""
+    share: float
+    """Of the energy of the whole vector, that which the adapter keeps."""
+    left_out: Mapping[str, int]
+    """Of how many tensors of each kind it has nothing."""
+
+    @property
+    def lacks(self) -> str:
+        """Return what it has nothing of, in words: `embeddings (1), norms (5)`."""
+        return ", ".join(f"{kind} ({number})" for kind, number in self.left_out.items())
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return what is kept of every matrix: the names of columns, and a row for each layer.
+
+        Where a layer has several of one name, as experts are, it is the least of them.
+        """
+        rows: dict[str, dict[str, float]] = {}
+        for module, share in self.kept.items():
+            row = rows.setdefault(layer_of(module) or module, {})
+            last = module.rpartition(".")[2]
+            row[last] = min(share, row.get(last, share))
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        cells = [[f"{row[c]:.1%}" if c in row else "" for c in columns] for row in rows.values()]
+        return ["layer", *columns], [[n, *row] for n, row in zip(short(rows), cells, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -67,12 +115,27 @@ class Description:
     chat: ModelFacts
     added_tokens: tuple[str, ...]
     bytes: int
-    """Of all tensors."""
+    """Of all tensors, without the adapter's."""
     kinds: tuple[KindFacts, ...]
+    layers: tuple[LayerFacts, ...]
+    adapter: AdapterFacts | None
 
     def as_json(self) -> str:
         """Return the text of `DESCRIPTION_FILE`."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def layer_of(name: str) -> str | None:
+    """Return how the names of a tensor's layer begin; None if it is in none."""
+    number = LAYER.search(name)
+    return name[: number.end(1)] if number else None
+
+
+def short(layers: Iterable[str]) -> list[str]:
+    """Return the names of layers, or their numbers alone where that tells them apart."""
+    names = list(layers)
+    one = len({name.rpartition(".")[0] for name in names}) == 1
+    return [name.rpartition(".")[2] if one else name for name in names]
 
 
 def read_description(folder: Path) -> Description:

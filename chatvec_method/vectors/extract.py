@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -26,13 +27,16 @@ from chatvec_method.facts.plan import KINDS
 from chatvec_method.facts.tokenizers import TOKENIZER_FILE
 from chatvec_method.method.vector import ADDED_ROWS_FILE, CONFIG_KEY, FORMAT
 from chatvec_method.progress import Progress
+from chatvec_method.vectors.adapter import Adapter
 from chatvec_method.vectors.card import vector_card
 from chatvec_method.vectors.description import (
     DESCRIPTION_FILE,
     Description,
     KindFacts,
+    LayerFacts,
     ModelFacts,
     hashes_of_files,
+    layer_of,
 )
 from chatvec_method.vectors.fingerprint import save_fingerprint
 from chatvec_method.vectors.kept_rows import save_kept_rows
@@ -71,6 +75,7 @@ def extract(
     bits: int,
     options: MergeOptions,
     *,
+    rank: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Description:
@@ -82,6 +87,7 @@ def extract(
         out: The folder to be.
         bits: Of an element, one of `BITS`: 32 is exact (see `Pair.dtype`), 16 is bfloat16.
         options: mergekit's.
+        rank: Of a PEFT adapter to be written beside it; None for none.
         overwrite: Whether it may replace a model or a vector.
         on_progress: Is told how much has been downloaded, and how much has been written.
 
@@ -107,8 +113,9 @@ def extract(
             raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
     folders = [model.folder for model in models if model.folder is not None]
     pairs = Pairs(models[0], models[1], options.trust_remote_code)
+    adapter = Adapter(pairs, rank) if rank is not None else None
     with staged(out, overwrite=overwrite, models=folders) as staging:
-        description = _write(pairs, staging.folder, bits, options, on_progress)
+        description = _write(pairs, staging.folder, bits, adapter, options, on_progress)
         staging.publish()
     return description
 
@@ -117,6 +124,7 @@ def _write(
     pairs: Pairs,
     folder: Path,
     bits: int,
+    adapter: Adapter | None,
     options: MergeOptions,
     on_progress: Callable[[Progress], None],
 ) -> Description:
@@ -125,36 +133,60 @@ def _write(
     reader = Reader(pairs.checkpoints, lazy_unpickle=options.lazy_unpickle)
     layout = lay_out(headers, options.out_shard_size, MERGEKIT_VERSION)
     total, written = bytes_of(headers), 0
+    measured: list[_Measured] = []
     with ShardWriter(folder, layout) as writer, workers() as at_work:
         hashes = [at_work.pool.submit(hashes_of_files, m) for m in (pairs.base, pairs.chat)]
         under_way: deque[Future[None]] = deque()
         for packing in packings.values():
             work = _Work(packing, Differences(pairs, packing.pair, reader), writer)
+            measured.append(work.measured)
             for start in range(0, work.size, PART):
                 while len(under_way) > 2 * at_work.count:
                     under_way.popleft().result()
                 part = slice(start, min(start + PART, work.size))
                 under_way.append(at_work.pool.submit(work.write, part))
+            under_way.append(at_work.pool.submit(work.measure))
             written += bytes_of(packing.headers())
             on_progress(Progress("merge", written, total))
         for future in under_way:
             future.result()
     _write_added_rows(pairs, reader, folder)
-    of_rows = [n for n, p in packings.items() if p.packed and p.pair.kind in ("embeddings", "head")]
-    save_kept_rows(pairs, of_rows, reader, folder)
+    save_kept_rows(pairs, {m.packing.pair.name: m.lengths for m in measured}, reader, folder)
     save_fingerprint(pairs, reader, folder)
     _write_small_files(pairs, packings, bits, folder)
+    energies = {m.packing.pair.name: m.energy for m in measured}
     description = Description(
         bits=bits,
         base=ModelFacts.of(pairs.base, hashes[0].result()),
         chat=ModelFacts.of(pairs.chat, hashes[1].result()),
         added_tokens=pairs.added_tokens,
         bytes=total,
-        kinds=tuple(_kinds(pairs, packings, reader)),
+        kinds=tuple(_kinds(measured)),
+        layers=tuple(_layers(measured)),
+        adapter=adapter.write(folder, reader, energies, on_progress) if adapter else None,
     )
     (folder / DESCRIPTION_FILE).write_text(description.as_json(), encoding="utf-8")
     (folder / "README.md").write_text(vector_card(description, pairs.chat), encoding="utf-8")
     return description
+
+
+@dataclass
+class _Measured:
+    """What is known of a difference once it has been written."""
+
+    packing: Packing
+    energy: float = 0.0
+    """‖exact‖², to four digits."""
+    lengths: Tensor | None = None
+    """Of each row, where these are tokens' and packed."""
+    sampled_energy: float = 0.0
+    """‖exact‖² of a sample of rows."""
+    error: float = 0.0
+    """‖stored − exact‖² of the sample."""
+    merged: int = 0
+    """Elements of the sample that were added to base."""
+    changed: int = 0
+    """Those of them that are another bfloat16 for how the difference is stored."""
 
 
 class _Work:
@@ -169,10 +201,13 @@ class _Work:
         self.values = f"{name}_packed" if packing.packed else name
         self.size = math.prod(headers[self.values].shape)
         """Stored elements: words, where they are packed."""
+        self.measured = _Measured(packing)
         self._scales: Tensor | None = None
         self._left, self._lock = self.size, Lock()
         if packing.packed:
-            self._scales = torch.empty(headers[f"{name}_scale"].shape, dtype=SCALE_DTYPE)
+            of_scales = headers[f"{name}_scale"].shape
+            self._scales = torch.empty(packing.pair.count, of_scales[-1], dtype=SCALE_DTYPE)
+            self.measured.lengths = torch.empty(packing.pair.count)
 
     def write(self, part: slice) -> None:
         """Compute and write some stored elements.
@@ -182,12 +217,14 @@ class _Work:
         """
         if self._scales is None:
             elements = self.differences.elements(part.start, part.stop)
-            self._check(elements)
+            energy = float(self._lengths(elements)) ** 2
+            with self._lock:
+                self.measured.energy += energy
             self.writer.write_elements(self.values, part.start, elements.to(self.packing.dtype))
             return
-        width = self.packing.headers()[self.values].shape[1]
+        width = self.packing.headers()[self.values].shape[-1]
         first, last = part.start // width, -(-part.stop // width)
-        step = max(CHUNK // self.packing.pair.shape[1], 1)
+        step = max(CHUNK // self.packing.pair.width, 1)
         words = [self._words(row, min(row + step, last)) for row in range(first, last, step)]
         start = part.start - first * width
         flat = torch.cat(words).view(-1)[start : start + part.stop - part.start]
@@ -198,34 +235,60 @@ class _Work:
         if is_last:
             self._write_scales(self._scales)
 
+    def measure(self) -> None:
+        """Measure on some rows how exact the stored difference is."""
+        pair = self.packing.pair
+        count = max(min(SAMPLE // max(pair.width, 1), pair.count), 1)
+        first = (pair.count - count) // 2
+        exact = self.differences.rows(first, first + count)
+        if self.packing.packed:
+            stored = dequantised(*quantised(exact, self.packing.bits))
+        else:
+            stored = exact.to(self.packing.dtype)
+        self.measured.error = float((stored.double() - exact.double()).square().sum())
+        self.measured.sampled_energy = float(exact.double().square().sum())
+        if pair.rows is None:
+            base = self.differences.base_rows(first, first + count).double()
+            merged, rounded = ((base + v.double()).bfloat16() for v in (exact, stored))
+            self.measured.changed = int((merged != rounded).sum())
+            self.measured.merged = merged.numel()
+
     def _words(self, first: int, last: int) -> Tensor:
-        """Return rows as packed words, and note their scales."""
+        """Return rows as packed words, and note their scales and lengths."""
         rows = self.differences.rows(first, last)
-        self._check(rows)
         integers, scales = quantised(rows, self.packing.bits)
         assert self._scales is not None
+        assert self.measured.lengths is not None
+        self.measured.lengths[first:last] = self._lengths(rows, dim=1)
         self._scales[first:last] = scales
         return packed(integers, self.packing.bits)
 
     def _write_scales(self, scales: Tensor) -> None:
         name, shape = self.packing.pair.name, self.packing.pair.shape
-        self.writer.write(f"{name}_scale", scales)
+        self.writer.write_elements(f"{name}_scale", 0, scales)
         self.writer.write(f"{name}_shape", torch.tensor(shape, dtype=torch.int64))
         self._scales = scales[:0]
+        assert self.measured.lengths is not None
+        self.measured.energy = float(self.measured.lengths.double().square().sum())
+        if not self.packing.pair.of_tokens:
+            self.measured.lengths = None
 
-    def _check(self, elements: Tensor) -> None:
-        if not torch.isfinite(elements.sum()) and not bool(elements.isfinite().all()):
+    def _lengths(self, elements: Tensor, dim: int | None = None) -> Tensor:
+        """Return the length of a difference, or of each of its rows, in float32."""
+        lengths: Tensor = torch.linalg.vector_norm(elements.float(), dim=dim)
+        if not bool(lengths.isfinite().all()) and not bool(elements.isfinite().all()):
             raise ChatVecError(
                 f"{self.packing.pair.name}: one of the models has NaN or infinite elements, so its "
                 "checkpoint is damaged.",
                 "Download or convert it again.",
             )
+        return lengths
 
 
 def _write_added_rows(pairs: Pairs, reader: Reader, folder: Path) -> None:
     if not pairs.added_tokens:
         return
-    of_rows = [pair for pair in pairs.pairs if pair.kind in ("embeddings", "head")]
+    of_rows = [pair for pair in pairs.pairs if pair.of_tokens]
     rows = {pair.name: pairs.added_rows(reader, pair) for pair in of_rows}
     save_file(rows, folder / ADDED_ROWS_FILE, {"format": "pt"})
 
@@ -258,45 +321,36 @@ def _write_small_files(
                 (folder / name).write_bytes(content)
 
 
-def _kinds(pairs: Pairs, packings: Mapping[str, Packing], reader: Reader) -> Iterator[KindFacts]:
+def _kinds(measured: Sequence[_Measured]) -> Iterator[KindFacts]:
     """Yield size and error of each kind of tensor; the error is that of some rows of each."""
+    energy = sum(each.energy for each in measured)
     for kind in KINDS:
-        of_kind = [p for p in packings.values() if p.pair.kind == kind]
+        of_kind = [each for each in measured if each.packing.pair.kind == kind]
         if not of_kind:
             continue
-        error = length = 0.0
-        changed = elements = 0
-        for packing in of_kind:
-            exact, stored, base = _sampled(pairs, packing, reader)
-            error += float((stored.double() - exact.double()).square().sum())
-            length += float(exact.double().square().sum())
-            if base is not None:
-                merged, rounded = ((base.double() + v.double()).bfloat16() for v in (exact, stored))
-                changed += int((merged != rounded).sum())
-                elements += merged.numel()
+        sampled = sum(each.sampled_energy for each in of_kind)
+        merged = sum(each.merged for each in of_kind)
         yield KindFacts(
             kind=kind,
             tensors=len(of_kind),
-            bits=tuple(sorted({p.bits for p in of_kind})),
-            bytes=sum(bytes_of(p.headers()) for p in of_kind),
-            relative_error=math.sqrt(error / length) if length else 0.0,
-            changed=changed / elements if elements else 0.0,
+            bits=tuple(sorted({each.packing.bits for each in of_kind})),
+            bytes=sum(bytes_of(each.packing.headers()) for each in of_kind),
+            share=sum(each.energy for each in of_kind) / energy if energy else 0.0,
+            relative_error=math.sqrt(sum(e.error for e in of_kind) / sampled) if sampled else 0.0,
+            changed=sum(each.changed for each in of_kind) / merged if merged else 0.0,
         )
 
 
-def _sampled(
-    pairs: Pairs, packing: Packing, reader: Reader
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return some rows of a difference: as it is, as it is stored, and base's."""
-    pair = packing.pair
-    differences = Differences(pairs, pair, reader)
-    width = math.prod(pair.shape[1:])
-    count = max(min(SAMPLE // max(width, 1), pair.shape[0] if pair.shape else 1), 1)
-    first = ((pair.shape[0] if pair.shape else 1) - count) // 2
-    exact = differences.rows(first, first + count)
-    if packing.packed:
-        stored = dequantised(*quantised(exact, packing.bits))
-    else:
-        stored = exact.to(packing.dtype)
-    base = None if pair.rows is not None else differences.base_rows(first, first + count)
-    return exact, stored, base
+def _layers(measured: Sequence[_Measured]) -> Iterator[LayerFacts]:
+    """Yield size and energy of each layer in the model's order, and of what is in none."""
+    energy = sum(each.energy for each in measured)
+    by_layer: dict[str | None, list[_Measured]] = {}
+    for each in measured:
+        by_layer.setdefault(layer_of(each.packing.pair.name), []).append(each)
+    for layer in sorted(by_layer, key=lambda layer: layer is None):
+        of_layer = by_layer[layer]
+        yield LayerFacts(
+            layer=layer,
+            bytes=sum(bytes_of(each.packing.headers()) for each in of_layer),
+            share=sum(each.energy for each in of_layer) / energy if energy else 0.0,
+        )

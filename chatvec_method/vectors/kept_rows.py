@@ -6,7 +6,7 @@ and carry much of what the chat model learnt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,33 +19,26 @@ from chatvec_method.weights.reading import Reader
 
 SHARE = 0.01
 """Of all rows."""
-CHUNK = 1 << 20
-"""Elements that are looked at in one go."""
 
 
-def save_kept_rows(pairs: Pairs, names: Iterable[str], reader: Reader, folder: Path) -> None:
-    """Write the rows of some tensors that moved most, in float32.
+def save_kept_rows(
+    pairs: Pairs, lengths: Mapping[str, Tensor | None], reader: Reader, folder: Path
+) -> None:
+    """Write the rows of packed embeddings and heads that moved most, in float32.
 
     Args:
         pairs: Of chat and base.
-        names: The tensors, of one row for each token.
+        lengths: Of each row of each packed tensor; None of others.
         reader: Of both models' files.
         folder: The vector's.
     """
-    wanted = frozenset(names)
     kept: dict[str, Tensor] = {}
     for pair in pairs.pairs:
-        if pair.name not in wanted:
+        of_rows = lengths[pair.name]
+        if of_rows is None:
             continue
+        most = of_rows.topk(max(int(SHARE * len(of_rows)), 1)).indices.sort().values
         differences = Differences(pairs, pair, reader)
-        count, step = pair.shape[0], max(CHUNK // pair.shape[1], 1)
-        lengths = torch.cat(
-            [
-                differences.rows(first, min(first + step, count)).float().norm(dim=1)
-                for first in range(0, count, step)
-            ]
-        )
-        most = lengths.topk(max(int(SHARE * count), 1)).indices.sort().values
         rows = [differences.rows(i, i + 1).float() for i in most.tolist()]
         kept[pair.name] = torch.cat(rows)
         kept[pair.name + KEPT_INDEX] = most

@@ -50,13 +50,11 @@ class Packing:
         name, shape = self.pair.name, self.pair.shape
         if not self.packed:
             return {name: TensorHeader(self.dtype, shape, "")}
-        rows, columns = shape
+        words, groups = shape[-1] * self.bits // WORD_BITS, shape[-1] // GROUP
         return {
-            f"{name}_packed": TensorHeader(
-                torch.int32, (rows, columns * self.bits // WORD_BITS), ""
-            ),
-            f"{name}_scale": TensorHeader(SCALE_DTYPE, (rows, columns // GROUP), ""),
-            f"{name}_shape": TensorHeader(torch.int64, (2,), ""),
+            f"{name}_packed": TensorHeader(torch.int32, (*shape[:-1], words), ""),
+            f"{name}_scale": TensorHeader(SCALE_DTYPE, (*shape[:-1], groups), ""),
+            f"{name}_shape": TensorHeader(torch.int64, (len(shape),), ""),
         }
 
 
@@ -64,15 +62,17 @@ def packing_of(pair: Pair, bits: int) -> Packing:
     """Return how a difference is stored where so many bits an element are asked for.
 
     Norms and other vectors are stored in full, embeddings and heads at 4 bits at least, and in
-    bfloat16 what cannot be cut into groups: rows of another length, and experts that are joined.
+    bfloat16 what cannot be cut into groups, as rows of another length, or is no matrix. Experts
+    that are joined are matrices one below the other.
     """
     if len(pair.shape) < 2:
         return Packing(pair, 32)
     if bits >= 16:
         return Packing(pair, bits)
-    if len(pair.shape) != 2 or pair.shape[1] % GROUP or not pair.name.endswith(".weight"):
+    is_matrix = len(pair.shape) == 2 and pair.name.endswith(".weight")
+    if pair.shape[-1] % GROUP or not (is_matrix or len(pair.shape) == 3):
         return Packing(pair, 16)
-    return Packing(pair, max(bits, OF_ROWS) if pair.kind in ("embeddings", "head") else bits)
+    return Packing(pair, max(bits, OF_ROWS) if pair.of_tokens else bits)
 
 
 def quantised(difference: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,21 @@ class Pair:
         return self.chat.header.shape
 
     @property
+    def of_tokens(self) -> bool:
+        """Whether it has a row for each token."""
+        return self.kind in ("embeddings", "head")
+
+    @property
+    def width(self) -> int:
+        """Elements in a row; 1 in a vector. Of joined experts, a row is one of an expert's."""
+        return self.shape[-1] if len(self.shape) > 1 else 1
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return math.prod(self.shape) // max(self.width, 1)
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which differences are formed, rounded once: exact for nearly all of half precision.
 
@@ -153,7 +168,7 @@ class Pairs:
         chat, base = self.chat.tokenizer, self.base.tokenizer
         if chat is None or base is None:
             return ()
-        lengths = [pair.shape[0] for pair in self.pairs if pair.kind in ("embeddings", "head")]
+        lengths = [pair.shape[0] for pair in self.pairs if pair.of_tokens]
         added = {t: i for t, i in chat.ids.items() if t not in base.ids and i < min(lengths)}
         return tuple(sorted(added, key=added.__getitem__))
 
@@ -186,7 +201,7 @@ class Differences:
         )
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Return rows of the difference, in `pair.dtype`; of a vector or scalar, all of it is one.
+        """Return rows of the difference, in `pair.dtype`; of a vector or scalar, elements of it.
 
         Args:
             first: The first row.
@@ -211,20 +226,25 @@ class Differences:
 
     def elements(self, start: int, stop: int) -> Tensor:
         """Return some elements of the difference, in a row."""
-        shape = self.pair.shape
-        if len(shape) < 2:
-            return self.rows(start, stop).reshape(-1)
-        width = math.prod(shape[1:])
+        width = self.pair.width
         first, last = start // width, -(-stop // width)
         flat = self.rows(first, last).reshape(-1)
         return flat[start - first * width : stop - first * width]
 
     def _read(self, model: ModelReference, source: Source, rows: slice) -> Tensor:
-        if model in self._whole:
-            return self._whole[model][rows]
-        if not source.header.shape:
+        shape = source.header.shape
+        if not shape:
             return self._reader.tensor(model, source)
-        return self._reader.rows(model, source, rows)
+        inside = max(math.prod(shape[1:-1]), 1)  # rows of an expert
+        outer = slice(rows.start // inside, -(-rows.stop // inside))
+        if model in self._whole:
+            part = self._whole[model][outer]
+        else:
+            part = self._reader.rows(model, source, outer)
+        if len(shape) < 3:
+            return part
+        before = outer.start * inside
+        return part.reshape(-1, shape[-1])[rows.start - before : rows.stop - before]
 
 
 def _tied(checkpoint: Checkpoint) -> Source | None:

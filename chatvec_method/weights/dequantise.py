@@ -55,7 +55,8 @@ def dequantised(
     values = by_part[Part.VALUES][first:last]
     out = torch.empty(shape, dtype=torch.float32, device=values.device)
     if weight.packing is Packing.INT32:
-        _fill_from_words(out, by_part, weight, first)
+        inside = math.prod(weight.shape[1:-1])  # rows of an expert
+        _fill_from_words(out.view(-1, weight.shape[-1]), by_part, weight, first * inside)
         return out
     if weight.packing is Packing.GPT_OSS:
         _fill_from_blocks(out, values, by_part[Part.SCALE][first:last])
@@ -174,7 +175,10 @@ def _fill_from_blocks(out: Tensor, blocks: Tensor, scales: Tensor) -> None:
 def _fill_from_words(
     out: Tensor, parts: Mapping[Part, Tensor], weight: QuantisedWeight, first: int
 ) -> None:
-    """Write a matrix of packed integers from a row on, as compressed-tensors takes them apart."""
+    """Write a matrix of packed integers from a row on, as compressed-tensors takes them apart.
+
+    Joined experts lie one below the other.
+    """
     # Imported late: it is an extra.
     from compressed_tensors.compressors import (  # type: ignore[import-untyped]
         BaseCompressor,
@@ -186,15 +190,18 @@ def _fill_from_words(
 
     compressor = BaseCompressor.get_value_from_registry("pack-quantized")
     scheme = QuantizationScheme(targets=[], weights=QuantizationArgs(**weight.scheme))
-    bits, (rows, columns) = weight.scheme["num_bits"], weight.shape
+    bits, columns = weight.scheme["num_bits"], weight.shape[-1]
+    rows = math.prod(weight.shape[:-1])
+    values = parts[Part.VALUES].flatten(end_dim=-2)
+    scale = parts[Part.SCALE].flatten(end_dim=-2)
     # Zero points are packed down the rows, so rows are taken in steps that fill their words.
     step = max(CHUNK // max(columns, 1) // WORD_BITS, 1) * WORD_BITS
     last = first + len(out)
     for start in range(first // WORD_BITS * WORD_BITS, last, step):
         stop = min(start + step, rows)
         state = {
-            "weight_packed": parts[Part.VALUES][start:stop],
-            "weight_scale": parts[Part.SCALE][start:stop].float(),  # it multiplies in their dtype
+            "weight_packed": values[start:stop],
+            "weight_scale": scale[start:stop].float(),  # it multiplies in their dtype
             "weight_shape": torch.tensor([stop - start, columns]),
         }
         if Part.ZERO_POINT in parts:

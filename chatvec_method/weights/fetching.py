@@ -17,6 +17,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import LORA_DTYPE, Model, with_local_files
 from chatvec_method.facts.survey import ReadySurvey, survey_of_files
+from chatvec_method.method.vector import ADAPTER_FOLDER
 from chatvec_method.progress import Progress
 from chatvec_method.quiet import quiet
 
@@ -152,7 +153,8 @@ class _Download:
 def _download(model: Model, options: MergeOptions) -> _Download:
     """Return what mergekit would download of a model, and how much of it is missing.
 
-    It is the model as it was when it was looked up: it may have changed since.
+    But nothing of an adapter beside a vector, which no merge reads. It is the model as it was when
+    it was looked up: it may have changed since.
     """
     reference, commit = model.reference, model.commit
     for weights in WEIGHTS:
@@ -161,6 +163,7 @@ def _download(model: Model, options: MergeOptions) -> _Download:
             "revision": commit or reference.model.revision,
             "cache_dir": options.transformers_cache,
             "allow_patterns": [*SMALL_FILES, weights],
+            "ignore_patterns": [f"{ADAPTER_FOLDER}/*"],
         }
         with quiet():
             files = snapshot_download(**arguments, dry_run=True)

@@ -53,7 +53,9 @@ class Layout:
     """The text of the index, None for a single file."""
 
 
-def lay_out(headers: Mapping[str, TensorHeader], shard_size: int, version: str) -> Layout:
+def lay_out(
+    headers: Mapping[str, TensorHeader], shard_size: int, version: str, stem: str = "model"
+) -> Layout:
     """Return the files for tensors that come in a given order.
 
     Args:
@@ -61,11 +63,12 @@ def lay_out(headers: Mapping[str, TensorHeader], shard_size: int, version: str) 
         shard_size: The most bytes of data in a file, but for a tensor that is larger by itself;
             0 or less for a single file.
         version: mergekit's, for the index.
+        stem: With what the files' names begin.
     """
     shards = _shards(headers, shard_size)
     one = len(shards) == 1
     names = [
-        "model.safetensors" if one else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        f"{stem}.safetensors" if one else f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         for i in range(len(shards))
     ]
     beginnings: dict[str, bytes] = {}

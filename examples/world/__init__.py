@@ -18,5 +18,6 @@ and what is held out), `dialogues` and `documents` (plain text), `chats` (conver
 harder B), `settings` (what makes one world another), `stages` (the models and the gate), `exam`
 (prompts and answers), `perplexity`, `report` (marks and tables), `evaluate` (the exam through
 lm-evaluation-harness), `experiment` (merges at many ratios), `second_format` (turn tokens),
-`results`, `ordering` and `figures` (what several seeds say).
+`vectors` (vectors of few bits and low rank), `results`, `ordering` and `figures` (what several
+seeds say).
 """

@@ -159,6 +159,37 @@ def run_endurance(out: Path, seeds: str, steps: str) -> None:
     click.echo(f"Written: {out}/endurance.csv, endurance.md")
 
 
+@main.command("vectors")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--seeds", default="0,1,3,5,6", show_default=True, help="As in 0-4, or 0,2,5.")
+def run_vectors(out: Path, seeds: str) -> None:
+    """Ask what a chat vector's file may leave out: bits of every element, or rank.
+
+    The models of each seed grow in OUT/seed-N, unless they are there, and are measured into
+    OUT/vectors-N.csv, unless that is there. Writes OUT/vectors.csv, vectors.md and vectors.png.
+
+    Example: python -m examples.world vectors /tmp/vectors --seeds 0,1,3,5,6
+    """
+    from . import figures, vectors
+
+    torch.set_num_threads(1)  # a second one would wait more than work
+    rows = []
+    for seed in _numbers(seeds):
+        folder, file = out / f"seed-{seed}", out / f"vectors-{seed}.csv"
+        if not file.exists():
+            click.echo(f"--- seed {seed}")
+            try:
+                grow(folder, World(seed), DEVICE, click.echo, only=("chat", "cp"))
+            except WorldError as error:
+                raise click.ClickException(str(error)) from None
+            vectors.write_csv(list(vectors.measure(folder, seed, DEVICE, click.echo)), file)
+        rows += vectors.read_csv(file)
+    vectors.write_csv(rows, out / "vectors.csv")
+    (out / "vectors.md").write_text(vectors.markdown(rows), encoding="utf-8")
+    figures.draw_vectors(rows, out / "vectors.png")
+    click.echo(f"Written: {out}/vectors.csv, vectors.md, vectors.png")
+
+
 def _numbers(text: str) -> list[int]:
     """Read `0-2,5` as 0, 1, 2 and 5."""
     try:

@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from . import vectors
 from .experiment import MEANS, RATIOS
 from .results import NAMES, Key, Spread
 
@@ -111,6 +112,77 @@ def draw_schedules(table: Table, file: Path) -> None:
         figure.supxlabel("share of prompts in B (dot: a seed; bar: mean)", fontsize=11)
         figure.savefig(file, dpi=110)
         plt.close(figure)
+
+
+def draw_vectors(rows: Sequence[vectors.Row], file: Path) -> None:
+    """Draw measures over the size of a vector's file, a dot a seed, a line through the means."""
+    ratios = sorted({row.ratio for row in rows})
+    measures = vectors.MEASURES
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            *(len(measures), len(ratios)),
+            figsize=(11, 3 * len(measures)),
+            sharex=True,
+            sharey=True,
+            layout="constrained",
+        )
+        for panels, (measure, title) in zip(axes, measures.items(), strict=True):
+            for axis, ratio in zip(panels, ratios, strict=True):
+                exact = vectors.values_of(rows, measure, vectors.EXACT, ratio)
+                axis.axhspan(min(exact), max(exact), color=GRAY, alpha=0.16, lw=0)
+                axis.axhline(sum(exact) / len(exact), color=GRAY, ls=":", label="exact vector")
+                for ending, name, colour, dashes in (
+                    ("bit", "bits of an element", BLUE, "-"),
+                    ("rank", "rank of an adapter", ORANGE, "--"),
+                ):
+                    held = [how for how in vectors.ways(rows) if ending in how]
+                    _draw_ways(axis, rows, held, measure, ratio, (name, colour, dashes))
+                axis.set_title(f"{title}, ratio {ratio:g}", fontsize=10, loc="left")
+                axis.set_ylim(-0.06, 1.1)
+                axis.set_xscale("log")
+        ticks = [0.05, 0.1, 0.2, 0.5, 1]
+        axes[0, 0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes[0, 0].minorticks_off()
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
+        axes[-1, len(ratios) // 2].set_xlabel("size of the vector's weights, by the chat model's")
+        seeds = len({row.seed for row in rows})
+        figure.suptitle(
+            f"What a chat vector's file may leave out, in a world of two languages\n"
+            f"Dot: one of {seeds} seeds; line: mean; grey: mean and range of the exact vector",
+            fontsize=13,
+        )
+        figure.savefig(file, dpi=110)
+        plt.close(figure)
+
+
+def _draw_ways(
+    axis: Axes,
+    rows: Sequence[vectors.Row],
+    held: Sequence[str],
+    measure: str,
+    ratio: float,
+    look: tuple[str, str, str],
+) -> None:
+    name, colour, dashes = look
+    sizes, means = [], []
+    for how in held:
+        size = next(row.size for row in rows if row.stored == how)
+        values = vectors.values_of(rows, measure, how, ratio)
+        axis.plot([size] * len(values), values, "o", color=colour, alpha=0.3, ms=4.5, mew=0)
+        sizes.append(size)
+        means.append(sum(values) / len(values))
+        number = "".join(filter(str.isdigit, how))
+        place = (0, 7) if colour == BLUE else (0, -14)
+        axis.annotate(
+            *(number, (size, means[-1])),
+            xytext=place,
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=colour,
+        )
+    axis.plot(sizes, means, color=colour, linestyle=dashes, lw=1.8, label=name)
 
 
 def _panel(axis: Axes, table: Table, measure: str, title: str) -> None:

@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from surveying import surveyed
 
-from chatvec_method import anatomy as anatomy_room
 from chatvec_method.anatomy import (
     Anatomy,
     Sums,
@@ -53,14 +52,6 @@ EMBEDDING = "model.embed_tokens.weight"
 
 def anatomy_of(recipe: Recipe, rank: int | None = None) -> Anatomy:
     return examine(surveyed(recipe), rank=rank)
-
-
-@pytest.fixture
-def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make numba impossible to import, and forget what was compiled with it."""
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "chatvec_method.anatomy.loop", raising=False)
-    monkeypatch.delattr(anatomy_room, "loop", raising=False)
 
 
 # --- the right answer -------------------------------------------------------------------------

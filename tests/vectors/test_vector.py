@@ -22,12 +22,16 @@ from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 import chatvec_method
 from chatvec_method import ChatVecError
+from chatvec_method.facts.checkpoint import Checkpoint
+from chatvec_method.facts.models import look_up
 from chatvec_method.vectors.description import read_description
 from chatvec_method.vectors.expand import expand
 from chatvec_method.vectors.extract import extract
+from chatvec_method.weights.reading import Reader
 
 pytestmark = pytest.mark.filterwarnings("ignore::chatvec_method.ChatVecWarning")
 
@@ -140,6 +144,20 @@ def test_several_vectors_add_up_and_mix_with_pairs(recipe: Recipe, tmp_path: Pat
     one = extracted(str(family / "base"), str(family / "chat2"), tmp_path / "second")
     second |= {"model": str(one), "parameters": {"role": "vector", "ratio": 0.3}}
     assert_equal(merged(recipe, tmp_path / "mixed"), pair)
+
+
+def test_a_base_beside_a_vector_changes_nothing(
+    recipe: Recipe, merge: Callable[..., Merge], tmp_path: Path
+) -> None:
+    recipe["out_dtype"] = "bfloat16"
+    own = by_vectors(recipe, tmp_path)
+    out = merged(own, tmp_path / "out")
+    own["models"].append(recipe["models"][BASE])
+    assert not errors(own)
+    assert_equal(merged(own, tmp_path / "beside"), out)
+    run = merge(own)
+    assert run.exit_code == 0, run.printed
+    assert_equal(weights(run.out), out)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +279,40 @@ def test_compressed_vectors_are_near(bits: int, most: float, tmp_path: Path) -> 
             assert torch.equal(full[name][row], difference[row])
 
 
+def test_joined_experts_are_packed_as_matrices_one_below_the_other(tmp_path: Path) -> None:
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    config = GptOssConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=64,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        dtype=torch.bfloat16,
+    )
+    models = _pair(GptOssForCausalLM(config).to(torch.bfloat16), tmp_path)
+    vector = extracted(*models, tmp_path / "vector", 4)
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    assert weights(vector)[f"{name}_packed"].shape == (4, 64, 256 * 4 // 32)
+    kinds = {kind.kind: kind for kind in read_description(vector).kinds}
+    assert kinds["MLP"].bits == (4, 16, 32)  # experts; their biases and the router; its bias
+    expand(ModelReference.model_validate(str(vector)), tmp_path / "full", MergeOptions())
+    full, base, chat = (weights(Path(f)) for f in (tmp_path / "full", *models))
+    for expert in range(4):
+        difference = chat[name][expert].float() - base[name][expert].float()
+        assert float((full[name][expert] - difference).norm() / difference.norm()) < 0.2
+    reference = ModelReference.model_validate(str(vector))
+    checkpoint = Checkpoint(look_up(reference))
+    source = checkpoint.stored([name])
+    assert source is not None
+    some = Reader({reference: checkpoint}).rows(reference, source, slice(1, 3))  # as merges read it
+    assert torch.equal(some, full[name][1:3])
+
+
 def test_packed_integers_are_those_of_compressed_tensors(tmp_path: Path) -> None:
     from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 
@@ -288,7 +340,11 @@ def _wide(folder: Path) -> tuple[str, str]:
         vocab_size=64,
     )
     torch.manual_seed(1)
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    return _pair(LlamaForCausalLM(config).to(torch.bfloat16), folder)
+
+
+def _pair(model: PreTrainedModel, folder: Path) -> tuple[str, str]:
+    """Write a model as base, and with all weights moved a little as chat."""
     model.save_pretrained(folder / "wide-base")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -399,6 +455,9 @@ def test_a_shared_vector_and_cp_are_all_that_is_downloaded(
     pair = merged(recipe, tmp_path / "pair")
     own = by_vectors(recipe, tmp_path, bits=32)
     vector, cp = own["models"]
+    adapter = Path(vector["model"]) / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"what no merge reads")
     monkeypatch.setenv("HF_TOKEN", "hf_me")
     with hub.serving(tmp_path / "shelf") as served:
         hub.ask(served, monkeypatch, tmp_path / "cache")
@@ -413,3 +472,4 @@ def test_a_shared_vector_and_cp_are_all_that_is_downloaded(
     weight_files = {name for name in served.requests if ".safetensors" in name}
     assert any("me/vector/" in name for name in weight_files)
     assert all("me/vector/" in name or "me/cp/" in name for name in weight_files)
+    assert not any("adapter" in name for name in weight_files)

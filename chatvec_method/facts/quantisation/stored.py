@@ -37,7 +37,7 @@ ACTIVATION_NAMES = re.compile(
 CACHE_NAMES = re.compile(r"\.(q|k|v|kv|prob)_(scale|zero_point)$")
 """Scales of attention and of the key-value cache."""
 
-STRATEGIES = ("group", "channel", "tensor")
+STRATEGIES = ("group", "channel")
 """Of compressed-tensors: which packed integers share a scale."""
 PATTERN_SECONDS = 0.5
 """A pattern that names modules takes a hundred-thousandth of that."""
@@ -66,7 +66,9 @@ def stored_weights(
             if header.dtype == torch.uint8:
                 logical = name.removesuffix("_blocks")
                 weights[logical] = _gpt_oss_weight(logical, tensors)
-        elif name.endswith(".weight_packed"):
+        elif name.endswith(".weight_packed") or (
+            name.endswith("_packed") and f"{name.removesuffix('_packed')}_shape" in tensors
+        ):
             is_bytes = header.dtype == torch.uint8
             weight = _fp4_weight(name, tensors) if is_bytes else _packed(name, tensors, block)
             if weight is not None:
@@ -162,7 +164,7 @@ def _packed(
     """Return a weight of small integers in int32s; None if its scales are missing."""
     logical = name.removesuffix("_packed")
     scale, arguments = f"{logical}_scale", _weight_arguments(logical, block)
-    if scale not in tensors or len(tensors[name].shape) != 2:
+    if scale not in tensors or len(tensors[name].shape) not in (2, 3):  # 3 of joined experts
         return None
     parts = {Part.VALUES: name, Part.SCALE: scale, Part.SHAPE: f"{logical}_shape"}
     if not arguments.get("symmetric", True):
@@ -171,7 +173,7 @@ def _packed(
     if not _tells_bits(arguments):
         problem = f"`{name}` is packed, and its config does not tell into how many bits"
         return Stored(present, tensors[name].shape, Packing.INT32, problem)
-    bits, (rows, words) = arguments["num_bits"], tensors[name].shape
+    bits, (*rows, words) = arguments["num_bits"], tensors[name].shape
     columns = words * WORD_BITS // bits
     scales = tensors[scale].shape
     if arguments["strategy"] == "group" and scales:
@@ -180,18 +182,18 @@ def _packed(
         present == parts
         and tensors[name].dtype == torch.int32
         and tensors[scale].dtype.is_floating_point
-        and scales in ((rows, scales[-1] if scales else 0), (1,))
-        and min(rows, columns, *scales) > 0
+        and scales[:-1] == tuple(rows)
+        and min(*rows, columns, *scales) > 0
         and math.ceil(columns * bits / WORD_BITS) == words
     )
     if fits and Part.ZERO_POINT in parts:
         zero_point = tensors[parts[Part.ZERO_POINT]]
         fits = zero_point.dtype == torch.int32 and zero_point.shape == (
-            math.ceil(rows * bits / WORD_BITS),
+            math.ceil(math.prod(rows) * bits / WORD_BITS),
             scales[-1],
         )
     problem = "" if fits else f"`{name}` is not packed in the way that is known here"
-    return Stored(present, (rows, columns), Packing.INT32, problem, arguments)
+    return Stored(present, (*rows, columns), Packing.INT32, problem, arguments)
 
 
 def _tells_bits(arguments: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
 from chatvec_method.finishing.finish import finish
 from chatvec_method.quiet import quiet
-from chatvec_method.recipe.file import read_recipe
+from chatvec_method.recipe.file import Recipe, parse_recipe, read_recipe
 from chatvec_method.shipped import shipped
 from chatvec_method.talk.conversation import Conversation
 from chatvec_method.talk.speaker import Speaker, load
@@ -77,6 +77,23 @@ class Scene:
 
     about: str
     requests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation in the second language, and the right answer at its end."""
+
+    axis: str
+    """What it is about: `follows`, `knows`, `recalls` or `refuses`."""
+    turns: tuple[str, ...]
+    """Requests and answers by turns; a request is the last."""
+    answer: str
+
+    def is_answered(self, answer: str) -> bool:
+        """Tell whether an answer is right: to the word, but a refusal in either language."""
+        if self.axis == "refuses":
+            return gloss(answer) == gloss(self.answer)
+        return answer == self.answer
 
 
 @dataclass(frozen=True)
@@ -163,6 +180,14 @@ def scenes() -> tuple[Scene, ...]:
     )
 
 
+def questions() -> tuple[Question, ...]:
+    """Return ten questions of each axis; none of them is in a text that a model was trained on."""
+    return tuple(
+        Question(each["axis"], tuple(each["turns"][:-1]), each["turns"][-1])
+        for each in _script()["questions"]
+    )
+
+
 def play(speaker: Speaker, scene: Scene) -> tuple[Turn, ...]:
     """Have a conversation; the model's own earlier answers are what it remembers."""
     conversation, turns = Conversation(), []
@@ -177,6 +202,11 @@ def play(speaker: Speaker, scene: Scene) -> tuple[Turn, ...]:
 def gloss(text: str) -> str:
     """Return the words of the second language in the first."""
     return " ".join(_script()["words"].get(word, word) for word in text.split())
+
+
+def world_recipe() -> Recipe:
+    """Return the world's recipe on the models as they lie in the package."""
+    return parse_recipe(_recipe_of(shipped(MODELS)), RECIPE)
 
 
 @cache
@@ -194,12 +224,16 @@ def _is_of_these_models(demo: Demo, recipe: str) -> bool:
 
 
 def _recipe(demo: Demo) -> str:
-    """Return the world's recipe, without its preface, on the models of the demo."""
-    text = shipped(RECIPE).read_text(encoding="utf-8")
-    recipe = text[text.index("merge_method:") :]
-    recipe = re.sub(
-        rf"{MODELS}/(\w+)",
-        lambda found: json.dumps((demo.models / found[1]).as_posix(), ensure_ascii=False),
-        recipe,
-    )
+    """Return the world's recipe on the models of the demo."""
+    recipe = _recipe_of(demo.models)
     return f"# Vary the ratio, and merge again:\n# {shlex.join(demo.command())}\n{recipe}"
+
+
+def _recipe_of(models: Path) -> str:
+    """Return the world's recipe, without its preface, on models in a folder."""
+    text = shipped(RECIPE).read_text(encoding="utf-8")
+    return re.sub(
+        rf"{MODELS}/(\w+)",
+        lambda found: json.dumps((models / found[1]).as_posix(), ensure_ascii=False),
+        text[text.index("merge_method:") :],
+    )

@@ -107,7 +107,7 @@ def share_model(
     card, own = _card(out, ready, name, hashes)
     if card is not None:
         files[CARD_FILE] = card.encode()
-    warnings = (*own, *_warnings(list(ready.models.values())))
+    warnings = (*own, *warnings_of(list(ready.models.values())))
     uploaded = None
     if not dry_run:
         uploaded = upload(name, files, f"Share {name}", private=private)
@@ -139,7 +139,7 @@ def share_recipe(
         RECIPE_FILES[0]: recipe.text.encode(),
         CARD_FILE: _recipe_card(recipe, name, list(models.values())).encode(),
     }
-    warnings = tuple(_warnings(list(models.values())))
+    warnings = tuple(warnings_of(list(models.values())))
     uploaded = None
     if not dry_run:
         uploaded = upload(name, files, f"Share the recipe {name}", private=private)
@@ -201,7 +201,8 @@ def _recipe_card(recipe: Recipe, name: str, models: list[Model]) -> str:
     return str(ModelCard(text))
 
 
-def _warnings(models: list[Model]) -> Iterator[str]:
+def warnings_of(models: list[Model]) -> Iterator[str]:
+    """Yield what others cannot do with what is made of models, or may not be allowed to."""
     for model in models:
         licence, name = licence_of(model), without_commits(model)
         how = strictness(licence)

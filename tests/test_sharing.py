@@ -446,3 +446,20 @@ def test_recipes_of_the_catalogue_are_listed_shown_and_copied(
     assert Path("eeve_chat.yaml").read_text() == run("recipes", "show", "eeve_chat")
     assert "eeve_chat.yaml exists" in refused("recipes", "copy", "eeve_chat")
     assert "the catalogue has no recipe nothing" in refused("recipes", "show", "nothing")
+
+
+# --- a Space ----------------------------------------------------------------------------------
+
+
+def test_a_space_of_a_recipe_names_its_models_and_their_licence(served: hub.Hub) -> None:
+    Path("recipe.yaml").write_text(RECIPE)
+    result = chatvec("live", "--space", "space", "recipe.yaml")
+    assert result.exit_code == 0, result.output
+    assert "o/chat: its licence, cc-by-nc-4.0, makes the result non-commercial" in result.stderr
+    space = Path("space")
+    assert (space / "recipe.yaml").read_text() == RECIPE
+    assert 'serve_space("recipe.yaml")' in (space / "app.py").read_text()
+    stated = yaml.safe_load((space / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert stated["models"] == ["o/base", "o/chat", "o/cp"]
+    assert stated["license"] == "other"
+    assert stated["license_name"] == "apache-2.0-and-cc-by-nc-4.0"

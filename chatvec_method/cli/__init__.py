@@ -37,6 +37,7 @@ COMMANDS = {
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
     "evaluate": "Measure what a merge can do in your language, at every ratio you like.",
     "chat": "Talk to a model in the terminal, beside others if you like.",
+    "live": "Serve a merge whose ratio is turned while you talk to it: OpenAI's API, and a page.",
     "completion": "Print what makes a shell complete commands, options, recipes and folders.",
 }
 """The commands, in the order of their use, with what `chatvec --help` says of them."""

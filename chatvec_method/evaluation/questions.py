@@ -6,18 +6,15 @@ documents are conversations. Text is read piece by piece.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.evaluation import suite
 from chatvec_method.evaluation.adapter import ConversationTask
+from chatvec_method.evaluation.asked import LONGEST_ANSWER, asked_of, spread, suite_name
 
-LONGEST_ANSWER = 512
-"""Tokens. A Korean syllable is three of them where a tokenizer knows no Korean."""
 SHORTEST_PIECE, LONGEST_PARAGRAPH = 1500, 2000
 """Of text that is read at once: in bytes, and in characters. A heading alone says little."""
 
@@ -47,24 +44,6 @@ def suite_task(language: str, limit: int | None = None) -> dict[str, Any]:
     }
 
 
-def suite_name(language: str) -> str:
-    """Return what the suite's task in a language is called."""
-    return f"chatvec_{language}"
-
-
-def asked_of(language: str, limit: int | None = None) -> list[suite.Prompt]:
-    """Return the suite's prompts of a language.
-
-    Args:
-        language: One of the suite's.
-        limit: So many an axis at most, spread evenly over the axis.
-    """
-    axes: defaultdict[str, list[suite.Prompt]] = defaultdict(list)
-    for prompt in suite.prompts(language):
-        axes[prompt.axis].append(prompt)
-    return [prompt for prompts in axes.values() for prompt in _spread(prompts, limit)]
-
-
 def text_task(name: str, text: str, limit: int | None = None) -> dict[str, Any]:
     """Return a text as a task: its perplexity a byte.
 
@@ -75,7 +54,7 @@ def text_task(name: str, text: str, limit: int | None = None) -> dict[str, Any]:
     """
     return {
         "task": name,
-        "custom_dataset": partial(_texts, _spread(pieces(text), limit)),
+        "custom_dataset": partial(_texts, spread(pieces(text), limit)),
         "test_split": "test",
         "doc_to_text": "",
         "doc_to_target": "{{text}}",
@@ -124,12 +103,6 @@ def _paragraphs(text: str) -> Iterator[str]:
             rest = rest[cut:].strip()
         if rest:
             yield rest
-
-
-def _spread(entries: Sequence[Any], limit: int | None) -> list[Any]:
-    if limit is None or len(entries) <= limit:
-        return list(entries)
-    return [entries[i * len(entries) // limit] for i in range(limit)]
 
 
 def _conversations(language: str, limit: int | None, **_: Any) -> dict[str, Any]:

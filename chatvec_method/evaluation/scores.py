@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from chatvec_method.evaluation import suite
-from chatvec_method.evaluation.harness import Evaluation, Figure
+from chatvec_method.evaluation.asked import suite_name
 from chatvec_method.evaluation.intervals import interval, resampled
-from chatvec_method.evaluation.questions import suite_name
+
+if TYPE_CHECKING:
+    from chatvec_method.evaluation.harness import Evaluation, Figure
 
 Source = Literal["rules", "task", "judge"]
 Unit = Literal["share", "perplexity", "characters", "mark", "number"]

@@ -17,8 +17,8 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.evaluation import harness, suite
 from chatvec_method.evaluation.adapter import OnProgress
 from chatvec_method.evaluation.answers import Answers
+from chatvec_method.evaluation.asked import asked_of, suite_name
 from chatvec_method.evaluation.harness import Evaluation, Figure, Tasks
-from chatvec_method.evaluation.questions import asked_of, suite_name
 from chatvec_method.evaluation.remembering import Remembering
 from chatvec_method.evaluation.scores import (
     Answered,

@@ -195,7 +195,7 @@ def _metadata(survey: ReadySurvey, plan: MergePlan, chat: ChatFormat) -> ModelCa
         language=plain or None,
         # The hub takes longer codes than ISO's under a key of their own.
         language_bcp47=[c for c in languages if c not in plain and BCP47.fullmatch(c)] or None,
-        **_common_licence(survey, plan),
+        **common_licence(survey),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["mergekit", "merge", "chat-vector", *(["conversational"] if chat.template else [])],
@@ -329,9 +329,9 @@ def _licence(model: Model, survey: ReadySurvey) -> str | None:
     return stated if isinstance(stated, str) else None
 
 
-def _common_licence(survey: ReadySurvey, plan: MergePlan) -> dict[str, Any]:
+def common_licence(survey: ReadySurvey) -> dict[str, Any]:
     """Return the licence in the words of the hub: `other`, where it is not the same for all."""
-    models = [survey.models[reference] for _, reference in _in_roles(plan)]
+    models = [survey.models[reference] for _, reference in _in_roles(survey.plan)]
     names = list(dict.fromkeys(_licence(model, survey) for model in models))
     if None in names:
         return {}

@@ -14,8 +14,9 @@ from mergekit.common import ModelReference
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
-from chatvec_method.facts.survey import ReadySurvey
+from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.facts.survey import survey as survey_recipe
 from chatvec_method.live_merge.keeping import Keep, Keeper, checked_keep, chosen_keep
 from chatvec_method.live_merge.loading import load_without_values
@@ -68,7 +69,7 @@ class LiveMerge:
         loaded = load_without_values(survey, device)
         self.model, self.tokenizer = loaded.model, loaded.tokenizer
         self.lock = threading.RLock()
-        weakref.finalize(self, shutil.rmtree, loaded.files, ignore_errors=True)
+        self._remove_files = weakref.finalize(self, shutil.rmtree, loaded.files, ignore_errors=True)
         shapes = {name: header.shape for name, header in survey.headers.items()}
         names = [tensor.name for tensor in survey.plan.tensors]
         places = places_of(loaded.model, loaded.layout, shapes)
@@ -112,14 +113,25 @@ class LiveMerge:
         """
         return Speaker.of(self.model, self.tokenizer, name=self._survey.recipe.name)
 
-    def set(self, ratio: AnyRatio | Recipe) -> None:
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models of the recipe, by the names that it has for them."""
+        return {str(reference): model for reference, model in self._survey.models.items()}
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        """Whether Python code that comes with the models may run."""
+        return bool(self._survey.options.trust_remote_code)
+
+    def set(self, ratio: AnyRatio | Recipe | Reworded) -> None:
         """Make the model the merge at another ratio.
 
         Args:
             ratio: A number; what mergekit reads behind `ratio:`, a list of numbers over the layers
                 or of filters with their values; a shape as `chatvec schedule` takes it
                 (`linear:1:0.3`), or a `Schedule`; a dict with one of these for each chat model, or
-                for some of them; or a recipe that differs in nothing but its ratios.
+                for some of them; or a recipe that differs in nothing but its ratios, with its
+                text or as one reworded.
 
         Raises:
             ChatVecError: It is no ratio, a sum does not fit the dtype, or somebody has moved the
@@ -127,7 +139,9 @@ class LiveMerge:
         """
         with self.lock:
             if isinstance(ratio, Recipe):
-                self._become(Reworded(ratio))
+                ratio = Reworded(ratio)
+            if isinstance(ratio, Reworded):
+                self._become(ratio)
                 return
             # In the text of the first recipe all is as it was written; but one for some chat models
             # leaves those of the others as they are now.
@@ -165,8 +179,12 @@ class LiveMerge:
         Raises:
             ChatVecError: `out` may not be written, or the merge failed. `out` is as before.
         """
-        survey = survey_recipe(self.recipe, self._survey.options)
+        survey = self.survey_of(self.recipe)
         return merge(survey, Path(out), overwrite=overwrite, on_progress=on_progress)
+
+    def survey_of(self, recipe: Recipe) -> Survey:
+        """Return the survey of a recipe of the same models, to be merged as this one would be."""
+        return survey_recipe(recipe, self._survey.options)
 
     def _become(self, reworded: Reworded) -> None:
         """Write all parameters that another recipe changes, or none of them."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mergekit.common import ModelReference
-
 from chatvec_method.facts.models import without_commits
-from chatvec_method.facts.plan import KINDS, MergePlan, PlannedTensor, slices_of
+from chatvec_method.facts.plan import MergePlan, slices_of
+from chatvec_method.pictures.rows import Row, labels_of, outside_of, rows_of
 from chatvec_method.pictures.style import (
     LINES,
     LONGEST_NAME,
@@ -27,9 +23,6 @@ from chatvec_method.pictures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-
-Row = dict[int, float]
-"""The ratio of each layer."""
 
 ROW_HEIGHT, LEAST_HEIGHT, MARGIN = 0.36, 1.35, 0.75
 """In inches: of a kind of tensor, of all kinds, and of what is above and below them."""
@@ -64,14 +57,14 @@ def ratio_picture(plan: MergePlan, theme: Theme = "light") -> bytes:
         A PNG file.
     """
     chats = plan.roles.chats
-    rows = {chat: _rows(plan, chat) for chat in chats}
+    rows = {chat: rows_of(plan, chat) for chat in chats}
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * len(rows[chat])) for chat in chats]
     with style(theme) as (ground, _):
         figure = new_figure(WIDTH, sum(heights) + MARGIN * len(chats))
         panels: Any = figure.subplots(len(chats), squeeze=False, height_ratios=heights)
         colours = _colours([t.ratios[chat] for chat in chats for t in plan.language_model])
         for panel, chat in zip(panels[:, 0], chats, strict=True):
-            _draw(panel, rows[chat], _outside(plan, chat), colours, ground)
+            _draw(panel, rows[chat], outside_of(plan, chat), colours, ground)
             panel.set_title(
                 f"Ratio of the chat vector of {short(without_commits(chat))}", loc="left"
             )
@@ -100,7 +93,7 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
         tensor.ratios[chat] for _, plan, chat in shown_vectors for tensor in plan.language_model
     ]
     low, high = min(0.0, *ratios), max(1.0, *ratios)
-    most_rows = max(len(_rows(plan, chat)) for _, plan, chat in shown_vectors)
+    most_rows = max(len(rows_of(plan, chat)) for _, plan, chat in shown_vectors)
     heights = [max(LEAST_HEIGHT, ROW_HEIGHT * most_rows), CURVES_HEIGHT]
     count = max(map(len, vectors))
     with style(theme) as (ground, ink):
@@ -116,8 +109,8 @@ def schedule_picture(plans: Sequence[tuple[str, MergePlan]], theme: Theme = "lig
                 upper, lower = panels[2 * row : 2 * row + 2, column]
                 upper.set_axis_on()
                 lower.set_axis_on()
-                _draw(upper, _rows(plan, chat), _outside(plan, chat), colours, ground, columns)
-                _draw_curves(lower, _rows(plan, chat), upper, ink)
+                _draw(upper, rows_of(plan, chat), outside_of(plan, chat), colours, ground, columns)
+                _draw_curves(lower, rows_of(plan, chat), upper, ink)
                 lower.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
                 _mark_slices([upper, lower], plan, ink)
                 most = LONGEST_NAME // columns
@@ -165,37 +158,6 @@ def _mark_slices(panels: Iterable[Axes], plan: MergePlan, ink: str) -> None:
             panel.axvline(part.start, color=ink, linewidth=1, linestyle=":")
 
 
-def _rows(plan: MergePlan, chat: ModelReference) -> dict[str, Row]:
-    """Return the ratios of each kind of tensor, or of its parts where these differ."""
-    parts: dict[str, dict[str, Row]] = {kind: defaultdict(dict) for kind in KINDS}
-    for tensor in plan.language_model:
-        if tensor.layer is not None:
-            parts[tensor.kind][_part(tensor)][tensor.layer] = tensor.ratios[chat]
-    rows: dict[str, Row] = {}
-    for kind, of_kind in parts.items():
-        alike = all(row == next(iter(of_kind.values())) for row in of_kind.values())
-        if of_kind and alike:
-            rows[kind] = next(iter(of_kind.values()))
-        else:
-            rows |= of_kind
-    return rows
-
-
-def _part(tensor: PlannedTensor) -> str:
-    """Return the end of a tensor's name, as in `q_proj`."""
-    return tensor.name.removesuffix(".weight").rpartition(".")[2]
-
-
-def _outside(plan: MergePlan, chat: ModelReference) -> dict[str, float]:
-    """Return the ratios of what has no layer."""
-    names = {"norms": "final norm", "other": "other"}
-    return {
-        names.get(tensor.kind, tensor.kind): tensor.ratios[chat]
-        for tensor in plan.language_model
-        if tensor.layer is None
-    }
-
-
 def _colours(ratios: list[float]) -> ScalarMappable:
     """Return colours for ratios: white for 0, at least up to 1."""
     from matplotlib.cm import ScalarMappable
@@ -224,7 +186,7 @@ def _draw(
     for y, row in enumerate(rows.values()):
         for layer, ratio in row.items():
             _fill(panel, layer, y, 1, 1, ratio, colours)
-        for x, ratio in _labels(row, room=cell):
+        for x, ratio in labels_of(row, room=cell):
             _write(panel, x, y + 0.5, shown(ratio), ratio, colours)
     if layers <= 64:
         panel.vlines(range(1, layers), 0, len(rows), colors=ground, linewidth=0.5)
@@ -250,26 +212,6 @@ def _draw(
     panel.set_yticks([y + 0.5 for y in range(len(rows))], list(rows))
     panel.tick_params(length=0)
     panel.set_frame_on(False)
-
-
-def _labels(row: Row, room: float) -> Iterator[tuple[float, float]]:
-    """Yield where a row's ratios are written, and which: in long runs, and where slopes turn.
-
-    Args:
-        row: The ratio of each layer.
-        room: What a number needs, in layers.
-    """
-    runs = [(list(layers), ratio) for ratio, layers in groupby(sorted(row), key=row.__getitem__)]
-    free = -math.inf
-    for i, (layers, ratio) in enumerate(runs):
-        before = runs[i - 1][1] if i else math.nan
-        after = runs[i + 1][1] if i + 1 < len(runs) else math.nan
-        turns = not (before < ratio < after or before > ratio > after)
-        first, end = layers[0], layers[-1] + 1
-        x = min(max((first + end) / 2, room / 2), max(row) + 1 - room / 2)
-        if (end - first >= room or turns) and x - room / 2 >= free:
-            yield x, ratio
-            free = x + room / 2
 
 
 def _fill(

@@ -79,7 +79,14 @@ def parse_shape(text: str) -> Shape:
 def name_and_numbers(text: str) -> tuple[str, str]:
     """Return the name of a shape and what stands behind it; a number alone is a constant."""
     name, *numbers = re.split(r"[:\s]\s*", text.strip(), maxsplit=1)
-    return ("constant", text) if _is_number(name) else (name, "".join(numbers))
+    return ("constant", text) if is_number(name) else (name, "".join(numbers))
+
+
+def names_a_file(text: str) -> bool:
+    """Tell whether a shape has a file read, which a server's must not."""
+    name, numbers = name_and_numbers(text)
+    words = re.split(r"[,:\s]+", numbers.strip())
+    return name == "per-layer" and not all(is_number(word) for word in words)
 
 
 def _refusal(text: str, error: ValueError) -> ChatVecError:
@@ -138,7 +145,7 @@ def _pairs(text: str, what: str) -> list[tuple[str, str]]:
 def _list(form: Form, text: str) -> Callable[[int], Numbers]:
     """Read numbers one by one, or a CSV file's."""
     words = re.split(r"[,:\s]+", text.strip())
-    if all(_is_number(word) for word in words):
+    if all(is_number(word) for word in words):
         values = [_number(word) for word in words]
     else:
         values = _csv_numbers(Path(text))
@@ -155,7 +162,7 @@ def _csv_numbers(file: Path) -> list[float]:
         raise ValueError(
             f"{file} is not a list of numbers, or cannot be read ({reason})"
         ) from error
-    if rows and not _is_number(rows[0][-1]):
+    if rows and not is_number(rows[0][-1]):
         rows = rows[1:]
     for i, row in enumerate(rows):
         if len(row) == 2 and row[0].strip() != str(i):
@@ -164,7 +171,8 @@ def _csv_numbers(file: Path) -> list[float]:
     return [_number(cell) for cell in cells]
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Tell whether a text is a finite number."""
     try:
         _number(text)
     except ValueError:

@@ -7,12 +7,12 @@ no longer holds, an answer that did not come to an end) is there as data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -41,6 +41,10 @@ LONGEST_ANSWER = 2048
 UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 NO_TEMPLATE = "no-chat-template"
 """The code of the error that nothing says how a model chats."""
+TOO_LONG = "too-long"
+"""The code of the error that a model's context does not hold what is said."""
+Message: TypeAlias = Mapping[str, str]
+"""With a `role` and a `content`, as chat templates have it."""
 
 
 def load(
@@ -217,14 +221,19 @@ class Sampling:
     """Above 0; the higher, the more at random. None for the model's own."""
     seed: int | None = None
     """With the same one, an answer to the same prompt is the same again; None for chance."""
+    top_p: float | None = None
+    """Above 0, at most 1: only the likeliest tokens count that have so much of the probability
+    together. None for the model's own."""
 
     def settings(self) -> dict[str, Any]:
         """Return it in the words of transformers' `generate`."""
         if self.greedy:
             return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self.temperature is not None:
-            return {"do_sample": True, "temperature": float(self.temperature)}
-        return {}
+        given = {"temperature": self.temperature, "top_p": self.top_p}
+        settings: dict[str, Any] = {
+            name: float(number) for name, number in given.items() if number is not None
+        }
+        return {"do_sample": True, **settings} if settings else {}
 
 
 @dataclass(frozen=True)
@@ -299,39 +308,68 @@ class Speaker:
     ) -> Prompt:
         """Write a request in the model's format, with as many of the latest turns as fit.
 
-        Room for the answer is kept, but no more than a quarter of the context.
-
         Args:
             conversation: What was said before.
             request: What is said now.
-            max_new_tokens: The longest answer; by default what the model's generation config says,
-                else LONGEST_ANSWER.
+            max_new_tokens: See `prompt_of`.
 
         Raises:
-            ChatVecError: The template refuses the conversation, or the request alone is too long.
+            ChatVecError: As `prompt_of`.
+        """
+        return self.prompt_of(conversation.messages(request), max_new_tokens)
+
+    def prompt_of(
+        self,
+        messages: Sequence[Message],
+        max_new_tokens: int | None = None,
+        *,
+        forgets: bool = True,
+    ) -> Prompt:
+        """Write messages in the model's format.
+
+        Args:
+            messages: As chat templates have them, up to the one to be answered.
+            max_new_tokens: The longest answer; by default what the model's generation config says,
+                else LONGEST_ANSWER.
+            forgets: Whether the oldest turns are left out where the context does not hold all. Then
+                room for the answer is kept, but no more than a quarter of the context.
+
+        Raises:
+            ChatVecError: The template refuses the messages, or they are too long (`TOO_LONG`).
         """
         wanted = max_new_tokens or self.model.generation_config.max_new_tokens or LONGEST_ANSWER
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if context is None:
-            return Prompt(self._encode(conversation.messages(request)), wanted, forgotten=0)
+            return Prompt(self._encode(messages), wanted, forgotten=0)
         kept = context - min(wanted, context // 4)
-        for forgotten in range(len(conversation.turns) + 1):
-            ids = self._encode(conversation.without_oldest(forgotten).messages(request))
+        forgotten, ids = 0, self._encode(messages)
+        for fewer in _forgetting(messages) if forgets else ():
             if ids.shape[1] <= kept:
                 break
+            forgotten, ids = forgotten + 1, self._encode(fewer)
         length = ids.shape[1]
         if length >= context:
+            what = "the message comes" if forgets or len(messages) == 1 else "the messages come"
             raise ChatVecError(
-                f"the message comes to {length} tokens, and {self.name} reads {context} at most.",
-                "Write a shorter one.",
+                f"{what} to {length} tokens, and {self.name} reads {context} at most.",
+                "Write a shorter one." if what.endswith("comes") else "Leave out the oldest.",
+                TOO_LONG,
             )
         return Prompt(ids, min(wanted, context - length), forgotten)
 
-    def answer(self, prompt: Prompt, sampling: Sampling = OWN_SAMPLING) -> Answer:
-        """Return the answer to a prompt; it is written when it is read."""
-        return Answer(self, prompt, sampling)
+    def answer(
+        self, prompt: Prompt, sampling: Sampling = OWN_SAMPLING, stop: Sequence[str] = ()
+    ) -> Answer:
+        """Return the answer to a prompt; it is written when it is read.
 
-    def _encode(self, messages: list[dict[str, str]]) -> Tensor:
+        Args:
+            prompt: The prompt.
+            sampling: How tokens are chosen.
+            stop: Texts before which the answer ends.
+        """
+        return Answer(self, prompt, sampling, stop)
+
+    def _encode(self, messages: Sequence[Message]) -> Tensor:
         try:
             text = render(self.template, messages, self.tokenizer.special_tokens_map)
         except TemplateError as error:
@@ -348,20 +386,42 @@ class Speaker:
         return ids
 
 
+def _forgetting(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Yield messages without the oldest turn, without the two oldest, ...; the last one stays.
+
+    A turn begins with what a user says; what is before the first one stays too.
+    """
+    begins = [i for i, message in enumerate(messages) if message.get("role") == "user"]
+    for begin in begins[1:]:
+        yield [*messages[: begins[0]], *messages[begin:]]
+
+
 class Answer:
     """An answer, written by the model while someone iterates over it.
 
     Attributes:
         text: What has come so far, without special tokens.
         ended: Whether the model came to an end by itself; False until it did.
+        stopped_at: The text at which it was to stop and did, and which is not in `text`; None else.
+        tokens: How many the model has written, the one that ended it among them.
     """
 
-    def __init__(self, speaker: Speaker, prompt: Prompt, sampling: Sampling) -> None:
+    def __init__(
+        self, speaker: Speaker, prompt: Prompt, sampling: Sampling, stop: Sequence[str] = ()
+    ) -> None:
         self.text = ""
         self.ended = False
+        self.stopped_at: str | None = None
+        self.tokens = 0
         self._speaker = speaker
         self._prompt = prompt
         self._sampling = sampling
+        self._stop = tuple(stop)
+        self._halt = _Halt()
+
+    def halt(self) -> None:
+        """Let the model write no further token; any thread may say so, also before it begins."""
+        self._halt.now = True
 
     def __iter__(self) -> Generator[str]:
         """Yield pieces of text as they come; closing the iterator stops the model.
@@ -370,8 +430,7 @@ class Answer:
             ChatVecError: The model broke off with an error.
         """
         speaker, ids = self._speaker, self._prompt.ids.to(self._speaker.model.device)
-        streamer = _Streamer(speaker.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        halt = _Halt()
+        streamer = _Streamer(speaker.tokenizer, self._stop, self._halt)
         generate: Any = speaker.model.generate
         if self._sampling.seed is not None:
             torch.manual_seed(self._sampling.seed)
@@ -384,7 +443,7 @@ class Answer:
                 eos_token_id=list(speaker.stop_tokens) or None,
                 **self._sampling.settings(),
                 streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([halt]),
+                stopping_criteria=StoppingCriteriaList([self._halt]),
             )
             # After an error nobody else would tell the reader that no more will come.
             writing.add_done_callback(lambda _: streamer.text_queue.put(streamer.stop_signal))
@@ -394,7 +453,7 @@ class Answer:
                         self.text += piece
                         yield piece
             finally:
-                halt.now = True
+                self.halt()
         try:
             written = writing.result()
         except torch.OutOfMemoryError as error:
@@ -404,7 +463,10 @@ class Answer:
                 f"{speaker.name} broke off: {first_line(error)}.",
                 "Write `--device cpu` to see whether the device is at fault.",
             ) from error
-        self.ended = int(written[0, -1]) in speaker.stop_tokens
+        self.tokens = streamer.tokens
+        self.stopped_at = streamer.stopped_at
+        if self.stopped_at is None:
+            self.ended = int(written[0, -1]) in speaker.stop_tokens
 
 
 class _Streamer(TextIteratorStreamer):
@@ -412,17 +474,55 @@ class _Streamer(TextIteratorStreamer):
 
     The original waits for a space, which Japanese does not write, and decodes every line by itself,
     which costs it a space of indentation with tokenizers like Llama 2's.
+
+    What may be the beginning of a text to stop at is held back until it is clear.
     """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...], halt: _Halt
+    ) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.tokens = 0
+        self.stopped_at: str | None = None
+        self._stop = stop
+        self._halt = halt
 
     def put(self, value: Tensor) -> None:
         if self.next_tokens_are_prompt:
             self.next_tokens_are_prompt = False
             return
+        if self.stopped_at is not None:  # a token that was under way already
+            return
         self.token_cache += value.flatten().tolist()
+        self.tokens = len(self.token_cache)
         text: Any = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)
         if not text.endswith(UNFINISHED_CHARACTER):
-            self.on_finalized_text(text[self.print_len :])
-            self.print_len = len(text)
+            self._give_out(text, self._clear(text))
+
+    def end(self) -> None:
+        """Give out the rest, now that nothing will follow."""
+        text: Any = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)
+        if self.stopped_at is None:
+            self._give_out(text, len(text))
+        self.on_finalized_text("", stream_end=True)
+
+    def _give_out(self, text: str, clear: int) -> None:
+        """Give out a text up to where it is clear, or up to one to stop at."""
+        places = [(text.find(stop, self.print_len), stop) for stop in self._stop]
+        if reached := [each for each in places if each[0] >= 0]:
+            clear, self.stopped_at = min(reached)
+            self._halt.now = True
+        if clear > self.print_len:
+            self.on_finalized_text(text[self.print_len : clear])
+            self.print_len = clear
+
+    def _clear(self, text: str) -> int:
+        """Return up to where a text cannot be the beginning of one to stop at."""
+        open_end = max(
+            (n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n])),
+            default=0,
+        )
+        return len(text) - open_end
 
 
 class _Halt(StoppingCriteria):

@@ -12,9 +12,10 @@ from typing import Any
 
 from .exam import Prompt, following, refusing
 from .language import glosses
-from .requests import recall
+from .requests import LIST_REQUESTS, recall
 
 FILE = Path(__file__).with_name("demo.json")
+QUESTIONS = 10  # of each axis of the quick measure
 LOCAL_FACT = 0  # of those in the exam; the merge knows four of five
 
 
@@ -33,8 +34,33 @@ def script() -> dict[str, Any]:
             {"about": about, "requests": [each.request for each in prompt.in_b().exchanges]}
             for about, prompt in conversations.items()
         ],
+        "questions": [
+            {"axis": axis, "turns": _turns(prompt.in_b())}
+            for axis, prompts in questions().items()
+            for prompt in prompts
+        ],
         "words": glosses(),
     }
+
+
+def questions() -> dict[str, list[Prompt]]:
+    """Return what the page's quick measure asks, in A, by the axes that the suite has too."""
+    exam = following()
+    tasks = [exam[task.__name__] for task in LIST_REQUESTS]
+    axes = {
+        "follows": [tasks[place % len(tasks)][place // len(tasks)] for place in range(QUESTIONS)],
+        "knows": [
+            each for pair in zip(exam["question"], exam["local fact"], strict=True) for each in pair
+        ],
+        "recalls": exam["recall"],
+        "refuses": refusing(),
+    }
+    return {axis: prompts[:QUESTIONS] for axis, prompts in axes.items()}
+
+
+def _turns(prompt: Prompt) -> list[str]:
+    """Return requests and answers by turns, the right one to the last request at the end."""
+    return [text for each in prompt.exchanges for text in (each.request, each.answer)]
 
 
 def text() -> str:

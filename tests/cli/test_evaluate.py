@@ -17,7 +17,7 @@ from PIL import Image
 from chatvec_method.cli import main
 from chatvec_method.cli.evaluate_progress import TimeLeft
 from chatvec_method.evaluation import questions
-from chatvec_method.evaluation.questions import asked_of
+from chatvec_method.evaluation.asked import asked_of
 from chatvec_method.evaluation.sweep import Step
 from chatvec_method.evaluation.targets import Point
 

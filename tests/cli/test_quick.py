@@ -13,6 +13,7 @@ from conftest import ROOT
 from chatvec_method.cli import COMMANDS
 
 HEAVY = {"torch", "transformers", "mergekit", "rich", "matplotlib", "huggingface_hub"}
+HEAVY |= {"fastapi", "uvicorn", "gradio"}
 HELPS = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
 HELPS += [["schedule", "linear", "--help"], ["schedule", "show", "--help"]]
 MISTAKES = [
@@ -32,6 +33,10 @@ MISTAKES = [
     ["schedule", "linear", "--layers", "32"],
     ["schedule", "gausian", "--layers", "32"],
     ["chat", "nowhere"],
+    ["live", "nowhere.yaml"],
+    ["live", "not.yaml"],
+    ["live", "--host", "0.0.0.0"],
+    ["live", "--token", "short"],
     ["chat", "full"],
     ["chat", "full", "--greedy", "--temperature", "1"],
 ]

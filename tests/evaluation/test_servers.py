@@ -18,8 +18,8 @@ from openai_server import Loopback, Messages, loopback
 from chatvec_method import ChatVecError, Results, evaluate
 from chatvec_method.evaluation import questions
 from chatvec_method.evaluation import server as server_room
+from chatvec_method.evaluation.asked import asked_of
 from chatvec_method.evaluation.judge import OPEN, better_in, score_in
-from chatvec_method.evaluation.questions import asked_of
 from chatvec_method.evaluation.scores import PASSED, Score
 from chatvec_method.evaluation.server import Server, server_at
 

@@ -1,0 +1,1 @@
+"""`chatvec live`: a merge that answers at any ratio, to programs and on a page."""

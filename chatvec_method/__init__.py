@@ -6,8 +6,8 @@ does the same for them.
 
 Nothing heavy is imported before mergekit is, or before one of the names below is asked for:
 `read_recipe`, `survey`, `check`, `merge`, `finish`, `verify`, `examine`, `extract_vector`,
-`schedule`, `new_recipe`, `pin`, `share`, `load`, `live` and `evaluate`, which docs/python.md shows
-in use, and the types that they take and return.
+`schedule`, `new_recipe`, `pin`, `share`, `load`, `live`, `evaluate` and `search`, which
+docs/python.md shows in use, and the types that they take and return.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         pin,
         read_recipe,
         schedule,
+        search,
         share,
         survey,
         verify,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from chatvec_method.merging.verify import Verification
     from chatvec_method.progress import Progress
     from chatvec_method.recipe.file import Recipe
+    from chatvec_method.searching.outcome import Outcome
     from chatvec_method.sharing import Shared
     from chatvec_method.talk.conversation import Conversation
     from chatvec_method.talk.speaker import Sampling, Speaker
@@ -61,6 +63,7 @@ __all__ = [
     "Finding",
     "LiveMerge",
     "MergeResult",
+    "Outcome",
     "Progress",
     "ReadySurvey",
     "Recipe",
@@ -84,6 +87,7 @@ __all__ = [
     "pin",
     "read_recipe",
     "schedule",
+    "search",
     "share",
     "survey",
     "verify",
@@ -97,6 +101,7 @@ _HOMES = {
     "Finding": "checks.findings",
     "LiveMerge": "live_merge.model",
     "MergeResult": "merging.merge",
+    "Outcome": "searching.outcome",
     "Progress": "progress",
     "ReadySurvey": "facts.survey",
     "Recipe": "recipe.file",

@@ -29,7 +29,7 @@ from chatvec_method.finishing.files import FileChange
 from chatvec_method.finishing.finish import finish as finish_output
 from chatvec_method.finishing.output import recipe_of
 from chatvec_method.hub.commits import commits_today
-from chatvec_method.hub.named import read_named
+from chatvec_method.hub.named import place_on_hub, read_named
 from chatvec_method.hub.snapshot import folder_of
 from chatvec_method.merging.merge import MergeResult
 from chatvec_method.merging.merge import merge as merge_survey
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from chatvec_method.evaluation.sweep import Step
     from chatvec_method.live_merge.keeping import Keep
     from chatvec_method.live_merge.model import LiveMerge
+    from chatvec_method.searching.life import Pace
+    from chatvec_method.searching.outcome import Outcome
+    from chatvec_method.searching.search import News
     from chatvec_method.talk.speaker import Speaker
     from chatvec_method.vectors.description import Description as VectorDescription
 
@@ -673,6 +676,98 @@ def evaluate(
             answers,
             on_step=on_step,
         )
+
+
+def search(
+    recipe: AnyRecipe,
+    out: FilePath | None = None,
+    *,
+    trials: int = 48,
+    language: str | Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
+    text: FilePath | Sequence[FilePath] = (),
+    limit: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    objective: str | Sequence[str] = (),
+    space: str = "parts+depth",
+    bounds: tuple[float, float] = (0.0, 1.25),
+    fix: Mapping[str, float] | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    pace: Pace | None = None,
+    on_news: Callable[[News], None] = lambda _: None,
+) -> Outcome:
+    """Find the ratios of a recipe that no other trial beats, and whether one ratio does as well.
+
+    A trial sets the ratios of a merge in memory and asks it one half of the prompts. The other half
+    says what the recipes that come out are worth. Called again, it goes on where it stopped; called
+    in several processes at once, it shares the work.
+
+    Args:
+        recipe: A path, a name, a text, a dict, a survey, ...
+        out: Where the recipes go, with a table and pictures; None for a folder that is named after
+            the recipe.
+        trials: How many are to be finished, by all workers and earlier calls together.
+        language: Of the suite: ko, ja, zh-Hant, zh-Hans, en. Without languages and tasks, what the
+            recipe says of itself.
+        tasks: Of lm-evaluation-harness, as for `evaluate`.
+        text: Files whose perplexity a byte is measured besides that of the suite's texts.
+        limit: Prompts an axis, documents a task and pieces a text at most.
+        metadata: What the tasks' `custom_dataset` functions are told.
+        objective: What is sought: figures (`follows`, `-length`), means (`quality=follows+knows`),
+            limits (`language>=0.98`). Without any, the recipe's own, or quality and closeness.
+        space: What is searched: global, parts, depth, parts+depth or layers.
+        bounds: Of every ratio.
+        fix: Parts that are not searched, with their ratio.
+        storage: Where trials are kept: a journal's path, a database's address, or
+            `grpc://host:port`; None for a journal in `out`.
+        study: What the search is called there; None for the recipe's name.
+        seed: Decides the halves and all draws.
+        device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
+        trust_remote_code: Whether Python code that comes with the models may run.
+        pace: Of the signs of life by which workers know of each other.
+        on_news: Is told of every trial.
+
+    Returns:
+        All trials, the recipes that no other one beats with their figures on either half, and the
+        one that is suggested.
+
+    Raises:
+        ChatVecError: The recipe, a task, an objective or the storage is refused, or the study was
+            begun otherwise.
+    """
+    from chatvec_method.evaluation.evaluating import Wanted
+    from chatvec_method.searching.asked_by_recipe import own_search
+    from chatvec_method.searching.files import write_outcome
+    from chatvec_method.searching.search import Asked, Search, Where
+    from chatvec_method.searching.search import search as search_prepared
+    from chatvec_method.searching.storage import JOURNAL
+
+    surveyed = survey(recipe, **(Options(trust_remote_code=True) if trust_remote_code else {}))
+    is_named = isinstance(recipe, (str, os.PathLike)) and "\n" not in os.fspath(recipe)
+    from_hub = is_named and place_on_hub(os.fspath(recipe)) is not None  # type: ignore[arg-type]
+    own = own_search(surveyed.recipe, from_hub=from_hub)
+    languages, named = _several(language), _several(tasks)
+    if not languages and not named and not _several(text):
+        languages, named = list(own.languages), list(own.tasks)
+    stem = Path(surveyed.recipe.name.replace("/", "-") if from_hub else surveyed.recipe.name).stem
+    folder = Path(out) if out is not None else Path(f"{stem.replace(' ', '-')}-search")
+    prepared = Search(
+        surveyed,
+        Wanted(languages, named, [Path(each) for each in _several(text)], limit, metadata),
+        Asked(trials, _several(objective) or own.objectives, space, *bounds, fix, seed),
+        open_live=lambda each: live(each, device=device),
+        device=device,
+    )
+    where = Where(storage or str(folder / JOURNAL), study or stem)
+    outcome, done = search_prepared(prepared, where, pace=pace, on_news=on_news)
+    why = write_outcome(folder, prepared, outcome, done)
+    if why is not None:
+        warnings.warn(f"There are no pictures: {why}", ChatVecWarning, stacklevel=2)
+    return outcome
 
 
 # --- recipes ----------------------------------------------------------------------------------

@@ -850,6 +850,81 @@ def test_the_harness_takes_a_model_and_loaded_tasks() -> None:
     assert isinstance(defaults.DEFAULT_OTHER_SEED, int)
 
 
+def test_the_harness_tells_a_tasks_metrics_and_filters_before_it_is_asked() -> None:
+    """evaluation/by_prompt.py says which figures there are to search by, from tasks alone.
+
+    Without it, a wrong objective is told after the model has been loaded and asked.
+    """
+    documents = pytest.importorskip("datasets").Dataset.from_list([{"q": "a"}])
+    task = pytest.importorskip("lm_eval.api.task").ConfigurableTask(
+        config={
+            "task": "one",
+            "custom_dataset": lambda **_: {"test": documents},
+            "test_split": "test",
+            "doc_to_text": "q",
+            "doc_to_target": "q",
+            "output_type": "generate_until",
+            "metric_list": [{"metric": "m", "aggregation": "mean", "higher_is_better": False}],
+            "process_results": lambda *_: {"m": 1.0},
+        }
+    )
+    metrics = pytest.importorskip("lm_eval.api.metrics")
+    assert task.aggregation() == {"m": metrics.mean}
+    assert task.higher_is_better() == {"m": False}
+    assert [each.name for each in task._filters] == ["none"]
+    assert task.doc_to_target({"q": "a"}) == "a"  # a column's name, and no template
+
+
+# --- optuna ---------------------------------------------------------------------------------------
+
+
+def test_optuna_lets_one_worker_alone_finish_a_trial(tmp_path: Path) -> None:
+    """searching/trials.py has whoever finds a worker dead let its trial fail, and try it again.
+
+    Without this, two workers that look at the same time do it twice, and a worker that was only
+    slow overwrites what became of its trial.
+    """
+    optuna = pytest.importorskip("optuna")
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal"))
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(journal), directions=["maximize", "minimize"]
+    )
+    trial = study.ask()
+    study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    for say in (
+        lambda: study.tell(trial, [1.0, 2.0]),
+        lambda: study.tell(trial.number, state=optuna.trial.TrialState.FAIL),
+    ):
+        with pytest.raises((ValueError, optuna.exceptions.UpdateFinishedTrialError)):
+            say()
+    study.enqueue_trial({"a": 0.5}, user_attrs={"job": "again 0"})
+    again = study.ask()
+    assert (again.number, again.user_attrs, again.suggest_float("a", 0, 1)) == (
+        1,
+        {"job": "again 0"},
+        0.5,
+    )
+
+
+def test_optuna_takes_a_trial_of_several_objectives_that_ended_early() -> None:
+    """searching/ tells such trials as PRUNED, though optuna prunes for one objective alone.
+
+    Without it, they would have to be told as failures, from which no sampler learns.
+    """
+    optuna = pytest.importorskip("optuna")
+    sampler = optuna.samplers.TPESampler(n_startup_trials=2, seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for number in range(6):
+        trial = study.ask()
+        a = trial.suggest_float("a", 0, 1)
+        if number % 2:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, [a, a])
+    assert [trial.values is None for trial in study.trials] == [False, True] * 3
+    assert len(study.best_trials) == 3
+
+
 # --- ruamel.yaml ----------------------------------------------------------------------------------
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "schedule": "Write a ratio for every layer, or show those of a recipe.",
     "anatomy": "Tell where chat and language vectors live in a model, and where they collide.",
     "evaluate": "Measure what a merge can do in your language, at every ratio you like.",
+    "search": "Find the ratio of every part and depth by trials, on as many machines as you have.",
     "chat": "Talk to a model in the terminal, beside others if you like.",
     "live": "Serve a merge whose ratio is turned while you talk to it: OpenAI's API, and a page.",
     "completion": "Print what makes a shell complete commands, options, recipes and folders.",

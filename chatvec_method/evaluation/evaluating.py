@@ -79,7 +79,7 @@ def evaluate(
         ChatVecError: There is nothing to find out, a task or a language is not there, or a target
             cannot be asked.
     """
-    questions = _questions(wanted, writing_only=any(t.kind == "server" for t in targets))
+    questions = questions_of(wanted, writing_only=any(t.kind == "server" for t in targets))
     judge = None
     if wanted.judge is not None:  # before hours of asking, as it may not be there
         judge = Judge(server_at(wanted.judge.url, wanted.judge.model), answers)
@@ -89,7 +89,7 @@ def evaluate(
         results = _judged(results, judge, wanted.judge.against, chats, on_step)
     now = datetime.now(timezone.utc).replace(microsecond=0)
     revisions = {target.name: target.revisions for target in targets}
-    circumstances = Circumstances(now.isoformat(), _versions(), revisions, wanted.limit)
+    circumstances = Circumstances(now.isoformat(), versions(), revisions, wanted.limit)
     moved = {each.name: each.moved() for each in targets if isinstance(each, RecipeTarget)}
     return Results(tuple(results), moved, circumstances)
 
@@ -102,12 +102,15 @@ def answers_in(state: Path | None) -> Iterator[Answers]:
         yield answers
 
 
-def _questions(wanted: Wanted, *, writing_only: bool) -> Questions:
+def questions_of(wanted: Wanted, *, writing_only: bool) -> Questions:
     """Return what to ask, loaded.
 
     Args:
         wanted: What to find out.
         writing_only: Whether a target writes and gives no log-likelihoods.
+
+    Raises:
+        ChatVecError: There is nothing to ask, or a task or a language is not there.
     """
     languages = tuple(dict.fromkeys(wanted.languages))
     suites = [suite_task(language, wanted.limit) for language in languages]
@@ -222,11 +225,12 @@ def _reference(
     return None
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that count."""
+    installed = {}
     for package in PACKAGES:
         try:
-            versions[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return versions
+    return installed

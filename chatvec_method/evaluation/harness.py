@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import random
 import sys
 from collections import defaultdict
@@ -80,11 +81,33 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """A task's figure, document by document: the mean of marks, or the perplexity of text."""
+
+    task: str
+    metric: str
+    filter: str
+    by_document: Mapping[int, tuple[float, float]]
+    """Of each a value and its weight: the figure is Σ values / Σ weights, or a perplexity of it."""
+    perplexity: bool
+    """Whether the figure is exp(−Σ values / Σ weights)."""
+
+    @property
+    def replicates(self) -> Floats:
+        """Return what the figure would be of other documents, drawn from the same ones."""
+        values, weights = zip(*self.by_document.values(), strict=True)
+        drawn = resampled(values, weights, of=self.task)
+        return np.exp(-drawn) if self.perplexity else drawn
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What tasks say of a model."""
 
     figures: tuple[Figure, ...]
     samples: tuple[Sample, ...]
+    marks: tuple[Marks, ...]
+    """Of the figures of tasks that can be told document by document."""
 
     def value(self, task: str, metric: str, filter: str = "none") -> float:
         """Return one figure's value.
@@ -180,6 +203,7 @@ def evaluate(
     limit: float | None = None,
     samples: Mapping[str, Sequence[int]] | None = None,
     apply_chat_template: bool = True,
+    intervals: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Put tasks to a model, in this process.
@@ -199,6 +223,7 @@ def evaluate(
         samples: Only these documents, by task: their places in the task's data. Tasks that are not
             among them keep all theirs.
         apply_chat_template: Whether prompts are put in the model's chat format.
+        intervals: Whether figures get theirs, which takes a while where there are many.
         on_progress: Is told after every response. Then nothing else is told: without it, the
             harness shows its own bars and messages.
 
@@ -240,7 +265,9 @@ def evaluate(
                     "once.",
                     "Take a smaller batch size.",
                 ) from error
-    return Evaluation(tuple(_figures(results, tasks)), tuple(_samples(results)))
+    marks = tuple(_marks(results["samples"], tasks))
+    figures = _figures(results, _replicates(marks, tasks) if intervals else {})
+    return Evaluation(tuple(figures), tuple(_samples(results)), marks)
 
 
 def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, list[int]]:
@@ -254,8 +281,9 @@ def _places(samples: Mapping[str, Sequence[int]], tasks: Tasks) -> dict[str, lis
     return places
 
 
-def _figures(results: Mapping[str, Any], tasks: Tasks) -> Iterator[Figure]:
-    replicates = _replicates(results["samples"], tasks)
+def _figures(
+    results: Mapping[str, Any], replicates: Mapping[tuple[str, str, str], Floats]
+) -> Iterator[Figure]:
     for task, figures in results["results"].items():
         for name, value in figures.items():
             metric, comma, filter_ = name.rpartition(",")
@@ -273,22 +301,38 @@ def _figures(results: Mapping[str, Any], tasks: Tasks) -> Iterator[Figure]:
                 )
 
 
-def _replicates(
-    samples: Mapping[str, Sequence[Mapping[str, Any]]], tasks: Tasks
-) -> dict[tuple[str, str, str], Floats]:
-    """Return what each figure would be of other documents, drawn from the same ones."""
-    replicates: dict[tuple[str, str, str], Floats] = {}
-    sizes = {task: len({sample["doc_id"] for sample in each}) for task, each in samples.items()}
+def _marks(samples: Mapping[str, Sequence[Mapping[str, Any]]], tasks: Tasks) -> Iterator[Marks]:
+    """Yield the marks of every figure that is a mean of its documents, or made of one."""
     for task, each in samples.items():
         aggregations = tasks.loaded["tasks"][task].aggregation()
-        marks: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+        by_figure: defaultdict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
         for sample in each:
             for metric in sample["metrics"]:
-                marks[metric, sample["filter"]].append(sample[metric])
-        for (metric, filter_), values in marks.items():
-            drawn = _drawn(aggregations.get(metric, metrics.mean), values, task)
-            if drawn is not None:
-                replicates[task, metric, filter_] = drawn
+                by_figure[metric, sample["filter"]][sample["doc_id"]] = sample[metric]
+        for (metric, filter_), values in by_figure.items():
+            aggregation = aggregations.get(metric, metrics.mean)
+            weighted = {place: _weighted(aggregation, value) for place, value in values.items()}
+            marks = {place: mark for place, mark in weighted.items() if mark is not None}
+            if len(marks) == len(values):
+                perplexity = aggregation in (metrics.weighted_perplexity, metrics.perplexity)
+                yield Marks(task, metric, filter_, marks, perplexity)
+
+
+def _weighted(aggregation: Any, value: Any) -> tuple[float, float] | None:
+    """Return what a document adds to a figure's two sums; None where the figure has none."""
+    if aggregation is metrics.weighted_perplexity:
+        return float(value[0]), float(value[1])
+    if aggregation is metrics.bits_per_byte:
+        return -float(value[0]) / math.log(2), float(value[1])
+    if aggregation in (metrics.mean, metrics.perplexity) and isinstance(value, Real):
+        return float(value), 1.0
+    return None
+
+
+def _replicates(marks: Sequence[Marks], tasks: Tasks) -> dict[tuple[str, str, str], Floats]:
+    """Return what each figure would be of other documents, drawn from the same ones."""
+    replicates = {(each.task, each.metric, each.filter): each.replicates for each in marks}
+    sizes = {each.task: len(each.by_document) for each in marks}
     for name, group in tasks.loaded.get("groups", {}).items():
         leaves = [task.task_name for task in group.get_all_tasks()]
         for wanted in group.aggregate_metric_list or ():
@@ -301,23 +345,6 @@ def _replicates(
                         weights=[sizes[p] for p in parts] if wanted.weight_by_size else None,
                     )
     return replicates
-
-
-def _drawn(aggregation: Any, values: Sequence[Any], task: str) -> Floats | None:
-    """Return the replicates of a figure that is a mean, or made of one; None of any other."""
-    if aggregation in (metrics.weighted_perplexity, metrics.bits_per_byte):
-        tops, bottoms = zip(*values, strict=True)
-        losses: Floats = -resampled(tops, bottoms, of=task)
-        bits = aggregation is metrics.bits_per_byte
-        drawn: Floats = losses / np.log(2) if bits else np.exp(losses)
-        return drawn
-    if not all(isinstance(value, Real) for value in values):
-        return None
-    if aggregation is metrics.perplexity:
-        return np.exp(-resampled(values, of=task))
-    if aggregation is metrics.mean:
-        return resampled(values, of=task)
-    return None
 
 
 def _samples(results: Mapping[str, Any]) -> Iterator[Sample]:

@@ -57,7 +57,7 @@ def text_task(name: str, text: str, limit: int | None = None) -> dict[str, Any]:
         "custom_dataset": partial(_texts, spread(pieces(text), limit)),
         "test_split": "test",
         "doc_to_text": "",
-        "doc_to_target": "{{text}}",
+        "doc_to_target": "text",
         "output_type": "loglikelihood_rolling",
         "metric_list": [{"metric": "byte_perplexity", "higher_is_better": False}],
     }

@@ -72,28 +72,43 @@ def answered(evaluation: Evaluation, prompts: Sequence[suite.Prompt]) -> Iterato
             )
 
 
+def suite_marks(answers: Sequence[Answered]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each axis with the mark of every answer that counts for it, by the prompt's id.
+
+    Args:
+        answers: To the suite's prompts of one language.
+    """
+    language = answers[0].prompt.language
+    for axis in PASSED:
+        yield (
+            axis,
+            {a.prompt.id: float(a.mark.passed) for a in answers if a.prompt.axis == axis},
+        )
+    told = {a.prompt.id: a.language for a in answers if a.prompt.in_language}
+    shares = {"language": "target"} | ({"english": "english"} if language != "en" else {})
+    for axis, wanted in {**shares, "mixed": "mixed", "other language": "other"}.items():
+        yield axis, {each: float(is_ == wanted) for each, is_ in told.items() if is_ != "none"}
+    yield "ends", {a.prompt.id: float(a.ends) for a in answers}
+    yield "loops", {a.prompt.id: float(suite.loops(a.answer)) for a in answers}
+    yield "length", {a.prompt.id: float(len(a.answer)) for a in answers}
+
+
 def suite_scores(answers: Sequence[Answered]) -> Iterator[Score]:
     """Yield what answers to the suite's prompts of one language are worth, axis by axis."""
     language = answers[0].prompt.language
-
-    def score(axis: str, values: Sequence[float], better: bool | None, unit: Unit) -> Score:
+    for axis, marks in suite_marks(answers):
+        if not marks:
+            continue
+        values = list(marks.values())
         between = interval(resampled(values, of=axis))
         value = float(np.mean(values))
-        return Score(axis, language, value, between, len(values), unit, better, "rules")
+        unit: Unit = "characters" if axis == "length" else "share"
+        yield Score(axis, language, value, between, len(values), unit, better_of(axis), "rules")
 
-    for axis in PASSED:
-        marks = [float(each.mark.passed) for each in answers if each.prompt.axis == axis]
-        if marks:
-            yield score(axis, marks, True, "share")
-    told = [a.language for a in answers if a.prompt.in_language and a.language != "none"]
-    if told:
-        shares = {"language": "target"} | ({"english": "english"} if language != "en" else {})
-        for axis, wanted in {**shares, "mixed": "mixed", "other language": "other"}.items():
-            values = [float(each == wanted) for each in told]
-            yield score(axis, values, axis == "language", "share")
-    yield score("ends", [float(each.ends) for each in answers], True, "share")
-    yield score("loops", [float(suite.loops(each.answer)) for each in answers], False, "share")
-    yield score("length", [len(each.answer) for each in answers], None, "characters")
+
+def better_of(axis: str) -> bool | None:
+    """Tell whether an axis of the suite is better where it is higher; None: a matter of taste."""
+    return None if axis == "length" else axis in (*PASSED, "language", "ends")
 
 
 def text_score(figure: Figure, axis: str, language: str | None) -> Score:

@@ -168,14 +168,14 @@ def _result(
     scores: list[Score] = []
     given: list[Answered] = []
     if questions.tasks is not None:
-        evaluation = _put(target, point, questions.tasks, answers, tell, questions.samples)
+        evaluation = put(target, point, questions.tasks, answers, tell, questions.samples)
         for language in questions.languages:
             marked = list(answered(evaluation, asked_of(language, questions.limit)))
             scores += suite_scores(marked)
             given += marked
         scores += _task_scores(evaluation, questions)
     if questions.reading is not None and target.kind != "server":
-        figures = _put(target, point, questions.reading, answers, tell).figures
+        figures = put(target, point, questions.reading, answers, tell).figures
         by_task = {figure.task: figure for figure in figures}
         scores += [text_score(by_task[t.task], t.axis, t.language) for t in questions.texts]
     return tuple(scores), tuple(given)
@@ -214,26 +214,42 @@ def _line(
     read = []
     for step in STEPS:
         point = target.point(setting, step)
-        (figure,) = _put(target, point, questions.line, answers, tell).figures
+        (figure,) = put(target, point, questions.line, answers, tell).figures
         read.append(figure.value)
     return Line(tuple(read))
 
 
-def _put(
+def put(
     target: Target,
     point: Point,
     tasks: Tasks,
     answers: Answers,
     tell: OnProgress,
     samples: Mapping[str, Sequence[int]] | None = None,
+    *,
+    intervals: bool = True,
 ) -> Evaluation:
-    """Put tasks to a point, in smaller batches where memory runs out."""
+    """Put tasks to a point, in smaller batches where memory runs out.
+
+    Args:
+        target: Whose point it is.
+        point: What answers.
+        tasks: What to ask.
+        answers: What was answered before, and where to keep what is answered now.
+        tell: Is told after every response.
+        samples: Only these documents, by task.
+        intervals: Whether figures get theirs.
+
+    Raises:
+        ChatVecError: The model cannot be loaded, or memory does not suffice for even one request.
+    """
     while True:
         try:
             return harness.evaluate(
                 lambda told: Remembering(answers, point.whose, point.open, told),
                 tasks,
                 samples=samples,
+                intervals=intervals,
                 on_progress=tell,
             )
         except ChatVecError as error:

@@ -22,7 +22,7 @@ from .evaluate import TASKS
 from .experiment import recipe
 from .perplexity import plain_texts
 from .settings import World
-from .stages import STAGES, grow, is_finished, run_stage
+from .stages import STAGES, Stage, grow, is_finished, run_stage
 from .training import Schedule
 
 STEPS = (100, 200, 400, 800, 1600, 3200)
@@ -83,12 +83,17 @@ def measure_seed(
     """
     grow(folder, world, device, say, only=("chat",))
     for count in steps:
-        stage = replace(STAGES["cp"], name=f"cp-{count}", schedule=Schedule(count, 3e-3, 20))
-        stage = replace(stage, text_of="cp")
+        stage = cp_of(count)
         if not is_finished(stage, folder, world):
             run_stage(stage, folder, world, device, say)
         say(f"{stage.name}: merges")
         yield from measure(folder, stage.name, count, world, state, device)
+
+
+def cp_of(steps: int) -> Stage:
+    """Return the stage of continual pretraining with so many steps, on the same text."""
+    schedule = Schedule(steps, 3e-3, 20)
+    return replace(STAGES["cp"], name=f"cp-{steps}", schedule=schedule, text_of="cp")
 
 
 def measure(

@@ -79,8 +79,8 @@ def linear(base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> Tensor:
 CONTESTANTS: list[Callable[..., Tensor]] = [ours, whole_float32, plain, task_arithmetic, linear]
 
 
-def medians(contestants: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the median seconds of each, after one round that does not count."""
+def timed(contestants: list[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Return the seconds of each, round by round, after one round that does not count."""
     seconds: list[list[float]] = [[] for _ in contestants]
     for _ in range(rounds + 1):
         for contestant, record in zip(contestants, seconds, strict=True):
@@ -89,7 +89,21 @@ def medians(contestants: list[Callable[[], object]], rounds: int) -> list[float]
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             record.append(time.perf_counter() - start)
-    return [statistics.median(record[1:]) for record in seconds]
+    return [record[1:] for record in seconds]
+
+
+def medians(contestants: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median seconds of each, after one round that does not count."""
+    return [statistics.median(record) for record in timed(contestants, rounds)]
+
+
+def against_first(seconds: list[list[float]]) -> list[float]:
+    """Return for each the median of its ratios to the first of the same round.
+
+    The ratio of two medians may be of two rounds in which the machine had other things to do.
+    """
+    rounds = [list(each) for each in zip(*seconds, strict=True)]
+    return [statistics.median(each[i] / each[0] for each in rounds) for i in range(len(seconds))]
 
 
 def misrounded(result: Tensor, base: Tensor, chat: Tensor, cp: Tensor, ratio: float) -> float:
@@ -122,9 +136,10 @@ def comparison(rounds: int, device: str) -> Iterator[Table]:
     times = []
     for ratio in (1.0, 0.7):
         speed.add_column(f"time at {ratio}", justify="right")
-        times.append(medians([partial(c, *models, ratio) for c in CONTESTANTS], rounds))
+        seconds = timed([partial(c, *models, ratio) for c in CONTESTANTS], rounds)
+        times.append((against_first(seconds), [statistics.median(each) for each in seconds]))
     for i, contestant in enumerate(CONTESTANTS):
-        columns = [f"{column[i] / column[0]:.2f} x ({column[i] * 1e3:.1f} ms)" for column in times]
+        columns = [f"{share[i]:.2f} x ({taken[i] * 1e3:.1f} ms)" for share, taken in times]
         speed.add_row(contestant.__name__, *columns)
     yield speed
 
@@ -184,7 +199,7 @@ def chunk_lengths(rounds: int) -> Table:
     table.add_column("float32 (ratio 1)", justify="right")
     table.add_column("float64 (ratio 0.7)", justify="right")
 
-    def timed(length: int, ratio: float) -> Callable[[], Tensor]:
+    def run_in_chunks(length: int, ratio: float) -> Callable[[], Tensor]:
         def run() -> Tensor:
             kernel.CPU_CHUNK, chosen = length, kernel.CPU_CHUNK
             try:
@@ -194,10 +209,14 @@ def chunk_lengths(rounds: int) -> Table:
 
         return run
 
-    in_use = LENGTHS.index(kernel.CPU_CHUNK)
-    columns = [medians([timed(n, ratio) for n in LENGTHS], rounds) for ratio in (1.0, 0.7)]
-    for i, length in enumerate(LENGTHS):
-        table.add_row(f"{length:,}", *(f"{column[i] / column[in_use]:.2f}" for column in columns))
+    others = [n for n in LENGTHS if n != kernel.CPU_CHUNK]
+    columns = []
+    for ratio in (1.0, 0.7):
+        runs = [run_in_chunks(n, ratio) for n in (kernel.CPU_CHUNK, *others)]
+        shares = against_first(timed(runs, rounds))
+        columns.append(dict(zip((kernel.CPU_CHUNK, *others), shares, strict=True)))
+    for length in LENGTHS:
+        table.add_row(f"{length:,}", *(f"{column[length]:.2f}" for column in columns))
     return table
 
 

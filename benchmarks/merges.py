@@ -190,6 +190,7 @@ def measure(command: list[str], limit: int | None) -> Run:
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        env={**os.environ, "CHATVEC_DEBUG": "1"},  # the command in the process that is measured
         preexec_fn=partial(_enter, _control_group(limit)) if limit else None,
     )
     peaks = {"RssAnon": 0, "VmHWM": 0, "read_bytes": 0, "wchar": 0}

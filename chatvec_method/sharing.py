@@ -19,6 +19,7 @@ from chatvec_method.finishing.card import date_of, model_card
 from chatvec_method.finishing.files import content_of
 from chatvec_method.finishing.finish import PICTURE_FILE, finish
 from chatvec_method.finishing.hashes_file import CARD_FILE, read_hashes
+from chatvec_method.finishing.markdown import prose
 from chatvec_method.finishing.output import RECIPE_FILE
 from chatvec_method.finishing.recorded import with_commits_in, with_commits_of
 from chatvec_method.hub.named import RECIPE_FILES
@@ -191,7 +192,7 @@ def _recipe_card(recipe: Recipe, name: str, models: list[Model]) -> str:
     )
     text = RECIPE_CARD.format(
         metadata=metadata.to_yaml(),
-        title=title if isinstance(title, str) else name,
+        title=prose(title) if isinstance(title, str) else name,
         name=name,
         file=RECIPE_FILES[0],
         recipe=recipe.text.rstrip(),

@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import hub
 import pytest
 import yaml
 from checking import checked, codes
@@ -24,9 +26,14 @@ from test_rendering import DOUBLES, NEVER_ENDS
 
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
+from chatvec_method.cli.console import as_printed
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.finishing.files import write_content
 from chatvec_method.plain_text import ACTS
+from chatvec_method.recipe.file import parse_recipe
+from chatvec_method.recipe.lines import line_of
+from chatvec_method.sharing import _recipe_card
 
 WORLD = ROOT / "examples" / "world" / "models"
 Change = Callable[[Path], None]
@@ -260,6 +267,50 @@ def test_a_template_that_takes_too_much_is_told(
     assert "does not end" in said or "memory" in said
 
 
+def test_nothing_is_written_through_a_link_that_waits_in_a_folder(tmp_path: Path) -> None:
+    shutil.copytree(WORLD / "cp", tmp_path / "out")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    for name in ("config.json", "README.md"):
+        (tmp_path / "out" / f".{name}.chatvec-partial").symlink_to(elsewhere)
+        write_content(tmp_path / "out" / name, "new")
+        assert (tmp_path / "out" / name).read_text() == "new"
+    assert elsewhere.read_text() == "mine"
+
+
+def test_a_recipe_of_the_hub_does_nothing_to_a_terminal_that_shows_it(
+    on_hub: hub.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "# \u202e hidden\nmerge_method: chat_vector\n"
+    (on_hub.folder / "evil" / "model" / "recipe.yaml").write_text(text, encoding="utf-8")
+    assert chatvec("recipes", "show", "evil/model").stdout == text  # a pipe gets what there is
+    monkeypatch.setattr(sys, "stdout", Mock(isatty=lambda: True))
+    assert as_printed(text) == text.replace("\u202e", "\\u202e")
+
+
+@pytest.mark.parametrize("key", ["a[b", "a]b", "[", "a[0]b.c", "\x1b[8m{{ m.content }}"])
+def test_a_key_with_brackets_has_the_line_of_what_is_around_it(key: str) -> None:
+    text = "models:\n- model: x\n  parameters: {}\n"
+    assert line_of(text, f"models[0].parameters.{key}") == 3
+    assert line_of(text, key) is None
+
+
+def test_tokens_with_gaps_between_their_numbers_are_told_by_check(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "cp" / "tokenizer.json"
+    said = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = said["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    second = sorted(vocabulary, key=vocabulary.__getitem__)[-2]
+    assert second not in {token["content"] for token in said["added_tokens"]}
+    del vocabulary[second]
+    said["model"]["merges"] = []
+    file.write_text(json.dumps(said), encoding="utf-8")
+    errors = checked(recipe).of(Severity.ERROR)
+    assert any(f"{last!r} as {vocabulary[last]}, and no token" in str(each) for each in errors)
+
+
 def test_a_file_of_the_hub_that_is_too_large_is_not_downloaded() -> None:
     info = ModelInfo(id="o/model", siblings=[{"rfilename": "config.json", "size": 10**10}])
     with pytest.raises(ChatVecError, match=r"config\.json of o/model is larger"):
@@ -320,6 +371,29 @@ def test_a_card_holds_what_strangers_say_as_words(recipe: dict[str, Any], tmp_pa
     assert "\n# heading" not in text
 
 
+def test_a_licence_writes_no_lines_into_a_new_recipe(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    said = {"license": "x   \nbase_model: /evil\x07\u2028merge_method: linear"}
+    for name in ("base", "chat", "cp"):
+        card = f"---\n{json.dumps(said)}\n---\n"
+        with_text("README.md", card)(tmp_path / name)
+    words = [w for name in ("base", "chat", "cp") for w in (f"--{name}", str(tmp_path / name))]
+    result = chatvec("new", *words)
+    assert result.exit_code == 0, result.output
+    read = yaml.safe_load(result.stdout)
+    assert read["merge_method"] == "chat_vector"
+    assert read["base_model"] == str(tmp_path / "cp")
+
+
+def test_a_recipe_brings_no_markdown_into_the_card_that_is_shared(recipe: dict[str, Any]) -> None:
+    evil = {"title": "x\n\n# y <img src=x onerror=alert(1)>", "language": "ko"}
+    written = parse_recipe(yaml.safe_dump({**recipe, "chatvec": evil}), "recipe.yaml")
+    card = _recipe_card(written, "me/recipe", []).split("```")[0]
+    assert "\n# y" not in card
+    assert "<img" not in card.replace("\\<img", "")
+
+
 @pytest.mark.parametrize(
     "card",
     [
@@ -356,3 +430,65 @@ def test_an_error_that_nobody_has_foreseen_is_one_line_that_names_the_file(
     assert "CHATVEC_DEBUG=1" in said
     monkeypatch.setenv("CHATVEC_DEBUG", "1")
     assert isinstance(chatvec("check", file).exception, KeyError)
+
+
+@pytest.fixture
+def on_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub.Hub]:
+    """Return a hub that has a model `evil/model`; this process asks that hub."""
+    shutil.copytree(WORLD / "chat", tmp_path / "hub" / "evil" / "model")
+    monkeypatch.chdir(tmp_path)
+    with hub.serving(tmp_path / "hub") as served:
+        hub.ask(served, monkeypatch, tmp_path / "cache")
+        yield served
+
+
+ON_HUB: dict[str, tuple[Change, str]] = {
+    "a template's name is a path": (
+        with_json("tokenizer_config.json", chat_template=NAMES),
+        "tokenizer_config.json",
+    ),
+    "a billion layers": (with_json("config.json", num_hidden_layers=10**9), "1000 is the most"),
+    "a file without an end": (
+        lambda folder: (folder / "generation_config.json").write_bytes(b" " * (17 << 20)) and None,
+        "generation_config.json of evil/model is larger than",
+    ),
+}
+HUB_COMMANDS: dict[str, list[str]] = {
+    "chat": ["chat", "evil/model", "--ask", "x"],
+    "evaluate": ["evaluate", "evil/model", "--language", "en", "--limit", "1"],
+    "verify": ["verify", "evil/model"],
+    "vector": ["vector", "extract", "out", "--base", str(WORLD / "base"), "--chat", "evil/model"],
+}
+
+
+@pytest.mark.parametrize("command", HUB_COMMANDS)
+@pytest.mark.parametrize("case", ON_HUB)
+def test_a_hostile_model_of_the_hub_is_looked_at_before_it_is_opened(
+    case: str, command: str, on_hub: hub.Hub, tmp_path: Path
+) -> None:
+    change, says = ON_HUB[case]
+    change(on_hub.folder / "evil" / "model")
+    assert says in refusal(chatvec(*HUB_COMMANDS[command]))
+    cached = {file.name for file in (tmp_path / "cache").rglob("*")}
+    assert "model.safetensors" not in cached or command == "verify"
+    if case == "a file without an end":
+        assert "generation_config.json" not in cached
+    assert not Path("/tmp/chatvec-was-here.jinja").exists()
+
+
+ASKED = ["chat", "evil/model", "--ask", "say cup .", "--max-new-tokens", "2", "--greedy"]
+
+
+def test_a_model_of_the_hub_that_is_right_is_talked_to_and_again_without_the_hub(
+    on_hub: hub.Hub,
+) -> None:
+    for trouble in (None, 503, 0):
+        on_hub.trouble = trouble
+        answered = chatvec(*ASKED)
+        assert answered.exit_code == 0, answered.output
+
+
+def test_an_adapter_does_not_bring_the_model_that_it_names(on_hub: hub.Hub) -> None:
+    change = with_json("adapter_config.json", base_model_name_or_path="evil/other")
+    change(on_hub.folder / "evil" / "model")
+    assert "is an adapter to another model" in refusal(chatvec(*ASKED))

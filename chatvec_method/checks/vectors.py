@@ -15,11 +15,13 @@ from torch import Tensor
 
 from chatvec_method.checks.findings import Finding, error, warning
 from chatvec_method.checks.rows import Likeness, Rows, likeness
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, TensorHeader
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.roles import Roles
 from chatvec_method.method.vector import vector_facts
 from chatvec_method.weights.fingerprint import fingerprint_of, tensor_stored_as
+from chatvec_method.weights.reading import Reader
 
 MATRICES, NORMS = 12, 6
 """Of so many matrices a row is read, and of so many norms all."""
@@ -43,6 +45,7 @@ def vector_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield from _under_other_roles(survey, roles)
     yield from _whole_models(roles, rows)
     yield from _of_another_base(survey, roles)
+    yield from _rows_beside(survey, roles)
     for model, own in rows.items():
         if model in roles.vectors:
             continue
@@ -126,6 +129,27 @@ def _of_another_base(survey: Survey, roles: Roles) -> Iterator[Finding]:
             "than 0.9.",
             f"Write a vector of the model that {roles.cp} was trained from.",
         )
+
+
+def _rows_beside(survey: Survey, roles: Roles) -> Iterator[Finding]:
+    """Find vectors whose further files have no rows of their tensors."""
+    if survey.plan is None:
+        return
+    reader = Reader(survey.plan.checkpoints)
+    for vector in roles.vectors & survey.models.keys():
+        model = survey.models[vector]
+        facts, checkpoint = vector_facts(model.config), survey.plan.checkpoints[vector]
+        if facts is None or model.folder is None or model.file_problem:
+            continue
+        try:
+            for tensor in survey.plan.tensors:
+                source = tensor.sources.get(vector)
+                if tensor.weight.vocabulary_axis is not None and source and facts.added_tokens:
+                    reader.added_rows(vector, source)
+            for name in checkpoint.quantisation.weights if checkpoint.quantisation else ():
+                reader.kept_rows(vector, name)
+        except ChatVecError as problem:
+            yield error("damaged-files", vector, problem.problem, problem.fix)
 
 
 def _likeness(

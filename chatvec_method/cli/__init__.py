@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ import click
 import chatvec_method
 from chatvec_method.cli.exits import told
 from chatvec_method.cli.last_resort import in_one_line
+from chatvec_method.cli.outliving import outlived
 from chatvec_method.cli.streams import own_streams
 
 if TYPE_CHECKING:
@@ -46,9 +48,14 @@ class Commands(click.Group):
     """A group that imports a command's module when the command is called."""
 
     def main(self, *args: Any, **settings: Any) -> Any:
-        """Run a command, with output and input as `streams` has them."""
+        """Run a command, with output and input as `streams` has them.
+
+        One that is this process's own, and not a Python program's, is outlived by another.
+        """
+        run = partial(super().main, *args, **settings)
+        by_program = bool(args) or settings.get("args") is not None
         with own_streams():
-            return super().main(*args, **settings)
+            return run() if by_program else outlived(run)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their use."""

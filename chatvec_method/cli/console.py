@@ -40,6 +40,11 @@ def json_text(data: Any) -> str:
     return plain_json(json.dumps(data, indent=2, ensure_ascii=False))
 
 
+def as_printed(text: str) -> str:
+    """Return a file's text as it is, or where a terminal shows it, so that nothing in it acts."""
+    return plain(text) if sys.stdout.isatty() else text
+
+
 @cache
 def _plain_hook() -> RenderHook:
     """Return what keeps the words of strangers from acting on the terminal; styles are ours."""

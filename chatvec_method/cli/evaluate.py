@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chatvec_method.cli.console import console, quiet_libraries
+from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
     multiple=True,
     metavar="LIST",
     help="Tasks of lm-evaluation-harness besides: names, YAML files, folders of these. `ready` are "
-    "a few that make sense for each --language, `ready-ko` those for one. Most need the hub.",
+    "a few that make sense for each --language, `ready-ko` those for one. Most need the hub. A "
+    "YAML file of tasks is a program: take none of people whom you do not trust.",
 )
 @click.option(
     "--text",
@@ -188,7 +189,7 @@ def evaluate(
     if recipe is not None and record is not None:
         _record(record, recipe, results)
     if as_json:
-        click.echo(json.dumps(results.as_data(), indent=2, ensure_ascii=False))
+        click.echo(json_text(results.as_data()))
     else:
         print_results(console(), results)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatvec_method.cli.console import console, quiet_libraries, table
+from chatvec_method.cli.console import as_printed, console, quiet_libraries, table
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
 
@@ -150,7 +150,7 @@ def _print(made: NewRecipe, output: Path | None) -> None:
     for text in made.accepted:
         click.echo(text, err=True)
     if output is None:
-        click.echo(made.recipe.text, nl=False)
+        click.echo(as_printed(made.recipe.text), nl=False)
         return
     write_new(output, made.recipe.text)
     click.echo(f"{output} is written. Merge it with: chatvec merge {output} out/", err=True)

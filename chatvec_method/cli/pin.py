@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chatvec_method.cli.completing import RECIPE
-from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.console import as_printed, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
@@ -36,7 +36,7 @@ def pin(recipe: str) -> None:
         click.echo(f"{folder} is a folder here, and has no commit.", err=True)
     file = Path(recipe)
     if not file.is_file():
-        click.echo(changed, nl=False)
+        click.echo(as_printed(changed), nl=False)
         return
     if changed == text:
         click.echo("Nothing to change.")

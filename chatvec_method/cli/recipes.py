@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from chatvec_method.cli.console import console, quiet_libraries, table
+from chatvec_method.cli.console import as_printed, console, json_text, quiet_libraries, table
 from chatvec_method.recipe.catalogue import Entry, catalogue, recipe_file
 
 
@@ -34,7 +33,7 @@ def recipes(context: click.Context, query: str | None, as_json: bool) -> None:
         quiet_libraries()
         entries = shared_recipes(query)
     if as_json:
-        click.echo(json.dumps([vars(e) for e in entries], indent=2, ensure_ascii=False))
+        click.echo(json_text([vars(e) for e in entries]))
     elif entries:
         console().print(_table(entries))
     else:
@@ -48,7 +47,7 @@ def show(name: str) -> None:
 
     Example: chatvec recipes show eeve_chat
     """
-    click.echo(_text(name), nl=False)
+    click.echo(as_printed(_text(name)), nl=False)
 
 
 @recipes.command()

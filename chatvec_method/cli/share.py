@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from chatvec_method.cli.completing import RECIPE
-from chatvec_method.cli.console import quiet_libraries
+from chatvec_method.cli.console import json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def share(
     for text in shared.warnings:
         click.echo(f"warning: {text}", err=True)
     if as_json:
-        click.echo(json.dumps(_as_data(shared), indent=2, ensure_ascii=False))
+        click.echo(json_text(_as_data(shared)))
         return
     size = in_bytes(sum(shared.files.values()))
     if shared.uploaded is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chatvec_method.cli.completing import FOLDER, RECIPE
-from chatvec_method.cli.console import console, quiet_libraries, table
+from chatvec_method.cli.console import console, json_text, quiet_libraries, table
 from chatvec_method.cli.loading import loading
 from chatvec_method.errors import ChatVecError
 from chatvec_method.progress import bars
@@ -170,7 +169,7 @@ def _pair_of(recipe: str) -> tuple[ModelReference, ModelReference]:
 
 def _print(description: Description, as_json: bool, by_layer: bool = False) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(description), indent=2, ensure_ascii=False))
+        click.echo(json_text(asdict(description)))
         return
     from chatvec_method.facts.cost import in_bytes
 

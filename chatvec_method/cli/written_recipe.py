@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chatvec_method.cli.console import as_printed
+
 if TYPE_CHECKING:
     from chatvec_method.recipe.file import Recipe
 
@@ -42,9 +44,9 @@ def deliver(before: Recipe, after: str, output: Path | None, *, as_diff: bool) -
         old, new = before.text.splitlines(), after.splitlines()
         for line in difflib.unified_diff(old, new, *names, lineterm=""):
             colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-            click.secho(line, fg=colour)
+            click.secho(as_printed(line), fg=colour)
     elif output is None:
-        click.echo(after, nl=False)
+        click.echo(as_printed(after), nl=False)
     if output is not None:
         from chatvec_method.finishing.files import write_content
 

@@ -43,7 +43,7 @@ class Answers:
             places = ",".join("?" * len(some))
             query = f"SELECT key, response FROM answers WHERE key IN ({places})"
             for key, response in self._connection.execute(query, some):
-                kept[key] = json.loads(response)
+                kept[key] = _read(response)
         return kept
 
     def keep(self, responses: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ class Answers:
     def note(self, key: str) -> Any:
         """Return what was noted under a key, None if nothing was."""
         row = self._connection.execute("SELECT note FROM notes WHERE key = ?", [key]).fetchone()
-        return None if row is None else json.loads(row[0])
+        return None if row is None else _read(row[0])
 
     def write_note(self, key: str, note: Any) -> None:
         """Note something, as JSON has it."""
@@ -63,6 +63,18 @@ class Answers:
             self._connection.execute(
                 "INSERT OR REPLACE INTO notes VALUES (?, ?)", [key, json.dumps(note)]
             )
+
+
+def _read(said: Any) -> Any:
+    """Return what is kept, as JSON has it.
+
+    Raises:
+        sqlite3.DatabaseError: It is no JSON.
+    """
+    try:
+        return json.loads(said)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise sqlite3.DatabaseError("what is kept in the file there is no JSON") from error
 
 
 def key_of(*parts: Any) -> str:
@@ -85,15 +97,35 @@ def kept_in(folder: Path | None) -> Iterator[Answers]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refusal(folder, error) from error
+        if where.is_symlink() or (where.exists() and not where.is_file()):
+            raise _refusal(folder, f"{FILE} there is a link, or no file")
     try:
         with contextlib.closing(sqlite3.connect(where, timeout=SECONDS_TO_WAIT)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
             connection.executescript(TABLES)
+            _check_plain(connection)
             yield Answers(connection)
     except sqlite3.Error as error:
         raise _refusal(folder, error) from error
 
 
-def _refusal(folder: Path | None, error: Exception) -> ChatVecError:
+def _check_plain(connection: sqlite3.Connection) -> None:
+    """Check that the file has our tables and nothing that acts: views, triggers, computed columns.
+
+    Raises:
+        sqlite3.DatabaseError: It has more, or other ones.
+    """
+    has = connection.execute("SELECT type, sql FROM sqlite_master WHERE sql NOT NULL").fetchall()
+    ours = {
+        ("table", line.replace("IF NOT EXISTS ", "").rstrip(";"))
+        for line in TABLES.split("\n")
+        if line
+    }
+    if {*has} != ours:
+        raise sqlite3.DatabaseError("the file there is none of ours")
+
+
+def _refusal(folder: Path | None, error: object) -> ChatVecError:
     return ChatVecError(
         f"answers cannot be kept in {folder} ({error}).",
         "Write the name of a folder that can be written to: `--state FOLDER`.",

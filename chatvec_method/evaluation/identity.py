@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from huggingface_hub import hf_hub_download
-
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.snapshots import snapshot_of
 
 SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -39,9 +38,9 @@ def identity(model: str, revision: str | None = None) -> str:
     if folder.is_dir():
         return f"folder {_fingerprint(folder)}"
     try:
-        return (
-            f"{model} {Path(hf_hub_download(model, 'config.json', revision=revision)).parent.name}"
-        )
+        return f"{model} {snapshot_of(model, revision).folder.name}"
+    except ChatVecError:
+        raise
     except Exception as error:  # the hub's library raises what it likes
         raise ChatVecError(
             f"{model} is no folder, and the hub does not give it ({first_line(error)}).",

@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urldefrag
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from chatvec_method.errors import ChatVecError, first_line
 
@@ -23,6 +23,8 @@ KEY = "OPENAI_API_KEY"
 """The environment variable with the key, for servers that want one."""
 SECONDS = 600
 """For one answer; a large model on a slow server, with others waiting, takes its time."""
+MOST_BYTES = 1 << 23
+"""Of an answer; the longest that is asked for has a thousandth of that."""
 TRIES = 4
 AGAIN = (408, 409, 429, 500, 502, 503, 504)
 """The answers of a server that is busy; it is asked again, after 1, 2 and 4 seconds."""
@@ -69,7 +71,10 @@ class Server:
         )
         try:
             choice = answer["choices"][0]
-            return str(choice["message"]["content"] or ""), choice["finish_reason"] == "stop"
+            text = str(choice["message"]["content"] or "")
+            # Half of a character, which JSON may hold, can be written nowhere.
+            text = text.encode("utf-8", "replace").decode("utf-8")
+            return text, choice["finish_reason"] == "stop"
         except (LookupError, TypeError) as error:
             raise _strange(self.url) from error
 
@@ -85,6 +90,10 @@ def server_at(url: str, model: str | None = None) -> Server:
         ChatVecError: The server cannot be reached, or has several models.
     """
     address, named = urldefrag(url.rstrip("/"))
+    if not address.startswith(("http://", "https://")):
+        raise ChatVecError(
+            f"{url} is no address of a server.", "Write one as in `http://localhost:8000/v1`."
+        )
     address, model = address.rstrip("/"), model or named
     if model:
         return Server(address, model)
@@ -109,19 +118,17 @@ def _exchange(url: str, content: Any = None) -> Any:
     payload = None if content is None else json.dumps(content).encode()
     for left in reversed(range(TRIES)):
         try:
-            with urlopen(Request(url, payload, headers), timeout=SECONDS) as answer:
-                return json.load(answer)
+            with _OPENER.open(Request(url, payload, headers), timeout=SECONDS) as answer:
+                return json.loads(_read(answer))
         except HTTPError as error:
             if error.code in AGAIN and left:
                 _wait(left)
                 continue
-            said = error.read(2000).decode(errors="replace")
+            raise _refused(url, error) from error
+        except _TooMuchError as error:
             raise ChatVecError(
-                f"{url} refuses (HTTP {error.code}): {_reason(said)}.",
-                f"Set {KEY} to your key."
-                if error.code in (401, 403)
-                else "Look at the model's name, and at what the server says itself.",
-            ) from error
+                f"{url} {error}.", "Look at what the server says itself, or take another."
+            ) from None
         except (URLError, OSError, HTTPException) as error:
             if left and not isinstance(getattr(error, "reason", None), ConnectionRefusedError):
                 _wait(left)
@@ -130,9 +137,58 @@ def _exchange(url: str, content: Any = None) -> Any:
                 f"{url} cannot be reached ({first_line(error)}).",
                 "Start the server first, and write its address up to /v1.",
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _strange(url) from error
     raise AssertionError
+
+
+class _ToNowhereElse(HTTPRedirectHandler):
+    """Follows nobody who sends on to another address: the key would go there, too."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return nothing, so that it is an error like others."""
+
+
+_OPENER = build_opener(_ToNowhereElse)
+
+
+class _TooMuchError(Exception):
+    """An answer has no end."""
+
+
+def _read(answer: HTTPResponse) -> bytes:
+    """Return what a server answers.
+
+    Raises:
+        _TooMuchError: It is too long, or takes too long, with a sentence that says so.
+    """
+    content, begun = bytearray(), time.monotonic()
+    while part := answer.read1(1 << 16):
+        content += part
+        if len(content) > MOST_BYTES:
+            raise _TooMuchError(f"answers more than {MOST_BYTES >> 20} MB")
+        if time.monotonic() - begun > SECONDS:
+            raise _TooMuchError(f"does not come to an end within {SECONDS} seconds")
+    if answer.length:  # it broke off
+        raise IncompleteRead(bytes(content))
+    return bytes(content)
+
+
+def _refused(url: str, error: HTTPError) -> ChatVecError:
+    if elsewhere := error.headers.get("Location"):
+        return ChatVecError(
+            f"{url} sends on to {elsewhere}.", "Write that address up to /v1, if you trust it."
+        )
+    try:
+        said = error.read(2000).decode(errors="replace")
+    except (OSError, HTTPException):
+        said = ""
+    return ChatVecError(
+        f"{url} refuses (HTTP {error.code}): {_reason(said)}.",
+        f"Set {KEY} to your key."
+        if error.code in (401, 403)
+        else "Look at the model's name, and at what the server says itself.",
+    )
 
 
 def _wait(left: int) -> None:

@@ -81,7 +81,9 @@ class ServerModel(LM):  # type: ignore[misc]
     def _write(self, context: str, settings: dict[str, Any]) -> Response:
         try:
             messages = json.loads(context)
-        except ValueError:  # a task that is put without a chat format
+        except ValueError:
+            messages = None
+        if not isinstance(messages, list):  # a task that is put without a chat format
             messages = [{"role": "user", "content": context}]
         until = settings.get("until") or []
         drawn = settings.get("do_sample", False)

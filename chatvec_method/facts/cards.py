@@ -57,5 +57,10 @@ def _words(value: Any, name: str) -> Iterator[Any]:
     """Yield a word as it stands; of the language `no`, Norwegian, YAML makes False."""
     if value is False and name == "language":
         yield value
-    elif isinstance(value, str) and value.strip():
-        yield value.strip()[:LONGEST]
+    elif isinstance(value, str) and (word := _on_one_line(value)):
+        yield word[:LONGEST]
+
+
+def _on_one_line(text: str) -> str:
+    """Return a text without line ends and signs that nobody sees: recipes have it in comments."""
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())

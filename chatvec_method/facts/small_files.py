@@ -12,6 +12,7 @@ from mergekit.common import ModelPath
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.intake import LARGEST_OF_TOKENS_BYTES, check_size, json_of, read_bytes
+from chatvec_method.method.vector import FINGERPRINT_FILE, LARGEST_FINGERPRINT_BYTES
 from chatvec_method.quiet import quiet
 
 
@@ -43,6 +44,12 @@ class SmallFiles:
         for sibling in info.siblings or ():
             name = sibling.rfilename
             check_size(name, sibling.size or 0, f"{name} of {path}")
+            if name == FINGERPRINT_FILE and (sibling.size or 0) > LARGEST_FINGERPRINT_BYTES:
+                raise ChatVecError(
+                    f"{name} of {path} has {sibling.size} bytes, and no vector's has so many.",
+                    "Write another vector.",
+                    code="unsafe-file",
+                )
         listed = (sibling.rfilename for sibling in info.siblings or ())
         names = frozenset(name for name in listed if "/" not in name and "\\" not in name)
         return cls(path, None, names, info.sha)

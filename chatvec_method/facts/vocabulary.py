@@ -153,8 +153,9 @@ def align_vocabularies(
         trust_remote_code: Whether tokenizers may run code of their own.
 
     Raises:
-        ChatVecError: The tokenizer cannot be built, a token's source does not have it, or a model
-            has no row for a token that its tokenizer has.
+        ChatVecError: The tokenizer cannot be built or has gaps between its tokens' numbers, a
+            token's source does not have it, or a model has no row for a token that its tokenizer
+            has.
     """
     config = plan.config
     source = tokenizer_source(config)
@@ -181,6 +182,7 @@ def align_vocabularies(
                 code="tokenizer-not-built",
             ) from error
         ids = info.tokenizer.get_vocab()
+        _check_numbers(ids)
         original_ids = _original_ids(plan, models)
         _check_rows(plan, models, ids)
         # mergekit takes a tokenizer that does not load for that of base_model.
@@ -205,6 +207,19 @@ def align_vocabularies(
     for token in ids.keys() - stand_ins[plan.roles.cp].keys() if added else ():
         vocabulary.sources(plan.roles.cp, token)  # or there is no row for it
     return vocabulary
+
+
+def _check_numbers(ids: Mapping[str, int]) -> None:
+    """Check that the output's tokens are numbered from 0 on, as its rows are."""
+    for number, token in enumerate(sorted(ids, key=ids.__getitem__)):
+        if ids[token] != number:
+            raise ChatVecError(
+                f"tokenizer: the output's tokenizer has {token!r} as {ids[token]}, and no token "
+                f"{number}: rows cannot be matched by tokens with gaps between them.",
+                "Write another model as `tokenizer: {source: ...}`, or leave `tokenizer:` out if "
+                "the models' rows stand for the same tokens.",
+                code="tokenizer-not-built",
+            )
 
 
 def _added(vector: Model) -> dict[str, int]:

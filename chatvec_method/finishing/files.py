@@ -67,7 +67,9 @@ def write_content(file: Path, content: Content) -> None:
         if content is None:
             file.unlink()
             return
-        with partial.open("wb") as stream:
+        # Somebody who made the folder may have put a link there, to be written through.
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as stream:
             stream.write(as_bytes(content))
             stream.flush()
             os.fsync(stream.fileno())

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from chatvec_method.hub.asking import answers_as_errors
 from chatvec_method.hub.named import place_on_hub
-
-NOT_OURS = ("*.gguf", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*", "onnx/*")
-"""What a repository may hold of the same model for other programs."""
+from chatvec_method.snapshots import whole_snapshot
 
 
 def folder_of(out: str, cache: str | None = None) -> Path:
@@ -21,17 +17,11 @@ def folder_of(out: str, cache: str | None = None) -> Path:
         cache: Where downloads are kept; None for where huggingface_hub keeps them.
 
     Raises:
-        ChatVecError: The hub does not have it or give it, or cannot be reached.
+        ChatVecError: The hub does not have it or give it, or cannot be reached; or it holds what no
+            model does.
     """
     place = place_on_hub(out)
     if place is None:
         return Path(out)
     with answers_as_errors(str(place), "Write a folder, or a model's name on the hub."):
-        return Path(
-            snapshot_download(
-                place.repository,
-                revision=place.revision,
-                cache_dir=cache,
-                ignore_patterns=list(NOT_OURS),
-            )
-        )
+        return whole_snapshot(place.repository, place.revision, cache)

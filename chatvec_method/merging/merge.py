@@ -191,6 +191,8 @@ def _stopped_by_signals() -> Iterator[None]:
         return
 
     def stop(number: int, _: FrameType | None) -> None:
+        for each in ours:  # sent to all of a group and passed on, it arrives twice
+            signal.signal(each, signal.SIG_IGN)
         raise _Stopped(number)
 
     ours = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]

@@ -20,6 +20,8 @@ tensors' names, and which rows they are under the same with `KEPT_INDEX`."""
 KEPT_INDEX = ".rows"
 FINGERPRINT_FILE = "fingerprint.safetensors"
 """Some rows of base, by which a cp of another base is told."""
+LARGEST_FINGERPRINT_BYTES = 1 << 26
+"""They have a hundredth of that."""
 ADAPTER_FOLDER = "adapter"
 """A PEFT adapter, in a folder of its own, as transformers takes a folder that holds one for nothing
 else; no merge reads it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import yaml
 
 from chatvec_method.recipe.file import KeyPath, place_of
@@ -25,7 +23,7 @@ def line_of(text: str, place: str) -> int | None:
     while place:
         if place in lines:
             return lines[place]
-        place = re.sub(r"(^|\.)[^.\[\]]*$|\[\d+\]$", "", place)
+        place = place[: max(place.rfind("."), place.rfind("["), 0)]
     return None
 
 

@@ -33,3 +33,20 @@ def check_folder(model: str) -> None:
             raise ChatVecError(
                 f"{model} is not a finished model: it has no {what}.", "Run the merge to its end."
             )
+
+
+def check_no_adapter(model: str, folder: Path) -> None:
+    """Refuse a folder with an adapter: transformers would load the model that this one names.
+
+    Args:
+        model: What messages call it.
+        folder: Where it lies.
+
+    Raises:
+        ChatVecError: There is one.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ChatVecError(
+            f"{model} is an adapter to another model: it has an adapter_config.json.",
+            "Add it to that model with peft's `merge_and_unload`, and save the result.",
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,11 +28,13 @@ from transformers import (
     TextIteratorStreamer,
 )
 
+from chatvec_method.aftermath import note_mapped
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.rendering import TemplateError, render, warm_up
+from chatvec_method.snapshots import Snapshot, snapshot_of
 from chatvec_method.stated import check_indexes, check_model
 from chatvec_method.talk.conversation import Conversation
-from chatvec_method.talk.folder import check_folder
+from chatvec_method.talk.folder import check_folder, check_no_adapter
 
 LONGEST_ANSWER = 2048
 """Tokens; where nobody says how long an answer may be, as a model may never come to an end."""
@@ -63,18 +66,13 @@ def load(
     Raises:
         ChatVecError: There is no such model, it is not complete, or nothing says how it chats.
     """
-    check_folder(model)
-    if (folder := Path(model)).is_dir():
-        check_model(folder)
-        check_indexes(folder)
     warm_up()
+    place = _Place.of(model)
     placed = placement(device)
-    tokenizer = _load_part(
-        model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
-    )
+    tokenizer = place.load(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
     template = _template(model, tokenizer, like)  # before the weights, which take their time
-    weights, report = _load_part(
-        model,
+    place.bring_weights()
+    weights, report = place.load(
         AutoModelForCausalLM.from_pretrained,
         dtype="auto",
         output_loading_info=True,
@@ -99,15 +97,13 @@ def manner_of(model: str, *, trust_remote_code: bool = False) -> Manner:
     Raises:
         ChatVecError: There is no such model, or nothing says how it chats (`NO_TEMPLATE`).
     """
-    check_folder(model)
-    tokenizer = _load_part(
-        model, AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code
-    )
+    place = _Place.of(model)
+    tokenizer = place.load(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
     template = _template(model, tokenizer, None)
     try:
-        generation = GenerationConfig.from_pretrained(model)
+        generation = GenerationConfig.from_pretrained(place.folder)
     except OSError:  # there is none: transformers makes one of the config
-        config = _load_part(model, AutoConfig.from_pretrained, trust_remote_code=trust_remote_code)
+        config = place.load(AutoConfig.from_pretrained, trust_remote_code=trust_remote_code)
         generation = GenerationConfig.from_model_config(config)
     return Manner(tokenizer, template, _stop_tokens(generation, tokenizer, None))
 
@@ -125,10 +121,52 @@ def placement(device: str) -> dict[str, str]:
     return {"device_map": device}
 
 
-def _load_part(model: str, read: Callable[..., Any], **settings: Any) -> Any:
-    """Load a part of a model; what goes wrong there is told in one line."""
+@dataclass(frozen=True)
+class _Place:
+    """Where a model lies whose small files have been looked at."""
+
+    model: str
+    """A folder, or a name on the hub, as messages call it."""
+    folder: Path
+    snapshot: Snapshot | None
+    """Of a model on the hub, whose weights may not be here yet."""
+
+    @classmethod
+    def of(cls, model: str) -> _Place:
+        """Return where a model lies; of one on the hub, the small files come and are looked at."""
+        check_folder(model)
+        if (folder := Path(model)).is_dir():
+            check_model(folder)
+            check_indexes(folder)
+            check_no_adapter(model, folder)
+            return cls(model, folder, None)
+        with _in_one_line(model, "Look at the spelling: there is no such folder either."):
+            snapshot = snapshot_of(model)
+        check_no_adapter(model, snapshot.folder)
+        return cls(model, snapshot.folder, snapshot)
+
+    def bring_weights(self) -> None:
+        """Have the weights come, and noted as files that will be mapped."""
+        if self.snapshot is not None:
+            with _in_one_line(self.model, "Run it again, when the hub can be reached."):
+                self.snapshot.with_weights()
+        for file in self.folder.glob("*.safetensors"):
+            note_mapped(file)
+
+    def load(self, read: Callable[..., Any], **settings: Any) -> Any:
+        """Load a part of the model."""
+        fix = "Run the merge to its end." if self.snapshot is None else "Write another model."
+        with _in_one_line(self.model, fix):
+            return read(str(self.folder), **settings)
+
+
+@contextmanager
+def _in_one_line(model: str, fix: str) -> Iterator[None]:
+    """Let what goes wrong with a part of a model be told in one line."""
     try:
-        return read(model, **settings)
+        yield
+    except ChatVecError:
+        raise
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(model) from error
     except Exception as error:  # the libraries raise what they like for a file that is not right
@@ -137,13 +175,7 @@ def _load_part(model: str, read: Callable[..., Any], **settings: Any) -> Any:
                 f"{model} brings Python code of its own.",
                 "Write `--trust-remote-code` if you trust who wrote it.",
             ) from error
-        local = Path(model).is_dir()
-        raise ChatVecError(
-            f"{model} cannot be loaded: {first_line(error)}.",
-            "Run the merge to its end."
-            if local
-            else "Look at the spelling: there is no such folder either.",
-        ) from error
+        raise ChatVecError(f"{model} cannot be loaded: {first_line(error)}.", fix) from error
 
 
 def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | Manner | None) -> str:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.models import Model
@@ -141,31 +142,18 @@ def read_description(folder: Path) -> Description:
     """Return what a vector's folder says of itself.
 
     Raises:
-        ChatVecError: It says nothing, or it cannot be read.
+        ChatVecError: It says nothing, or something else than a vector's folder does.
     """
     file = folder / DESCRIPTION_FILE
     try:
-        held: Any = read_json(file)
-        base, chat = (ModelFacts(**held.pop(role)) for role in ("base", "chat"))
-        kinds = tuple(KindFacts(**{**k, "bits": tuple(k["bits"])}) for k in held.pop("kinds"))
-        layers = tuple(LayerFacts(**layer) for layer in held.pop("layers"))
-        held["added_tokens"] = tuple(held["added_tokens"])
-        adapter = held.pop("adapter")
-        return Description(
-            base=base,
-            chat=chat,
-            kinds=kinds,
-            layers=layers,
-            adapter=AdapterFacts(**adapter) if adapter else None,
-            **held,
-        )
+        return TypeAdapter(Description).validate_python(read_json(file))
     except FileNotFoundError:
         raise ChatVecError(
             f"{folder} has no {DESCRIPTION_FILE}, so it is not a chat vector that "
             "`chatvec vector extract` wrote.",
             "Write the folder of one.",
         ) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValidationError) as error:
         raise ChatVecError(
             f"{file} cannot be read ({first_line(error)}).", "Download or extract it again."
         ) from error

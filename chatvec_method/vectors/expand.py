@@ -14,7 +14,7 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
-from chatvec_method.intake import check_inside
+from chatvec_method.intake import LARGEST_OF_TOKENS_BYTES, check_folder, check_inside, read_bytes
 from chatvec_method.method.vector import ADAPTER_FOLDER, KEPT_ROWS_FILE, vector_facts
 from chatvec_method.progress import Progress
 from chatvec_method.vectors.extract import PART
@@ -89,12 +89,20 @@ def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
         if not file.is_file() or file.name in left_out or file.name.endswith(".index.json"):
             continue
         check_inside(file, folder)
-        shutil.copyfile(file, out / file.name)
+        (out / file.name).write_bytes(read_bytes(file, LARGEST_OF_TOKENS_BYTES))
     if (folder / ADAPTER_FOLDER).is_dir():
-        for file in (folder / ADAPTER_FOLDER).iterdir():
-            check_inside(file, folder)
-        shutil.copytree(folder / ADAPTER_FOLDER, out / ADAPTER_FOLDER)
+        _copy_adapter(folder / ADAPTER_FOLDER, folder, out / ADAPTER_FOLDER)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (out / "config.json").write_text(text, encoding="utf-8")
+
+
+def _copy_adapter(adapter: Path, folder: Path, out: Path) -> None:
+    """Copy the files of a vector's adapter, and nothing that is no file."""
+    check_folder(adapter)
+    out.mkdir()
+    for file in adapter.iterdir():
+        check_inside(file, folder)
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)

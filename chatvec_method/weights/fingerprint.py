@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chatvec_method.facts.models import Model
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
-from chatvec_method.method.vector import FINGERPRINT_FILE
+from chatvec_method.method.vector import FINGERPRINT_FILE, LARGEST_FINGERPRINT_BYTES
 from chatvec_method.weights.reading import Reader
 
 
@@ -21,7 +21,9 @@ def fingerprint_of(vector: Model) -> dict[str, Tensor]:
     """
     file = vector.small_files.file(FINGERPRINT_FILE)
     try:
-        rows = load_file(file) if file is not None else {}
+        if file is None or file.stat().st_size > LARGEST_FINGERPRINT_BYTES:
+            return {}
+        rows = load_file(file)
     except (OSError, SafetensorError):
         return {}
     return {name: row.reshape(-1).to(torch.float64) for name, row in rows.items()}

@@ -9,7 +9,6 @@ import torch
 from mergekit.common import ModelReference
 from torch import Tensor
 
-from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Rows, Vocabulary
 from chatvec_method.method.vector import added_of, base_of
@@ -30,12 +29,9 @@ class Matching:
         """Match the output's tokens.
 
         Args:
-            vocabulary: The output's.
+            vocabulary: The output's, whose tokens are numbered from 0 on.
             models: All models, in the recipe's order. Each vector among them is followed by the
                 rows that it adds and by its base, as if those were models, too.
-
-        Raises:
-            ChatVecError: The output's tokens are not numbered from 0 on.
         """
         self.vectors = frozenset(vocabulary.added)
         self._adding = {vector for vector, tokens in vocabulary.added.items() if tokens}
@@ -48,14 +44,6 @@ class Matching:
         )
         self.rows = vocabulary.rows
         self.tokens = tuple(sorted(vocabulary.ids, key=vocabulary.ids.__getitem__))
-        for i, token in enumerate(self.tokens):
-            if vocabulary.ids[token] != i:
-                raise ChatVecError(
-                    f"tokenizer: the output's tokenizer has {token!r} as {vocabulary.ids[token]}, "
-                    f"and no token {i}: rows cannot be matched by tokens with gaps between them.",
-                    "Write another model as `tokenizer: {source: ...}`, or leave `tokenizer:` out "
-                    "if the models' rows stand for the same tokens.",
-                )
         self._owners: dict[ModelReference, Tensor] = {}
         self._indices: dict[ModelReference, Tensor] = {}
         self._several: dict[ModelReference, dict[int, Rows]] = {}

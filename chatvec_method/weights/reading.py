@@ -7,17 +7,25 @@ they may have changed since, and several merges may be under way in one process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from mergekit.common import ModelReference
 from mergekit.io.loader import TensorLoader
 from safetensors import SafetensorError
 from torch import Tensor
 
+from chatvec_method import aftermath
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint, Source, Weight
-from chatvec_method.method.vector import ADDED_ROWS_FILE, KEPT_INDEX, KEPT_ROWS_FILE
+from chatvec_method.method.settings import dtype_name
+from chatvec_method.method.vector import (
+    ADDED_ROWS_FILE,
+    KEPT_INDEX,
+    KEPT_ROWS_FILE,
+    vector_facts,
+)
 from chatvec_method.weights.dequantise import dequantised
 
 
@@ -53,17 +61,57 @@ class Reader:
         """Return chat's own rows of the tokens that a vector adds.
 
         Raises:
-            ChatVecError: They are not there.
+            ChatVecError: They are not there, or not as many as its config has tokens.
         """
-        name = source.weights[0].name
+        weight = source.weights[0]
+        facts = vector_facts(self.checkpoints[vector].model.config)
         try:
-            return self._of_file(vector, ADDED_ROWS_FILE, name)
+            rows = self._of_file(vector, ADDED_ROWS_FILE, weight.name)
         except (OSError, SafetensorError) as error:
             raise ChatVecError(
-                f"vector {vector}: {ADDED_ROWS_FILE} has no rows of {name}, for the tokens that "
-                "its config says it adds.",
+                f"vector {vector}: {ADDED_ROWS_FILE} has no rows of {weight.name}, for the tokens "
+                "that its config says it adds.",
                 "Download it again.",
             ) from error
+        wanted = (len(facts.added_tokens) if facts else 0, *weight.header.shape[1:])
+        if tuple(rows.shape) != wanted or not rows.dtype.is_floating_point:
+            raise ChatVecError(
+                f"vector {vector}: {ADDED_ROWS_FILE} has {weight.name} as {_shown(rows)}, and its "
+                f"config says that there are rows of the shape {list(wanted)}.",
+                "Download or extract it again.",
+            )
+        return rows
+
+    def kept_rows(self, model: ModelReference, name: str) -> tuple[Tensor, Tensor] | None:
+        """Return the rows of a compressed vector that are kept in full, and which rows they are.
+
+        None where none are.
+
+        Raises:
+            ChatVecError: They are no rows of the tensor.
+        """
+        folder = self.checkpoints[model].model.folder
+        assert folder is not None
+        if not (folder / KEPT_ROWS_FILE).is_file():
+            return None
+        shape = self.checkpoints[model].weights[name].header.shape
+        try:
+            held = self._loader(folder / KEPT_ROWS_FILE).keys()
+            if name + KEPT_INDEX not in held:
+                return None
+            numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
+            rows = self._of_file(model, KEPT_ROWS_FILE, name)
+            fit = rows.shape == (len(numbers), *shape[1:]) and rows.dtype.is_floating_point
+            fit &= numbers.dtype == torch.int64 and numbers.ndim == 1
+            if fit and (not len(numbers) or 0 <= numbers.min() <= numbers.max() < shape[0]):
+                return numbers, rows
+        except (OSError, SafetensorError, TypeError):
+            pass
+        raise ChatVecError(
+            f"vector {model}: {KEPT_ROWS_FILE} has something else than rows of {name}, which has "
+            f"the shape {list(shape)}.",
+            "Download or extract it again.",
+        )
 
     def let_go(self) -> None:
         """Close all files; what is asked for next opens them anew."""
@@ -76,23 +124,12 @@ class Reader:
         if not weight.quantised or quantisation is None:
             return parts[0] if rows is None else parts[0][rows]
         out = dequantised(quantisation, weight.name, parts, rows)
-        for index, row in self._kept_rows(model, weight.name):
+        if (kept := self.kept_rows(model, weight.name)) is not None:
             first, last, _ = (rows or slice(None)).indices(weight.header.shape[0])
-            if first <= index < last:
-                out[index - first] = row
+            for index, row in zip(kept[0].tolist(), kept[1], strict=True):
+                if first <= index < last:
+                    out[index - first] = row
         return out
-
-    def _kept_rows(self, model: ModelReference, name: str) -> Iterator[tuple[int, Tensor]]:
-        """Yield the rows of a compressed vector that are kept in full, each with its number."""
-        folder = self.checkpoints[model].model.folder
-        assert folder is not None
-        if not (folder / KEPT_ROWS_FILE).is_file():
-            return
-        try:
-            numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
-        except SafetensorError:  # none of this tensor's
-            return
-        yield from zip(numbers.tolist(), self._of_file(model, KEPT_ROWS_FILE, name), strict=True)
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:
         holder = self.checkpoints[model].model
@@ -102,11 +139,18 @@ class Reader:
     def _of_file(self, model: ModelReference, file_name: str, name: str) -> Tensor:
         folder = self.checkpoints[model].model.folder
         assert folder is not None
-        file = folder / file_name
-        with self._lock:
-            loader = self._opened.get(file)
-            if loader is None:
-                loader = TensorLoader.get(str(file), use_lazy_unpickle=self.lazy_unpickle)
-                self._opened[file] = loader
-        tensor: Tensor = loader.get_tensor(name)
+        tensor: Tensor = self._loader(folder / file_name).get_tensor(name)
         return tensor
+
+    def _loader(self, file: Path) -> TensorLoader:
+        with self._lock:
+            if file not in self._opened:
+                aftermath.note_mapped(file)
+                self._opened[file] = TensorLoader.get(
+                    str(file), use_lazy_unpickle=self.lazy_unpickle
+                )
+            return self._opened[file]
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{dtype_name(tensor.dtype)} {list(tensor.shape)}"

@@ -3,6 +3,7 @@
 It is written under a hidden name next to its own, `.out.chatvec-partial` for `out`, and takes its
 own name in one step when all of it is on the disk. A folder that it replaces lies as
 `.out.chatvec-old` for that moment, and is put back by the next run if this one is killed just then.
+Of a command that is killed, the process that outlives it does that (`cli.outliving`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from chatvec_method import aftermath
 from chatvec_method.errors import ChatVecError
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -81,6 +83,7 @@ def staged(
     """
     models, others = list(models), list(others)
     target = check_out(out, overwrite=overwrite, models=models, others=others)
+    aftermath.note_target(target)
     with _parents(target), _lock(target):
         with _problems_of(target.parent):
             restored = _restore(target)
@@ -97,6 +100,21 @@ def staged(
             with _problems_of(target.parent):
                 _restore(target)
                 _remove_leftovers(target)
+
+
+def clear_up(target: Path) -> bool:
+    """Put right what a run left that was killed, and tell whether there was anything.
+
+    Nothing is done where another run is writing the same folder.
+
+    Args:
+        target: The folder that it was writing, as `Staging` has it.
+    """
+    try:
+        with _lock(target), _problems_of(target.parent):
+            return any([_restore(target), _remove_leftovers(target)])
+    except ChatVecError:
+        return False
 
 
 def check_out(
@@ -171,6 +189,8 @@ def _holds(folder: Path, path: Path) -> bool:
 def _parents(target: Path) -> Iterator[None]:
     """Make the folders above the target, and remove them again if they stay empty."""
     missing = [folder for folder in target.parents if not folder.exists()]
+    for folder in missing:
+        aftermath.note_folder(folder)
     with _problems_of(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,29 @@ def test_a_key_is_of_all_its_parts() -> None:
         key_of({"model": "a", "ratio": 0.5}, "generate_until", ["prompt", {"max_gen_toks": 6}]),
     ]
     assert key not in others
+
+
+def test_a_file_that_is_a_link_or_holds_what_acts_is_none_of_ours(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / FILE).symlink_to(elsewhere)
+    with pytest.raises(ChatVecError, match="a link, or no file"), kept_in(folder):
+        pass
+    assert not elsewhere.exists()
+    (folder / FILE).unlink()
+    with closing(sqlite3.connect(folder / FILE)) as hostile:
+        hostile.execute(
+            "CREATE VIEW answers AS WITH RECURSIVE n(key) AS (VALUES (1) UNION ALL "
+            "SELECT key + 1 FROM n) SELECT key, key AS response FROM n"
+        )
+    with pytest.raises(ChatVecError, match="none of ours"), kept_in(folder):
+        pass
+
+
+def test_what_is_no_answer_is_told_in_one_line(tmp_path: Path) -> None:
+    with kept_in(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / FILE)) as hostile, hostile:
+        hostile.execute("INSERT INTO answers VALUES ('a', '[[[')")
+    with pytest.raises(ChatVecError, match="no JSON"), kept_in(tmp_path) as answers:
+        answers.responses(["a"])

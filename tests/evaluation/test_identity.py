@@ -59,6 +59,6 @@ def test_what_is_no_model_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -
     def nothing(*_: object, **__: object) -> str:
         raise OSError("offline\nand more")
 
-    monkeypatch.setattr("chatvec_method.evaluation.identity.hf_hub_download", nothing)
+    monkeypatch.setattr("chatvec_method.evaluation.identity.snapshot_of", nothing)
     with pytest.raises(ChatVecError, match=r"a/b is no folder, and the hub does not give it \(off"):
         identity("a/b")

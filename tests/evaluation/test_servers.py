@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from chatvec_method.evaluation import server as server_room
 from chatvec_method.evaluation.asked import asked_of
 from chatvec_method.evaluation.judge import OPEN, better_in, score_in
 from chatvec_method.evaluation.scores import PASSED, Score
+from chatvec_method.evaluation.server import Server, server_at
 
 LIMIT = 3
 """Prompts an axis."""
@@ -277,3 +281,87 @@ def test_the_mark_is_what_a_judge_says_last(said: str, mark: float | None) -> No
 )
 def test_which_is_better_is_what_a_judge_says_last(said: str, better: str | None) -> None:
     assert better_in(said) == better
+
+
+def endless(to: Any) -> None:
+    while True:
+        to.write(b" " * 65536)
+
+
+def dripping(to: Any) -> None:
+    while True:
+        to.write(b" ")
+        threading.Event().wait(0.05)
+
+
+def nested(to: Any) -> None:
+    to.write(b"[" * 200_000)
+
+
+def half_of_a_character(to: Any) -> None:
+    message = {"content": "\ud800"}
+    said = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    to.write(said.encode())
+
+
+@contextmanager
+def answering(write: Callable[[Any], None] | None) -> Iterator[tuple[str, list[str | None]]]:
+    """Serve what a stranger's server may answer; without anything to write, it sends elsewhere.
+
+    Yields its address, and the keys that came to the other address.
+    """
+    keys: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if self.path.startswith("/elsewhere"):
+                keys.append(self.headers.get("Authorization"))
+            self.send_response(200 if write else 302)
+            self.send_header("Location", "/elsewhere") if write is None else None
+            self.end_headers()
+            if write is not None:
+                with suppress(OSError):  # nobody reads on
+                    write(self.wfile)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Keep the tests' output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}/v1", keys
+        finally:
+            http.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [(endless, "more than 8 MB"), (dripping, "come to an end within 1 s"), (nested, "something")],
+)
+def test_an_answer_without_an_end_is_given_up(
+    write: Callable[[Any], None], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_room, "SECONDS", 1)
+    with answering(write) as (url, _), pytest.raises(ChatVecError, match=says):
+        Server(url, "any").write([], longest=1)
+
+
+def test_the_key_does_not_go_where_a_server_sends_on_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(server_room.KEY, KEY)
+    with answering(None) as (url, keys):
+        for ask in (lambda: server_at(url), lambda: Server(url, "any").write([], longest=1)):
+            with pytest.raises(ChatVecError, match="sends on to /elsewhere"):
+                ask()
+        assert keys == []
+
+
+def test_what_cannot_be_written_is_replaced() -> None:
+    with answering(half_of_a_character) as (url, _):
+        assert Server(url, "any").write([], longest=1) == ("?", True)
+
+
+def test_a_file_is_no_server() -> None:
+    with pytest.raises(ChatVecError, match="no address of a server"):
+        server_at("file:///etc/passwd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from tests.fuzz.trials import MOST_BYTES, MOST_SECONDS, Outcome, trial
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where the recipes' models are to be found."""
+
+
+TOLD_AFTER = 500
+"""Trials."""
 
 
 @click.command()
@@ -33,20 +38,25 @@ def main(recipes: int, folders: int, seed: int, jobs: int, only: str | None) -> 
         return
     trials = [("recipe", i) for i in range(recipes)] + [("folder", i) for i in range(folders)]
     ended: Counter[str] = Counter()
-    problems = 0
+    problems, begun = 0, time.monotonic()
     slowest = largest = Outcome("", "", 0.0, 0)
-    for outcome in run(trials, seed, jobs):
+    for count, outcome in enumerate(run(trials, seed, jobs), 1):
         ended[f"{outcome.name.split()[0]} {outcome.ended}"] += 1
         slowest = max(slowest, outcome, key=lambda each: each.seconds)
         largest = max(largest, outcome, key=lambda each: each.bytes)
         if outcome.problem:
             problems += 1
             print(f"--- {outcome.name}: {outcome.problem.strip()}", flush=True)
+        if count % TOLD_AFTER == 0:
+            minutes = (time.monotonic() - begun) / 60
+            print(f"{count} of {len(trials)} in {minutes:.1f} minutes", flush=True)
     for what, count in sorted(ended.items()):
         print(f"{count:6} {what}")
-    print(f"slowest {slowest.seconds:.1f} s ({slowest.name}), of {MOST_SECONDS:g} s")
-    print(f"largest {largest.bytes / 1e9:.2f} GB ({largest.name}), of {MOST_BYTES / 1e9:g} GB")
-    print(f"{problems} of {len(trials)} are wrong")
+    print(
+        f"{problems} of {len(trials)} are wrong ({recipes} recipes, {folders} folders); the "
+        f"slowest took {slowest.seconds:.1f} s of {MOST_SECONDS:g} ({slowest.name}), the largest "
+        f"{largest.bytes / 1e9:.2f} GB of {MOST_BYTES / 1e9:g} ({largest.name})"
+    )
     sys.exit(1 if problems else 0)
 
 

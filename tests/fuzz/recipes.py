@@ -45,6 +45,8 @@ LINES = (
     "c: |2-",
     "d: 'unended",
 )
+LONGEST_COPIES = 1 << 22
+"""Characters; a line may be long, and its copies would take the memory that a trial has."""
 SIGNS = "[]{}:,&*!|>'\"%@`#-?\n \t\\\x00\x1b\u202e한0é~"
 
 
@@ -124,7 +126,8 @@ def _changed_text(text: str, random: Random) -> str:
         case 0:
             del lines[at]
         case 1:
-            lines[at:at] = [lines[at]] * random.choice([1, 2, 100, 20000])
+            most = LONGEST_COPIES // (len(lines[at]) + 1) + 1
+            lines[at:at] = [lines[at]] * min(random.choice([1, 2, 100, 20000]), most)
         case 2:
             lines[at] = random.choice(["  ", " ", "\t", "- "]) + lines[at]
         case 3:

@@ -29,8 +29,9 @@ from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.hashes_file import HASHES_FILE
 from chatvec_method.hashes import hash_of
 from chatvec_method.merging.merge import merge
-from chatvec_method.merging.verify import Verification, verify
+from chatvec_method.merging.verify import Verification, verify, verify_written
 from chatvec_method.progress import Progress
+from chatvec_method.weights.reading import Reader
 
 DOWN, NORM = "model.layers.1.mlp.down_proj.weight", "model.layers.2.input_layernorm.weight"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -398,12 +399,43 @@ def test_a_bit_that_flips_before_the_output_is_published_is_found(
             file = chance.choice(sorted(hidden.glob("*.safetensors")))
             flip(file, chance.randrange(file.stat().st_size), chance.randrange(8))
 
-    for _ in range(10):
+    for _ in range(5):
         told.clear()
         with pytest.raises(ChatVecError):
             merge(looked, tmp_path / "out", on_progress=spoil)
         assert told
         assert list(tmp_path.iterdir()) == []
+
+
+def test_every_bit_that_flips_before_the_output_is_published_is_found(
+    looked: Survey, tmp_path: Path
+) -> None:
+    chance = random.Random(190)
+    ready = looked.ready()
+    reader = Reader(ready.plan.checkpoints)
+    found = []
+
+    def spoil(progress: Progress) -> None:
+        """Flip bits of what lies hidden, one after the other, and look as merge is about to."""
+        if progress.phase != "finish" or progress.done != progress.total:
+            return
+        (hidden,) = tmp_path.glob(".out*partial")
+        files = sorted(hidden.glob("*.safetensors"))
+        for i in range(190):
+            file = chance.choice(files)
+            place, bit = chance.randrange(file.stat().st_size), chance.randrange(8)
+            flip(file, place, bit)
+            if i == 189:  # this one is merge's own to find
+                return
+            with pytest.raises(ChatVecError) as wrong:
+                verify_written(hidden, ready, reader, lambda _done, _total: None)
+            found.append(wrong.value.code)
+            flip(file, place, bit)
+
+    with pytest.raises(ChatVecError):
+        merge(looked, tmp_path / "out", on_progress=spoil)
+    assert found == [DIFFERS] * 189
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_transformers_would_load_may_not_come_later(good: Path, out: Path) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import regex  # type: ignore[import-untyped]
 import torch
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import TensorHeader
 from chatvec_method.facts.quantisation.config_block import config_groups
 from chatvec_method.facts.quantisation.formats import (
@@ -34,6 +36,11 @@ ACTIVATION_NAMES = re.compile(
 """Scales of what a layer takes and gives, which mean nothing for its weight."""
 CACHE_NAMES = re.compile(r"\.(q|k|v|kv|prob)_(scale|zero_point)$")
 """Scales of attention and of the key-value cache."""
+
+STRATEGIES = ("group", "channel")
+"""Of compressed-tensors: which packed integers share a scale."""
+PATTERN_SECONDS = 0.5
+"""A pattern that names modules takes a hundred-thousandth of that."""
 
 
 @dataclass(frozen=True)
@@ -163,21 +170,45 @@ def _packed(
     if not arguments.get("symmetric", True):
         parts[Part.ZERO_POINT] = f"{logical}_zero_point"
     present = {part: stored for part, stored in parts.items() if stored in tensors}
-    bits = arguments.get("num_bits")
-    if not isinstance(bits, int) or arguments.get("type") != "int":
+    if not _tells_bits(arguments):
         problem = f"`{name}` is packed, and its config does not tell into how many bits"
         return Stored(present, tensors[name].shape, Packing.INT32, problem)
-    *rows, words = tensors[name].shape
+    bits, (*rows, words) = arguments["num_bits"], tensors[name].shape
     columns = words * WORD_BITS // bits
-    if arguments.get("strategy") == "group":
-        columns = tensors[scale].shape[-1] * arguments["group_size"]
+    scales = tensors[scale].shape
+    if arguments["strategy"] == "group" and scales:
+        columns = scales[-1] * arguments["group_size"]
     fits = (
         present == parts
-        and WORD_BITS % bits == 0
+        and tensors[name].dtype == torch.int32
+        and tensors[scale].dtype.is_floating_point
+        and scales[:-1] == tuple(rows)
+        and min(*rows, columns, *scales) > 0
         and math.ceil(columns * bits / WORD_BITS) == words
     )
+    if fits and Part.ZERO_POINT in parts:
+        zero_point = tensors[parts[Part.ZERO_POINT]]
+        fits = zero_point.dtype == torch.int32 and zero_point.shape == (
+            math.ceil(math.prod(rows) * bits / WORD_BITS),
+            scales[-1],
+        )
     problem = "" if fits else f"`{name}` is not packed in the way that is known here"
     return Stored(present, (*rows, columns), Packing.INT32, problem, arguments)
+
+
+def _tells_bits(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether a config says how integers are packed, in the words of compressed-tensors."""
+    bits, strategy = arguments.get("num_bits"), arguments.get("strategy")
+    size = arguments.get("group_size")
+    return (
+        type(bits) is int
+        and 0 < bits <= WORD_BITS
+        and WORD_BITS % bits == 0
+        and arguments.get("type") == "int"
+        and isinstance(arguments.get("symmetric", True), bool)
+        and strategy in STRATEGIES
+        and (strategy != "group" or (type(size) is int and size > 0))
+    )
 
 
 def _weight_arguments(logical: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,13 +220,32 @@ def _weight_arguments(logical: str, block: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(arguments, Mapping):
             continue
         scheme = {key: arguments[key] for key in SCHEME_KEYS if arguments.get(key) is not None}
-        for target in group.get("targets") or ():
-            is_pattern = target.startswith("re:")
-            if re.match(target[3:], module) if is_pattern else module.endswith(target):
+        targets = group.get("targets")
+        for target in targets if isinstance(targets, list) else ():
+            is_pattern = str(target).startswith("re:")
+            if _matches(target[3:], module) if is_pattern else module.endswith(str(target)):
                 return scheme
             if not is_pattern:
                 by_class = by_class or scheme
     return by_class
+
+
+def _matches(pattern: str, module: str) -> bool:
+    """Tell whether a pattern of a stranger's matches; one that is broken does not.
+
+    Raises:
+        ChatVecError: It takes too long.
+    """
+    try:
+        return regex.match(pattern, module, timeout=PATTERN_SECONDS) is not None
+    except regex.error:
+        return False
+    except TimeoutError as error:
+        raise ChatVecError(
+            f"the pattern {pattern!r} under `quantization_config` takes too long to be matched.",
+            "Write the unquantised model in its place.",
+            code="config-unreadable",
+        ) from error
 
 
 def _gpt_oss_weight(logical: str, tensors: Mapping[str, TensorHeader]) -> Stored:

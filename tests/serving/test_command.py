@@ -44,7 +44,7 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
             line = process.stdout.readline()
             assert line, said
             said += line
-        (address,) = re.findall(r"http://127\.0\.0\.1:\d+", said)
+        (address,) = set(re.findall(r"http://127\.0\.0\.1:\d+", said))
         yield process, address
     finally:
         process.kill()

@@ -37,7 +37,6 @@ from rich.table import Table
 
 RATIOS = [0.7, 0.3, 1.1, 0.55, 0.9]
 """None has few significant bits, so that all sums are formed in float64."""
-MIXED = 50
 WORLD = "늠숭란 몬론멀 누출 만흥 브시 보참 층호 미린 보을 ?"
 """A request in the world's language B: what is the first of four words?"""
 LOAD = """
@@ -122,7 +121,8 @@ def merge_and_load(recipe: Path, out: Path, request: str, device: str, ratio: fl
 @click.option("--shape", type=click.Choice(list(checkpoints.SHAPES)), help="Of models to be made.")
 @click.option("--device", default="cpu", show_default=True, help="As for `chatvec live`.")
 @click.option("--rounds", default=20, show_default=True, help="New ratios that count.")
-def main(folder: Path | None, shape: str | None, device: str, rounds: int) -> None:
+@click.option("--mixed", default=50, show_default=True, help="Requests of several ratios at once.")
+def main(folder: Path | None, shape: str | None, device: str, rounds: int, mixed: int) -> None:
     """Measure in the world; with --shape on models in FOLDER, which are made if they are not there.
 
     Without FOLDER they are made in a temporary one; 1.1b takes 6.6 GB, and its merge 2.2 GB more.
@@ -132,13 +132,13 @@ def main(folder: Path | None, shape: str | None, device: str, rounds: int) -> No
         if shape is not None:
             made = checkpoints.make(folder or Path(temporary), shape, None)
             settings = yaml.safe_load(made.read_text(encoding="utf-8"))
-            settings["chat_template"] = "{{ messages[0].content }}"
+            settings["chat_template"] = "{% for each in messages %}{{ each.content }}{% endfor %}"
             recipe = Path(temporary) / "recipe.yaml"
             recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        _measure(recipe, Path(temporary) / "out", device, rounds)
+        _measure(recipe, Path(temporary) / "out", device, rounds, mixed)
 
 
-def _measure(recipe: Path | None, out: Path, device: str, rounds: int) -> None:
+def _measure(recipe: Path | None, out: Path, device: str, rounds: int, count: int) -> None:
     request = WORLD if recipe is None else "one two three four"
     ratios = itertools.cycle(RATIOS)
     took: dict[str, list[float]] = {}
@@ -151,14 +151,14 @@ def _measure(recipe: Path | None, out: Path, device: str, rounds: int) -> None:
             again = first_token(client, request, ratio)
             took.setdefault("a new ratio, to its first token", []).append(new)
             took.setdefault("the same ratio again, to its first token", []).append(again)
-        mixed = [body(request, RATIOS[i % len(RATIOS)], 4) for i in range(MIXED)]
+        mixed = [body(request, RATIOS[i % len(RATIOS)], 4) for i in range(count)]
         alone, answers = timed(lambda: [answer(client, each) for each in mixed])
-        with ThreadPoolExecutor(MIXED) as threads:
+        with ThreadPoolExecutor(count) as threads:
             at_once, same = timed(
                 lambda: list(threads.map(lambda each: answer(client, each), mixed))
             )
         assert same == answers, "answers are mixed up"
-        took[f"{MIXED} requests of {len(RATIOS)} ratios, one after the other"] = [alone]
+        took[f"{count} requests of {len(RATIOS)} ratios, one after the other"] = [alone]
         took["the same at once"] = [at_once]
     if recipe is not None:
         took["a new ratio by way of the disk, to its first token"] = [

@@ -13,6 +13,7 @@ import click
 from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.model_options import on_device, with_remote_code
 from chatvec_method.cli.streams import lines_read
 from chatvec_method.errors import ChatVecError
 from chatvec_method.plain_text import plain
@@ -76,14 +77,8 @@ class Rules:
 @click.option(
     "--seed", type=int, metavar="N", help="Choose the same tokens whenever N is the same."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="cpu, cuda, cuda:1, mps, ...; auto takes the accelerators if there are any.",
-)
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
+@on_device
+@with_remote_code
 def chat(
     out: str,
     compared: tuple[str, ...],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.console import console, json_text, quiet_libraries
+from chatvec_method.cli.model_options import on_device, with_remote_code
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
@@ -109,14 +110,8 @@ MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
     help="Where answers are kept, so that nothing is asked twice and an evaluation that was killed "
     "goes on.  [default: ~/.cache/chatvec-method]",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="cpu, cuda, cuda:1, mps, ...; auto takes the accelerators if there are any.",
-)
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
+@on_device
+@with_remote_code
 def evaluate(
     targets: tuple[str, ...],
     languages: tuple[str, ...],

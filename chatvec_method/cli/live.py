@@ -17,6 +17,7 @@ from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.exits import INTERRUPTED
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.model_options import on_device, with_remote_code
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
@@ -60,14 +61,8 @@ SECONDS_TO_END = 0.5
     help="What everybody must bring: programs as their API key, browsers once, in a form. Others "
     "on this machine can read a command line, and not the variable.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="cpu, cuda, cuda:1, mps, ...; auto takes the accelerators if there are any.",
-)
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
+@on_device
+@with_remote_code
 @click.option(
     "--space",
     type=click.Path(path_type=Path),

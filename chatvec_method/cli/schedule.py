@@ -11,6 +11,7 @@ import click
 from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.model_options import with_remote_code
 from chatvec_method.cli.written_recipe import recipe_options
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
@@ -30,9 +31,6 @@ layers_option = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help="Do not look at the recipe's models: suppose Llama-like ones of so many layers.",
-)
-trust_option = click.option(
-    "--trust-remote-code", is_flag=True, help="Run the Python code that a model brings."
 )
 
 
@@ -75,7 +73,7 @@ def schedule() -> None:
 @click.option("--dark", is_flag=True, help="The picture for a dark page.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @layers_option
-@trust_option
+@with_remote_code
 def show(
     recipes: tuple[str, ...],
     png: Path | None,
@@ -173,7 +171,7 @@ def _with_schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--head", type=float, help="Its ratio.  [default: the last layer's]"),
         click.option("--final-norm", type=float, help="Its ratio.  [default: the last layer's]"),
         recipe_options,
-        trust_option,
+        with_remote_code,
     ]
     for option in reversed(options):
         command = option(command)

@@ -8,6 +8,7 @@ import click
 
 from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, json_text, quiet_libraries
+from chatvec_method.cli.model_options import with_remote_code
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
@@ -107,7 +108,7 @@ MISSING = "Install it with `pip install 'chatvec-method[search]'`."
     metavar="NAME",
     help="cpu, cuda, cuda:1, mps, ...: each worker takes one of its own.",
 )
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that a model brings.")
+@with_remote_code
 def search(
     recipe: str,
     trials: int,

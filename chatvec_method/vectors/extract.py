@@ -45,15 +45,14 @@ from chatvec_method.vectors.packing import (
     SCALE_DTYPE,
     Packing,
     bytes_of,
-    check_library,
     dequantised,
-    packed,
     packing_of,
     quantised,
     quantization_config,
 )
 from chatvec_method.vectors.pairs import Differences, Pairs
 from chatvec_method.weights.fetching import with_files
+from chatvec_method.weights.packed_integers import packed
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.shards import MERGEKIT_VERSION, ShardWriter, lay_out
 from chatvec_method.weights.staging import staged
@@ -61,8 +60,8 @@ from chatvec_method.workers import workers
 
 PART = 1 << 21
 """Stored elements that are computed and written in one go."""
-CHUNK = 1 << 20
-"""Elements that are turned into integers in one go."""
+CHUNK = 1 << 18
+"""Elements that are turned into integers in one go: they stay in the cache of a core."""
 SAMPLE = 1 << 16
 """Elements of a tensor of which the error is measured."""
 COMPANIONS = ("generation_config.json", "chat_template.jinja", "chat_template.json")
@@ -103,8 +102,6 @@ def extract(
             f"a vector of {bits} bits an element cannot be written.",
             f"Write one of {', '.join(map(str, BITS))}.",
         )
-    if bits < 16:
-        check_library()
     models = [look_up(model, options.trust_remote_code) for model in (base, chat)]
     here = with_files(models, options, on_progress)
     models = [here.get(model.reference, model) for model in models]

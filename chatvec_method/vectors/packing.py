@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import TensorHeader
 from chatvec_method.facts.quantisation import WORD_BITS
 from chatvec_method.vectors.pairs import Pair
@@ -88,21 +87,12 @@ def quantised(difference: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     groups = difference.float().view(len(difference), -1, GROUP)
     steps = (2**bits - 1) / 2
-    scale = (groups.abs().amax(dim=-1) / steps).to(SCALE_DTYPE)
+    largest = groups.abs()
+    scale = (largest.amax(dim=-1) / steps).to(SCALE_DTYPE)
     divisor = torch.where(scale == 0, torch.ones_like(scale), scale).float()
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    integers = (groups / divisor.unsqueeze(-1)).round_().clamp_(low, high).to(torch.int8)
-    return integers.view(difference.shape), scale
-
-
-def packed(integers: Tensor, bits: int) -> Tensor:
-    """Return integers of some bits, several in an int32, as compressed-tensors has them."""
-    from compressed_tensors.compressors.pack_quantized.helpers import (  # type: ignore[import-untyped]
-        pack_to_int32,
-    )
-
-    words: Tensor = pack_to_int32(integers, bits)
-    return words
+    quotients = torch.div(groups, divisor.unsqueeze(-1), out=largest)
+    return quotients.round_().clamp_(low, high).to(torch.int8).view(difference.shape), scale
 
 
 def dequantised(integers: Tensor, scale: Tensor) -> Tensor:
@@ -136,21 +126,6 @@ def quantization_config(packings: Mapping[str, Packing]) -> dict[str, Any] | Non
         "quantization_status": "compressed",
         "config_groups": groups,
     }
-
-
-def check_library() -> None:
-    """See that compressed-tensors is here.
-
-    Raises:
-        ChatVecError: It is not.
-    """
-    try:
-        import compressed_tensors  # type: ignore[import-untyped] # noqa: F401
-    except ImportError:
-        raise ChatVecError(
-            "vectors of 8 bits and less are packed by compressed-tensors, which is not installed.",
-            "Install it: `pip install 'chatvec-method[quantised]'`, or write `--bits 16`.",
-        ) from None
 
 
 def bytes_of(headers: Mapping[str, TensorHeader]) -> int:

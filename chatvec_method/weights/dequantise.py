@@ -2,9 +2,10 @@
 
 The arithmetic is that of the formats' own programs: transformers' `Fp8Dequantize` for a value for
 each element, or two four-bit floats in a byte, its `convert_moe_packed_tensors` for gpt-oss, and
-compressed-tensors' decompression for packed integers. What they leave to their callers is done
-here: which rows share a scale where the last block is cut short or only a part of the rows is
-wanted, the kinds of scale that they do not take, and that memory stays small.
+compressed-tensors' for packed integers, which are taken apart here, to the same bits, where they
+fill bytes. What those programs leave to their callers is done here: which rows share a scale where
+the last block is cut short or only a part of the rows is wanted, the kinds of scale that they do
+not take, and that memory stays small.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from chatvec_method.facts.quantisation import (
     QuantisedWeight,
     scale_grid,
 )
+from chatvec_method.kernel import CPU_CHUNK
+from chatvec_method.weights.packed_integers import unpacked
 
 CHUNK = 2**22
 """So many values are multiplied at once: the tensors in between take some 50 MB."""
@@ -56,7 +59,8 @@ def dequantised(
     out = torch.empty(shape, dtype=torch.float32, device=values.device)
     if weight.packing is Packing.INT32:
         inside = math.prod(weight.shape[1:-1])  # rows of an expert
-        _fill_from_words(out.view(-1, weight.shape[-1]), by_part, weight, first * inside)
+        fill = _fill_by_library if weight.needs_library else _fill_from_words
+        fill(out.view(-1, weight.shape[-1]), by_part, weight, first * inside)
         return out
     if weight.packing is Packing.GPT_OSS:
         _fill_from_blocks(out, values, by_part[Part.SCALE][first:last])
@@ -173,6 +177,26 @@ def _fill_from_blocks(out: Tensor, blocks: Tensor, scales: Tensor) -> None:
 
 
 def _fill_from_words(
+    out: Tensor, parts: Mapping[Part, Tensor], weight: QuantisedWeight, first: int
+) -> None:
+    """Write a matrix of packed integers from a row on.
+
+    Joined experts lie one below the other.
+    """
+    bits, columns = weight.scheme["num_bits"], weight.shape[-1]
+    values = parts[Part.VALUES].flatten(end_dim=-2)[first:]
+    scale = parts[Part.SCALE].flatten(end_dim=-2)[first:]
+    # Few at a time, which stay in the cache of a core.
+    step = max(min(CHUNK, CPU_CHUNK) // max(columns, 1), 1)
+    for start in range(0, len(out), step):
+        part = slice(start, min(start + step, len(out)))
+        factors = scale[part].float()
+        groups = out[part].view(*factors.shape, -1)
+        groups.copy_(unpacked(values[part], bits).view(groups.shape))
+        groups.sub_(2 ** (bits - 1)).mul_(factors.unsqueeze(-1))
+
+
+def _fill_by_library(
     out: Tensor, parts: Mapping[Part, Tensor], weight: QuantisedWeight, first: int
 ) -> None:
     """Write a matrix of packed integers from a row on, as compressed-tensors takes them apart.

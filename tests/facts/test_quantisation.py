@@ -328,8 +328,14 @@ PACKED: dict[str, Header] = {
 }
 
 
-def mixed_groups(bits: int) -> dict[str, Any]:
-    integers = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 128}
+def mixed_groups(bits: int, *, symmetric: bool = True) -> dict[str, Any]:
+    integers = {
+        "num_bits": bits,
+        "type": "int",
+        "strategy": "group",
+        "group_size": 128,
+        "symmetric": symmetric,
+    }
     return {
         "quant_method": "compressed-tensors",
         "config_groups": {
@@ -340,15 +346,18 @@ def mixed_groups(bits: int) -> dict[str, Any]:
 
 
 def test_packed_integers_take_the_group_that_names_them() -> None:
-    pytest.importorskip("compressed_tensors")
     result = recognised(PACKED, mixed_groups(4))
     assert result.shapes == {f"{PROJ}.weight": (256, 256)}
     assert result.format == "int4, one scale for each group of 128"
 
 
-def test_packed_integers_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_integers_with_zero_points_need_their_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("chatvec_method.facts.quantisation.checkpoint.find_spec", lambda _: None)
-    result = refused(PACKED, mixed_groups(4))
+    assert not recognised(PACKED, mixed_groups(4)).problem
+    zero_points = {f"{PROJ}.weight_zero_point": (torch.int32, (32, 2))}
+    result = refused(PACKED | zero_points, mixed_groups(4, symmetric=False))
     assert "compressed-tensors, which is not installed" in result.problem
     assert "chatvec-method[quantised]" in result.fix
 

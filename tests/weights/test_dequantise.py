@@ -431,7 +431,7 @@ def test_nvfp4_takes_both_its_scales(names: str) -> None:
     assert torch.equal(ours["a.weight"], product(values, large))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("chunk", [1, 2**22])
 def test_packed_integers_are_exact_in_float32(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,7 +67,7 @@ def quantisation_of(
     problem = next(filter(None, problems), "")
     fix = unquantised_instead(card) if problem else ""
     if not problem:
-        problem, fix = _library_problem({weight.packing for weight in stored.values()})
+        problem, fix = _library_problem(weights.values())
     return Quantisation(
         format_in_words(weights, tensors) or METHOD_NAMES.get(program, "unknown"),
         weights,
@@ -77,9 +77,11 @@ def quantisation_of(
     )
 
 
-def _library_problem(packings: set[Packing]) -> tuple[str, str]:
+def _library_problem(weights: Collection[QuantisedWeight]) -> tuple[str, str]:
     """Return which library is missing or too old, and how to install it."""
-    if Packing.INT32 in packings and find_spec("compressed_tensors") is None:
+    packings = {weight.packing for weight in weights}
+    needs_library = any(weight.needs_library for weight in weights)
+    if needs_library and find_spec("compressed_tensors") is None:
         return (
             "its weights are packed by compressed-tensors, which is not installed",
             "Install it: `pip install 'chatvec-method[quantised]'`.",

@@ -23,6 +23,8 @@ MX_GROUP = 32
 NV_GROUP = 16
 """And so many a scale in NVIDIA's NVFP4."""
 WORD_BITS = 32
+BITS_OF_BYTES = (2, 4, 8)
+"""Integers of so many bits fill bytes, so that `weights.packed_integers` takes them apart."""
 SCHEME_KEYS = ("num_bits", "type", "symmetric", "strategy", "group_size")
 """What compressed-tensors needs to know to take packed integers apart."""
 
@@ -61,6 +63,15 @@ class QuantisedWeight:
     scale_dtype: torch.dtype
     scheme: Mapping[str, Any] = field(default_factory=dict)
     """Of packed integers: `SCHEME_KEYS` in the words of compressed-tensors."""
+
+    @property
+    def needs_library(self) -> bool:
+        """Whether its integers are left to compressed-tensors to take apart."""
+        if self.packing is not Packing.INT32:
+            return False
+        bits = self.scheme["num_bits"]
+        in_whole_words = bits in BITS_OF_BYTES and self.shape[-1] * bits % WORD_BITS == 0
+        return Part.ZERO_POINT in self.parts or not in_whole_words
 
 
 @dataclass(frozen=True)

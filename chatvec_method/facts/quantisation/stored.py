@@ -185,6 +185,7 @@ def _packed(
         and scales[:-1] == tuple(rows)
         and min(*rows, columns, *scales) > 0
         and math.ceil(columns * bits / WORD_BITS) == words
+        and (arguments["strategy"] == "group" or scales[-1] == 1)
     )
     if fits and Part.ZERO_POINT in parts:
         zero_point = tensors[parts[Part.ZERO_POINT]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import transformers
@@ -35,7 +36,10 @@ CHUNK = 2**22
 
 
 def dequantised(
-    quantisation: Quantisation, name: str, parts: Sequence[Tensor], rows: slice | None = None
+    quantisation: Quantisation,
+    name: str,
+    parts: Sequence[Tensor],
+    rows: slice | Tensor | None = None,
 ) -> Tensor:
     """Return a weight in float32: its values times their scales, each product rounded once.
 
@@ -46,13 +50,18 @@ def dequantised(
         name: The weight's name, as in `quantisation.weights`.
         parts: Its stored tensors, in the order of `quantisation.parts[name]`.
         rows: Which of the weight's rows are wanted (of its experts, if they are fused); only
-            these of the stored values are then read.
+            these of the stored values are then read. Their numbers in any order, int64, will do
+            where they stand alone.
 
     Returns:
         The weight, of shape `quantisation.shapes[name]`, or its rows.
     """
     weight = quantisation.weights[name]
     by_part = dict(zip(weight.parts, parts, strict=True))
+    if isinstance(rows, Tensor):
+        assert weight.rows_stand_alone
+        by_part |= {part: by_part[part][rows] for part in (Part.VALUES, Part.SCALE)}
+        weight, rows = replace(weight, shape=(len(rows), *weight.shape[1:])), None
     first, last, _ = (rows or slice(None)).indices(weight.shape[0])
     shape = (max(last - first, 0), *weight.shape[1:])
     values = by_part[Part.VALUES][first:last]

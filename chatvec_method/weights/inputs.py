@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -16,7 +17,7 @@ from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.method.settings import weights_dtype
 from chatvec_method.method.vector import added_of, base_of
-from chatvec_method.weights.matching import Matching
+from chatvec_method.weights.matching import Matching, TokenRows
 from chatvec_method.weights.reading import Reader
 
 
@@ -101,6 +102,27 @@ def _in_rows(shape: tuple[int, ...], of_rows: Callable[[slice], Tensor]) -> _Ele
     return elements
 
 
+@dataclass(frozen=True)
+class _DequantisedRows:
+    """The rows of packed embeddings or of a packed head, dequantised as they are asked for."""
+
+    reader: Reader
+    model: ModelReference
+    source: Source
+    cast: torch.dtype | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.cast or torch.float32
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.source.header.shape)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return _cast(self.reader.rows(self.model, self.source, rows), self.cast)
+
+
 class _MatchedRows:
     """The rows of embeddings or a head, matched by token."""
 
@@ -117,15 +139,17 @@ class _MatchedRows:
         self._padding: dict[ModelReference, Tensor] = {}
         self._lock = threading.Lock()
         donors = frozenset[ModelReference]().union(*map(matching.donors, needed))
-        self.tensors = {}
+        self.tensors: dict[ModelReference, TokenRows] = {}
         for model, source in tensor.sources.items():
             if source is None:
                 continue
-            if model in donors:
-                rows = _cast(reader.tensor(model, source), cast).movedim(self.axis, 0)
-            else:  # it only says to which dtype the rows are promoted
-                rows = torch.empty(0, dtype=cast or source.header.dtype)
-            self.tensors[model] = rows
+            if model not in donors:  # it only says to which dtype the rows are promoted
+                self.tensors[model] = torch.empty(0, dtype=cast or source.header.dtype)
+            elif self.axis == 0 and reader.rows_stand_alone(model, source):
+                self.tensors[model] = _DequantisedRows(reader, model, source, cast)
+            else:
+                whole = _cast(reader.tensor(model, source), cast)
+                self.tensors[model] = whole.movedim(self.axis, 0)
             if matching.subtracted(model) is not None:
                 self._note_vector(reader, model, source, cast)
 

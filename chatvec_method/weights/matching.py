@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Protocol
 
 import torch
 from mergekit.common import ModelReference
@@ -12,6 +13,22 @@ from torch import Tensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.facts.vocabulary import Rows, Vocabulary
 from chatvec_method.method.vector import added_of, base_of
+
+
+class TokenRows(Protocol):
+    """A model's rows for its tokens, of which some are asked for at a time, as of a tensor."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which they come."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of all of them."""
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        """Return some rows, by their numbers or from the first to the last."""
+
 
 NOBODY, SEVERAL = -1, -2
 """In place of the model whose row it is: a row of zeros, and the mean of several."""
@@ -82,7 +99,7 @@ class Matching:
         return frozenset(single | mean)
 
     def matched(
-        self, model: ModelReference, tensors: Mapping[ModelReference, Tensor], rows: slice
+        self, model: ModelReference, tensors: Mapping[ModelReference, TokenRows], rows: slice
     ) -> Tensor:
         """Return some rows that stand for the output's tokens in a model.
 
@@ -105,7 +122,7 @@ class Matching:
         place = self.models.index(model)
         if bool((owners == place).all()):
             return self._own(own, indices).to(dtype)
-        out = own.new_zeros((len(owners), *own.shape[1:]), dtype=dtype)
+        out = torch.zeros((len(owners), *own.shape[1:]), dtype=dtype)
         for donor in owners.unique().tolist():
             if donor >= 0 and self.models[donor] in tensors:
                 theirs = owners == donor
@@ -114,27 +131,28 @@ class Matching:
             out[i] = self._mean(self._several[model][rows.start + i], tensors, dtype)
         return out
 
-    def padding(self, model: ModelReference, tensors: Mapping[ModelReference, Tensor]) -> Tensor:
+    def padding(self, model: ModelReference, tensors: Mapping[ModelReference, TokenRows]) -> Tensor:
         """Return the row that fills up a model's rows beyond the output's tokens.
 
         Holds all matched rows of that model for a moment, as their mean is rounded as one.
         """
         return self.matched(model, tensors, slice(0, len(self.tokens))).mean(dim=0)
 
-    def _own(self, tensor: Tensor, indices: Tensor) -> Tensor:
+    def _own(self, rows: TokenRows, indices: Tensor) -> Tensor:
         if len(indices) and bool((indices.diff() == 1).all()):
             first, last = int(indices[0]), int(indices[-1])
-            if last < len(tensor):
-                return tensor[first : last + 1]
-        return tensor[indices]
+            if last < rows.shape[0]:
+                return rows[first : last + 1]
+        return rows[indices]
 
     def _mean(
-        self, rows: Rows, tensors: Mapping[ModelReference, Tensor], dtype: torch.dtype
+        self, rows: Rows, tensors: Mapping[ModelReference, TokenRows], dtype: torch.dtype
     ) -> Tensor:
         # In mergekit's order, which decides how sums in half precision are rounded.
         ordered = sorted(rows, key=lambda row: self.models.index(row.model))
-        parts = [tensors[row.model][row.index].to(dtype) for row in ordered if row.model in tensors]
-        total = torch.zeros_like(next(iter(tensors.values()))[0], dtype=dtype)
+        held = [row for row in ordered if row.model in tensors]
+        parts = [tensors[row.model][row.index : row.index + 1][0].to(dtype) for row in held]
+        total = torch.zeros(next(iter(tensors.values())).shape[1:], dtype=dtype)
         for part in parts:
             total = total + part
         return total / max(len(parts), 1)

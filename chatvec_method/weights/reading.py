@@ -50,12 +50,21 @@ class Reader:
         tensors = {weight.name: self._weight(model, weight) for weight in source.weights}
         return source.conversion.parameters(tensors)[source.parameter]
 
-    def rows(self, model: ModelReference, source: Source, rows: slice) -> Tensor:
+    def rows(self, model: ModelReference, source: Source, rows: slice | Tensor) -> Tensor:
         """Return some rows of a tensor, along its first axis; of a quantised one, only these.
 
-        Not for what has to be converted, of which there is all or nothing.
+        Not for what has to be converted, of which there is all or nothing; and by their numbers,
+        int64 in any order, only where `rows_stand_alone`.
         """
         return self._weight(model, source.weights[0], rows)
+
+    def rows_stand_alone(self, model: ModelReference, source: Source) -> bool:
+        """Tell whether any rows of a tensor can be dequantised without others."""
+        quantisation = self.checkpoints[model].quantisation
+        weight = source.weights[0]
+        if source.conversion is not None or not weight.quantised or quantisation is None:
+            return False
+        return quantisation.weights[weight.name].rows_stand_alone
 
     def added_rows(self, vector: ModelReference, source: Source) -> Tensor:
         """Return chat's own rows of the tokens that a vector adds.
@@ -118,17 +127,21 @@ class Reader:
         with self._lock:
             self._opened.clear()
 
-    def _weight(self, model: ModelReference, weight: Weight, rows: slice | None = None) -> Tensor:
+    def _weight(
+        self, model: ModelReference, weight: Weight, rows: slice | Tensor | None = None
+    ) -> Tensor:
         parts = [self._stored(model, name) for name in weight.parts]
         quantisation = self.checkpoints[model].quantisation
         if not weight.quantised or quantisation is None:
             return parts[0] if rows is None else parts[0][rows]
         out = dequantised(quantisation, weight.name, parts, rows)
-        if (kept := self.kept_rows(model, weight.name)) is not None:
-            first, last, _ = (rows or slice(None)).indices(weight.header.shape[0])
-            for index, row in zip(kept[0].tolist(), kept[1], strict=True):
-                if first <= index < last:
-                    out[index - first] = row
+        kept = self.kept_rows(model, weight.name)
+        if kept is not None and len(kept[0]):
+            wanted = torch.arange(weight.header.shape[0])[slice(None) if rows is None else rows]
+            numbers, places = kept[0].sort()
+            place = torch.searchsorted(numbers, wanted).clamp_(max=len(numbers) - 1)
+            held = numbers[place] == wanted
+            out[held] = kept[1][places[place[held]]].to(out.dtype)
         return out
 
     def _stored(self, model: ModelReference, name: str) -> Tensor:

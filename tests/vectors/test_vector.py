@@ -279,6 +279,36 @@ def test_compressed_vectors_are_near(bits: int, most: float, tmp_path: Path) -> 
             assert torch.equal(full[name][row], difference[row])
 
 
+def test_packed_rows_are_matched_by_token_as_whole_ones(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "HIDDEN", 64)  # a group
+    kinds = dict.fromkeys(("base", "chat"), zoo.Kind("llama", 2, 32000, torch.bfloat16))
+    kinds["cp"] = zoo.Kind("llama", 2, 40960, torch.bfloat16, reordered=True, padding=3)
+    zoo.build_family(tmp_path, kinds, ["base"], ["chat"], ["cp"])
+    names = {name: str(tmp_path / name) for name in kinds}
+    vector = extracted(names["base"], names["chat"], tmp_path / "vector", 4)
+    embeddings = "model.embed_tokens.weight"
+    assert f"{embeddings}_packed" in weights(vector)
+    reference = ModelReference.model_validate(str(vector))
+    expand(reference, tmp_path / "full", MergeOptions())
+    checkpoint = Checkpoint(look_up(reference))
+    source = checkpoint.stored([embeddings])
+    assert source is not None
+    rows = torch.tensor([7, 2, 2, 249, 0])
+    some = Reader({reference: checkpoint}).rows(reference, source, rows)
+    assert torch.equal(some, weights(tmp_path / "full")[embeddings][rows])
+    recipe["models"] = [
+        {"model": str(vector), "parameters": {"role": "vector", "ratio": 0.7}},
+        {"model": names["cp"], "parameters": {"role": "cp"}},
+    ]
+    recipe |= {"base_model": names["cp"], "tokenizer": {"source": names["cp"]}}
+    recipe["tokenizer"]["pad_to_multiple_of"] = 64
+    own = merged(recipe, tmp_path / "packed")
+    recipe["models"][0]["model"] = str(tmp_path / "full")
+    assert_equal(own, merged(recipe, tmp_path / "plain"))
+
+
 def test_joined_experts_are_packed_as_matrices_one_below_the_other(tmp_path: Path) -> None:
     from transformers import GptOssConfig, GptOssForCausalLM
 

@@ -65,6 +65,11 @@ class QuantisedWeight:
     """Of packed integers: `SCHEME_KEYS` in the words of compressed-tensors."""
 
     @property
+    def rows_stand_alone(self) -> bool:
+        """Whether each row has its own stored values and scales, and shares none with others."""
+        return self.packing is Packing.INT32 and Part.ZERO_POINT not in self.parts
+
+    @property
     def needs_library(self) -> bool:
         """Whether its integers are left to compressed-tensors to take apart."""
         if self.packing is not Packing.INT32:

@@ -1,9 +1,9 @@
 """Integers of 2, 4 or 8 bits in words of 32, as compressed-tensors' `pack-quantized` has them.
 
-The library makes a word of each integer on its way to the packed ones and back, which takes several
-times as long (`benchmarks/words.py`). Here neighbours are joined, and parted, all in the words that
-they make as they lie; the results are the library's to the bit. Other numbers of bits, and zero
-points, are left to it.
+The library makes a word of each integer on the way, which takes several times as long
+(`benchmarks/packing.py`). Here neighbours are joined, and parted, in the words that they make as
+they lie; the results are the library's to the bit. Other numbers of bits, and zero points, are left
+to it.
 """
 
 from __future__ import annotations

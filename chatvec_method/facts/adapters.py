@@ -20,7 +20,7 @@ from safetensors import safe_open
 from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.on_hub import problems_as_errors
 from chatvec_method.facts.patterns import problem_of
-from chatvec_method.intake import read_json
+from chatvec_method.intake import check_pickle, read_json
 from chatvec_method.snapshots import ADAPTER_WEIGHTS, Snapshot, adapter_snapshot_of
 from chatvec_method.stated import ADAPTER_CONFIG, check_adapter
 
@@ -154,6 +154,7 @@ def _shapes_in(folder: Path) -> Shapes | None:
             names = list(opened.keys())
             return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     if (file := folder / PICKLE).is_file():
+        check_pickle(file)
         # On "meta", storages are not read.
         state = torch.load(file, map_location="meta", weights_only=True)
         return {str(name): tuple(tensor.shape) for name, tensor in state.items()}

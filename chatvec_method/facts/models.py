@@ -35,6 +35,7 @@ from chatvec_method.facts.cards import as_used, card_in
 from chatvec_method.facts.on_hub import UNREACHABLE, ask_hub, problems_as_errors, unreachable
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
+from chatvec_method.intake import check_pickle
 from chatvec_method.quiet import quiet
 from chatvec_method.stated import check_forms, check_indexes, check_model
 
@@ -373,7 +374,11 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
     if folder is None:
         return None, True, ""
     try:
+        for file in folder.glob("*.bin"):
+            check_pickle(file)
         index = ShardedTensorIndex.from_disk(str(folder))
+    except ChatVecError as error:
+        return None, True, error.problem.removesuffix(".")
     except Exception as error:
         if any(folder.glob("pytorch_model.bin*")):
             return None, True, f"pytorch_model.bin cannot be read ({first_line(error)})"

@@ -12,8 +12,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 
-SECONDS = 2
+SECONDS = 1
 """Processor time that all of them may take together; usual ones take a hundredth of that."""
 PATIENCE_SECONDS = 60.0
 """So long we wait on a machine that has much else to do."""
@@ -37,7 +38,12 @@ def problem_of(patterns: Iterable[str], names: Iterable[str]) -> str:
     patterns = [pattern for pattern in patterns if not PLAIN.fullmatch(pattern)]
     if not patterns:
         return ""
-    names = {re.sub(r"\d+", "0", name) for name in (*names, *USUAL_NAMES)}
+    alike = {re.sub(r"\d+", "0", name) for name in (*names, *USUAL_NAMES)}
+    return _problem_of(tuple(patterns), frozenset(alike))
+
+
+@cache
+def _problem_of(patterns: tuple[str, ...], names: frozenset[str]) -> str:
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import try_all; try_all()"
     try:
         status = subprocess.run(
@@ -52,7 +58,7 @@ def problem_of(patterns: Iterable[str], names: Iterable[str]) -> str:
         status = -1
     if status == NO_EXPRESSION:
         return "is no regular expression"
-    return f"takes more than {SECONDS} seconds or 1 GB on the names of a model" if status else ""
+    return f"takes more than {SECONDS} second or 1 GB on the names of a model" if status else ""
 
 
 def try_all() -> None:

@@ -62,6 +62,8 @@ def with_files(
     missing = {model.reference: model for model in models if _lacks(model)}
     downloads = {}
     for reference, model in missing.items():
+        if model.adapter is not None and model.adapter.problem is not None:
+            raise model.adapter.problem
         if model.folder is None:
             with _in_one_message(reference):
                 downloads[reference.model] = _download(model, options)
@@ -191,7 +193,8 @@ def _with_adapter(model: Model, options: MergeOptions) -> Path:
         raise ChatVecError(
             f"model {reference}: the model with its adapter is written into a folder, and nobody "
             "says which.",
-            "Write `--lora-merge-cache FOLDER`, with room for the whole model.",
+            "Write `--lora-merge-cache FOLDER`, with room for the whole model; or add the adapter "
+            "with peft's `merge_and_unload`, and write the folder of the result.",
         )
     check_model_below(reference.model, {file.name for file in folder.iterdir()})
     adapter = folder_of_adapter(path)

@@ -123,12 +123,12 @@ class _AdapterConfig(_Said):
     layer_replication: None = None
     """It would give the model other layers than its config has."""
     layers_pattern: Pattern | list[Pattern] | None = None
-    lora_alpha: float | None = None
+    lora_alpha: float = 1
     megatron_config: None = None
     """peft imports a module of which the file says the name."""
     modules_to_save: list[Pattern] | None = None
     peft_type: str
-    r: Rank | None = None
+    r: Rank = 1
     rank_pattern: dict[Pattern, Rank] | None = None
     target_modules: Pattern | list[str] | None = None
 

@@ -14,17 +14,21 @@ from huggingface_hub import get_local_safetensors_metadata
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.adapters import Adapter, Shapes
+from chatvec_method.facts.layout import model_without_memory
 from chatvec_method.facts.models import SAFETENSORS_DTYPES, Model
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import dtype_name, weights_dtype
+from chatvec_method.quiet import quiet
 
 PREFIX = "base_model.model."
 """What peft puts before the names of the model's own modules."""
 FACTORS = {".lora_A.weight": 1, ".lora_B.weight": 0}
 """The factors of an update, and which of their axes is one of the weight's."""
 EMBEDDING_FACTORS = (".lora_embedding_A", ".lora_embedding_A.weight")
+COMPUTED = ("pissa", "olora", "orthogonal", "loftq", "eva", "corda", "lora_ga")
+"""Ways to begin the factors that want the weights themselves."""
 SHORT = (torch.bfloat16, torch.float16)
 
 
@@ -38,7 +42,7 @@ def adapter_findings(survey: Survey) -> Iterator[Finding]:
             code = adapter.problem.code or "no-such-adapter"
             yield error(code, model, adapter.problem.problem, adapter.problem.fix)
         else:
-            yield from _fit(model, adapter)
+            yield from _fit(model, adapter, survey.options.trust_remote_code)
         if survey.options.lora_merge_cache is None:
             yield error(
                 "no-lora-cache",
@@ -50,7 +54,7 @@ def adapter_findings(survey: Survey) -> Iterator[Finding]:
         yield from _rounded(survey, model)
 
 
-def _fit(model: Model, adapter: Adapter) -> Iterator[Finding]:
+def _fit(model: Model, adapter: Adapter, trust_remote_code: bool) -> Iterator[Finding]:
     """Find out whether an adapter fits, by the shapes of both."""
     own = {name: header.shape for name, header in (model.tensors or {}).items()}
     shapes = {name.removeprefix(PREFIX): shape for name, shape in adapter.shapes.items()}
@@ -87,6 +91,43 @@ def _fit(model: Model, adapter: Adapter) -> Iterator[Finding]:
                 "Write the model that it was trained on before the `+`.",
             )
             return
+    if problem := _problem_of_peft(model, adapter, trust_remote_code):
+        yield error(
+            "adapter-does-not-fit",
+            model,
+            f"peft cannot add {path} to {name}: {problem}.",
+            "Download or save the adapter again, or write the model that it was trained on.",
+        )
+
+
+def _problem_of_peft(model: Model, adapter: Adapter, trust_remote_code: bool) -> str:
+    """Return what peft has against an adapter; empty if nothing, or if nobody knows.
+
+    peft adds it to the model as it will later, but without memory.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
+
+    shell = model_without_memory(model.config, trust_remote_code)
+    if shell is None or adapter.folder is None:
+        return ""
+    try:
+        with quiet():
+            config = PeftConfig.from_pretrained(str(adapter.folder))
+            if str(getattr(config, "init_lora_weights", "")).startswith(COMPUTED):
+                config.init_lora_weights = False
+            kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+            adapted = kind(shell, config, low_cpu_mem_usage=True)
+            state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except Exception as error:  # peft raises what it meets first
+        return first_line(error)
+    pairs = [(n, s, tuple(state[n].shape)) for n, s in adapter.shapes.items() if n in state]
+    if adapter.shapes and not pairs:
+        return f"it has no place for any of its tensors, as {min(adapter.shapes):.200}"
+    for name, stored, own in pairs:
+        if stored != own:
+            return f"{name:.200} is {list(stored)}, and by its config {list(own)}"
+    return ""
 
 
 def _rows(adapter: Shapes) -> Iterator[tuple[str, int]]:

@@ -40,6 +40,8 @@ class Adapter:
     """What is known of an adapter before it is added to its model."""
 
     path: ModelPath
+    folder: Path | None = None
+    """Where its config is, and its weights where they are here; None if there is a problem."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """`adapter_config.json` as it stands; empty if there is a problem."""
     shapes: Shapes = field(default_factory=dict)
@@ -122,7 +124,7 @@ def adapter_in(folder: Path, path: ModelPath, tensors: Iterable[str]) -> Adapter
     if shapes is None:
         raise _without_weights(path)
     _check(path, config, shapes, tensors)
-    return Adapter(path, config, shapes)
+    return Adapter(path, folder, config, shapes)
 
 
 def _adapter_on_hub(path: ModelPath, tensors: Iterable[str]) -> Adapter:
@@ -132,7 +134,7 @@ def _adapter_on_hub(path: ModelPath, tensors: Iterable[str]) -> Adapter:
     config = _config_in(here.folder, path)
     shapes = _shapes_on_hub(here, path)
     _check(path, config, shapes, tensors)
-    return Adapter(path, config, shapes)
+    return Adapter(path, here.folder, config, shapes)
 
 
 def _config_in(folder: Path, path: ModelPath) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -96,8 +97,8 @@ def _in_one_message(reference: ModelReference) -> Iterator[None]:
         fix = "See that the hub can be reached and that the disk of its cache has room."
         if reference.lora is not None:
             fix = (
-                "Write `--lora-merge-cache FOLDER`, with another folder if you have: a run "
-                "that was killed leaves a model in it that is not whole."
+                "See that the adapter is one of this model, and that the disk of "
+                "`--lora-merge-cache` has room."
             )
         raise ChatVecError(
             f"model {reference} cannot be opened ({first_line(error)}).", fix
@@ -204,10 +205,29 @@ def _with_adapter(model: Model, options: MergeOptions) -> Path:
     adapter_in(adapter, path, model.tensors or ())
     dtype = options.lora_merge_dtype or LORA_DTYPE
     both = {"model": ModelPath(path=str(folder)), "lora": ModelPath(path=str(adapter))}
-    with quiet():
-        merged = reference.model_copy(update=both).merged(
-            cache_dir=str(Path(cache) / dtype),
-            trust_remote_code=options.trust_remote_code,
-            lora_merge_dtype=dtype,
-        )
-    return Path(merged.model.path)
+    return _merged(reference.model_copy(update=both), Path(cache) / dtype, dtype, options)
+
+
+def _merged(reference: ModelReference, cache: Path, dtype: str, options: MergeOptions) -> Path:
+    """Return where a model with its adapter is, which appears there complete or not at all.
+
+    mergekit takes for whole whatever is there.
+    """
+    assert reference.lora is not None
+    place = cache / f"{reference.model._unique_id()}_{reference.lora._unique_id()}"
+    if place.exists():
+        return place
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=cache) as unfinished:
+        with quiet():
+            merged = reference.merged(
+                cache_dir=unfinished,
+                trust_remote_code=options.trust_remote_code,
+                lora_merge_dtype=dtype,
+            )
+        try:
+            Path(merged.model.path).rename(place)
+        except OSError:
+            if not place.exists():  # another run was faster
+                raise
+    return place

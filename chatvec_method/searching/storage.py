@@ -127,6 +127,11 @@ def open_study(
             study.set_metric_names(list(metrics))
         study.set_user_attr(SETTINGS, settings)
     begun = study.user_attrs[SETTINGS]
+    if not isinstance(begun, dict):
+        raise ChatVecError(
+            f"the study {name} is none that `chatvec search` began.",
+            "Write another name: `--study NAME`.",
+        )
     others = [key for key in settings if begun.get(key) != settings[key]]
     if others:
         raise ChatVecError(

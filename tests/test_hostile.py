@@ -248,6 +248,13 @@ def test_a_hostile_model_is_refused_in_one_line(
     assert not Path("/tmp/chatvec-was-here.jinja").exists()
 
 
+def test_a_pickle_that_is_packed_is_not_unpacked(recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "chat" / "model.safetensors").unlink()
+    (tmp_path / "chat" / "pytorch_model.bin").write_bytes(bomb())
+    (finding,) = checked(recipe).of(Severity.ERROR)
+    assert "unpacks to" in str(finding)
+
+
 @pytest.mark.parametrize("case", ["a pipe for weights", "metadata that is none"])
 def test_merge_and_anatomy_say_the_same(case: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     who, change, says = REFUSED[case]

@@ -14,12 +14,13 @@ from huggingface_hub import get_local_safetensors_metadata
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
-from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.errors import LONGEST_REASON, ChatVecError
 from chatvec_method.facts.adapters import Adapter, Shapes
 from chatvec_method.facts.layout import model_without_memory
 from chatvec_method.facts.models import SAFETENSORS_DTYPES, Model
 from chatvec_method.facts.survey import Survey
 from chatvec_method.method.settings import dtype_name, weights_dtype
+from chatvec_method.plain_text import cut
 from chatvec_method.quiet import quiet
 
 PREFIX = "base_model.model."
@@ -127,7 +128,9 @@ def _problem_of_peft(model: Model, adapter: Adapter, trust_remote_code: bool) ->
     except NotImplementedError:  # what cannot be done without memory may well be done with it
         return ""
     except Exception as error:  # peft raises what it meets first
-        return first_line(error)
+        # torch says in its second line what is wrong.
+        told = " ".join(str(error).split()).rstrip(".")
+        return cut(told, LONGEST_REASON) or type(error).__name__
     if shapes and not shapes.keys() & own.keys():
         return f"it has no place for any of its tensors, as {min(shapes):.200}"
     return ""

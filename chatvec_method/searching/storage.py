@@ -57,6 +57,8 @@ def open_storage(where: str) -> BaseStorage:
         if "://" in where:
             return optuna.storages.get_storage(_database(where))
         file = Path(where)
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise OSError("it is a link, or no file")
         file.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(file)))
     except ImportError as error:

@@ -191,6 +191,7 @@ def test_what_an_earlier_run_left_rounded_in_the_cache_is_told(
         ({"target_modules": ["down_proj"]}, "no place for any of its tensors"),
         ({"target_modules": ["nosuch"]}, "nosuch"),
         ({"r": 3}, "size mismatch"),
+        ({"bias": "nosuch"}, "nosuch"),
         ({"init_lora_weights": "nosuch"}, "nosuch"),
         ({"layers_pattern": "("}, "no regular expression"),
     ],

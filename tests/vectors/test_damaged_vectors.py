@@ -103,11 +103,15 @@ def packed(**values: Any) -> Change:
     return config(change)
 
 
-def targets(value: Any) -> Change:
+def group(**values: Any) -> Change:
     def change(said: dict[str, Any]) -> None:
-        said["quantization_config"]["config_groups"]["group_0"]["targets"] = value
+        said["quantization_config"]["config_groups"]["group_0"].update(values)
 
     return config(change)
+
+
+def targets(value: Any) -> Change:
+    return group(targets=value)
 
 
 ROWS, BITS, FORM = "something else than rows of", "into how many bits", "not packed in the way"
@@ -142,6 +146,13 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a strategy that is a list": (packed(strategy=["group"]), BITS),
     "half symmetric": (packed(symmetric="x"), BITS),
     "zero points that are not there": (packed(symmetric=False), FORM),
+    "weights that are a word": (group(weights="x"), BITS),
+    "sparsity that is a word": (
+        config(lambda said: said["quantization_config"].update(sparsity_config="x")),
+        "stored sparsely (x)",
+    ),
+    "targets without an end": (targets(["x"] * 50_000), "names 50001 groups and targets"),
+    "a target without an end": (targets([r"re:(?:\w|\w\w|.)+[0-8]{2}$"]), "takes too long"),
     "targets that are a number": (targets(5), BITS),
     "a target that is no pattern": (targets(["re:(("]), BITS),
     "few scales": (with_end("_scale", lambda t: t[:, :1]), FORM),

@@ -2,7 +2,8 @@
 
     python -m tests.fuzz
 
-tries 20,000 recipes and 1,000 folders, always the same ones. Nothing may come of any of them but a
+tries 20,000 recipes and 1,000 folders, and 5,000 recipes and 500 folders with chat vectors and
+adapters, always the same ones. Nothing may come of any of them but a
 result or one of our own messages, within 5 seconds and 1 GB; and what `check` passes, `merge` has
 to bring to its end. The hub is not asked.
 

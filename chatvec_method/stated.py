@@ -32,6 +32,7 @@ COUNTS_LAYERS = re.compile(r"(num|n)_.*layers?|n_layers?|.*depths?|(num|n)_.*(bl
 COUNTS = re.compile(r"(num|n)_.+")
 LARGEST_NUMBER = 1 << 63
 MOST_RANK = 1 << 16
+MOST_ALPHA = 1 << 20
 LONGEST_PATTERN = 10_000
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -53,6 +54,7 @@ FileName: TypeAlias = Annotated[str, AfterValidator(_as_file_name)]
 Digits: TypeAlias = Annotated[str, AfterValidator(_as_number)]
 TokenIds: TypeAlias = StrictInt | list[StrictInt] | None
 Rank: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MOST_RANK)]
+Alpha: TypeAlias = Annotated[float, Field(ge=-MOST_ALPHA, le=MOST_ALPHA)]
 Pattern: TypeAlias = Annotated[str, Field(max_length=LONGEST_PATTERN)]
 AutoMap: TypeAlias = dict[str, str | list[str | None] | None] | list[str | None] | None
 
@@ -117,13 +119,13 @@ class _Index(_Said):
 
 
 class _AdapterConfig(_Said):
-    alpha_pattern: dict[Pattern, float] | None = None
+    alpha_pattern: dict[Pattern, Alpha] | None = None
     base_model_name_or_path: str | None = None
     exclude_modules: Pattern | list[str] | None = None
     layer_replication: None = None
     """It would give the model other layers than its config has."""
     layers_pattern: Pattern | list[Pattern] | None = None
-    lora_alpha: float = 1
+    lora_alpha: Alpha = 1
     megatron_config: None = None
     """peft imports a module of which the file says the name."""
     modules_to_save: list[Pattern] | None = None

@@ -569,6 +569,11 @@ ADAPTERS: dict[str, tuple[Change, str]] = {
         "1 second",
     ),
     "an expression that is none": (with_json(CONFIG, target_modules="("), "no regular"),
+    "a scale without an end": (with_json(CONFIG, lora_alpha=1e300), "`lora_alpha` is 1e+300"),
+    "a scale of one module without an end": (
+        with_json(CONFIG, alpha_pattern={"q_proj": 1e300}),
+        "alpha_pattern.q_proj",
+    ),
     "a module to import": (
         with_json(CONFIG, megatron_config={"x": 1}, megatron_core="antigravity"),
         "megatron_config",

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 from huggingface_hub import get_local_safetensors_metadata
 from mergekit.common import ModelReference
+from safetensors import safe_open
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import LONGEST_REASON, ChatVecError
-from chatvec_method.facts.adapters import Adapter, Shapes
+from chatvec_method.facts.adapters import SAFETENSORS, Adapter, Shapes
 from chatvec_method.facts.layout import model_without_memory
 from chatvec_method.facts.models import SAFETENSORS_DTYPES, Model
 from chatvec_method.facts.survey import Survey
+from chatvec_method.kernel import SUPPORTED, all_finite
 from chatvec_method.method.settings import dtype_name, weights_dtype
 from chatvec_method.plain_text import cut
 from chatvec_method.quiet import quiet
@@ -53,6 +55,28 @@ def adapter_findings(survey: Survey) -> Iterator[Finding]:
                 "Pass `--lora-merge-cache FOLDER`, with room for the whole model.",
             )
         yield from _rounded(survey, model)
+
+
+def adapter_weight_findings(survey: Survey) -> Iterator[Finding]:
+    """Read the weights of the LoRAs that are here, and find those that are no numbers."""
+    for model in survey.models.values():
+        adapter = model.adapter
+        if adapter is None or adapter.folder is None:
+            continue
+        file = adapter.folder / SAFETENSORS
+        if not file.is_file():  # a pickle, or on the hub
+            continue
+        with safe_open(file, framework="pt") as opened:
+            for name in adapter.shapes:
+                tensor = opened.get_tensor(name)
+                if tensor.dtype in SUPPORTED and not all_finite(tensor):
+                    yield error(
+                        "not-finite",
+                        model,
+                        f"{file}: {name} has NaN or infinite elements, so the adapter is damaged.",
+                        "Download or save it again.",
+                    )
+                    break
 
 
 def _fit(model: Model, adapter: Adapter, trust_remote_code: bool) -> Iterator[Finding]:

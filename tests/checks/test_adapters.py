@@ -13,7 +13,7 @@ import pytest
 import torch
 from checking import checked, codes
 from conftest import CHAT, Recipe
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from surveying import surveyed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -236,3 +236,16 @@ def test_a_model_whose_adapter_could_not_be_added_is_not_left_in_the_cache(
         assert not [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
     file.write_text(right)
     fetched(surveyed(recipe, lora_merge_cache=cache).ready())
+
+
+def test_an_adapter_that_is_no_numbers_is_told_by_a_deep_check(
+    recipe: Recipe, adapted: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    adapted(recipe)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    factors = load_file(file)
+    factors[min(factors)][0, 0] = torch.nan
+    save_file(factors, file)
+    options = {"lora_merge_cache": str(tmp_path / "cache")}
+    assert "not-finite" not in codes(checked(recipe, **options))
+    assert codes(checked(recipe, deep=True, **options), ERROR) == ["not-finite"]

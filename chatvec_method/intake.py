@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -159,6 +160,28 @@ def check_inside(file: Path, folder: Path) -> None:
             f"{file} is a link to {target}, outside of the model's folder, and what it leads to is "
             "not the model's.",
             "Put a copy of that file in its place if it belongs there.",
+            code="unsafe-file",
+        )
+
+
+def check_pickle(file: Path) -> None:
+    """Check that a pickle of torch's unpacks to no more than it is.
+
+    torch stores as it is what others compress, and would unpack it in memory.
+
+    Raises:
+        ChatVecError: It does.
+        OSError: It cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(each.file_size for each in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # of an earlier kind, which is not packed
+    if unpacked > file.stat().st_size:
+        raise ChatVecError(
+            f"{file} unpacks to {unpacked} bytes, and torch's own files are not packed.",
+            "Download or save the model again, as safetensors.",
             code="unsafe-file",
         )
 

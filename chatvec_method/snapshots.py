@@ -23,13 +23,21 @@ from huggingface_hub.errors import (
 
 from chatvec_method.intake import TEMPLATES, check_size, read_json
 from chatvec_method.quiet import quiet
-from chatvec_method.stated import INDEX_FORMS, check_indexes, check_model
+from chatvec_method.stated import (
+    ADAPTER_CONFIG,
+    INDEX_FORMS,
+    check_adapter,
+    check_indexes,
+    check_model,
+)
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py")
 NOT_OURS = ("*.gguf", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*", "onnx/*")
 """What a repository may hold of the same model for other programs."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order in which transformers looks for them, each after its index."""
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""In the order in which peft looks for them."""
 SECONDS = 20.0
 """So long the hub may take to tell what it has."""
 
@@ -44,9 +52,10 @@ class Snapshot:
     folder: Path
     info: ModelInfo | None
     """What the hub tells; None where it cannot be asked."""
+    is_adapter: bool = False
 
     def with_weights(self) -> Path:
-        """Return the folder, after the weights that transformers would load have come.
+        """Return the folder, after the weights that transformers or peft would load have come.
 
         Raises:
             ChatVecError: An index names what no model's index does.
@@ -62,6 +71,8 @@ class Snapshot:
     def _weights(self) -> list[str]:
         assert self.info is not None
         names = {sibling.rfilename for sibling in self.info.siblings or ()}
+        if self.is_adapter:
+            return [name for name in ADAPTER_WEIGHTS if name in names][:1]
         for file, index in zip(WEIGHTS, INDEX_FORMS, strict=True):
             if file in names:
                 return [file]
@@ -95,6 +106,26 @@ def snapshot_of(name: str, revision: str | None = None, cache: str | None = None
         )
     check_model(folder)
     return Snapshot(name, revision, cache, folder, info)
+
+
+def adapter_snapshot_of(
+    name: str, revision: str | None = None, cache: str | None = None
+) -> Snapshot:
+    """Return an adapter of the hub, once its config is here and nothing is wrong with it.
+
+    Arguments and errors are those of `snapshot_of`.
+    """
+    info = _asked(name, revision)
+    with quiet():
+        folder = _download(
+            name,
+            revision,
+            cache,
+            allow_patterns=[ADAPTER_CONFIG],
+            local_files_only=info is None,
+        )
+    check_adapter(folder)
+    return Snapshot(name, revision, cache, folder, info, is_adapter=True)
 
 
 def whole_snapshot(name: str, revision: str | None = None, cache: str | None = None) -> Path:

@@ -31,6 +31,10 @@ MOST_COUNTED = 1_000_000
 COUNTS_LAYERS = re.compile(r"(num|n)_.*layers?|n_layers?|.*depths?|(num|n)_.*(blocks|stages)")
 COUNTS = re.compile(r"(num|n)_.+")
 LARGEST_NUMBER = 1 << 63
+MOST_RANK = 1 << 16
+MOST_ALPHA = 1 << 20
+LONGEST_PATTERN = 10_000
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def _as_file_name(name: str) -> str:
@@ -49,6 +53,9 @@ ClassName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,199}$")]
 FileName: TypeAlias = Annotated[str, AfterValidator(_as_file_name)]
 Digits: TypeAlias = Annotated[str, AfterValidator(_as_number)]
 TokenIds: TypeAlias = StrictInt | list[StrictInt] | None
+Rank: TypeAlias = Annotated[StrictInt, Field(ge=0, le=MOST_RANK)]
+Alpha: TypeAlias = Annotated[float, Field(ge=-MOST_ALPHA, le=MOST_ALPHA)]
+Pattern: TypeAlias = Annotated[str, Field(max_length=LONGEST_PATTERN)]
 AutoMap: TypeAlias = dict[str, str | list[str | None] | None] | list[str | None] | None
 
 
@@ -111,6 +118,23 @@ class _Index(_Said):
     weight_map: dict[str, FileName]
 
 
+class _AdapterConfig(_Said):
+    alpha_pattern: dict[Pattern, Alpha] | None = None
+    base_model_name_or_path: str | None = None
+    exclude_modules: Pattern | list[str] | None = None
+    layer_replication: None = None
+    """It would give the model other layers than its config has."""
+    layers_pattern: Pattern | list[Pattern] | None = None
+    lora_alpha: Alpha = 1
+    megatron_config: None = None
+    """peft imports a module of which the file says the name."""
+    modules_to_save: list[Pattern] | None = None
+    peft_type: str
+    r: Rank = 1
+    rank_pattern: dict[Pattern, Rank] | None = None
+    target_modules: Pattern | list[str] | None = None
+
+
 FORMS: dict[str, Any] = {
     "config.json": _Config,
     "generation_config.json": _GenerationConfig,
@@ -123,6 +147,7 @@ INDEX_FORMS: dict[str, Any] = {
     "model.safetensors.index.json": _Index,
     "pytorch_model.bin.index.json": _Index,
 }
+ADAPTER_FORMS: dict[str, Any] = {ADAPTER_CONFIG: _AdapterConfig}
 
 
 def check_model(folder: Path) -> None:
@@ -144,6 +169,17 @@ def check_indexes(folder: Path) -> None:
         OSError: The folder cannot be read.
     """
     _check(INDEX_FORMS, _reader(folder), folder)
+
+
+def check_adapter(folder: Path) -> None:
+    """Check all that can be checked of an adapter's folder before peft opens it.
+
+    Raises:
+        ChatVecError: Names the file, and what is wrong with it.
+        OSError: The folder cannot be read.
+    """
+    check_folder(folder)
+    _check(ADAPTER_FORMS, _reader(folder), folder)
 
 
 def check_forms(read: Callable[[str], bytes | None], place: object) -> None:
@@ -179,7 +215,7 @@ def check_form(name: str, said: Any, place: object) -> None:
     """Check what a file says against its form.
 
     Args:
-        name: One of FORMS or INDEX_FORMS.
+        name: One of FORMS, INDEX_FORMS or ADAPTER_FORMS.
         said: Its content.
         place: The model's name, for messages.
 
@@ -206,7 +242,7 @@ def check_form(name: str, said: Any, place: object) -> None:
 
 @cache
 def _form(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter({**FORMS, **INDEX_FORMS}[name])
+    return TypeAdapter({**FORMS, **INDEX_FORMS, **ADAPTER_FORMS}[name])
 
 
 def _keys(said: Any, location: tuple[str | int, ...]) -> Iterator[str | int]:

@@ -5,10 +5,13 @@ What all of these have in common: one line comes out, soon, and nothing else hap
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,15 @@ from unittest.mock import Mock
 
 import hub
 import pytest
+import torch
 import yaml
 from checking import checked, codes
 from click.testing import CliRunner, Result
 from conftest import ROOT
 from huggingface_hub import ModelInfo
 from mergekit.common import ModelPath
+from safetensors.torch import load_file, save_file
+from surveying import surveyed
 from test_rendering import DOUBLES, NEVER_ENDS
 
 from chatvec_method.checks.report import Severity
@@ -34,6 +40,7 @@ from chatvec_method.plain_text import ACTS
 from chatvec_method.recipe.file import parse_recipe
 from chatvec_method.recipe.lines import line_of
 from chatvec_method.sharing import _recipe_card
+from chatvec_method.weights.fetching import fetched
 
 WORLD = ROOT / "examples" / "world" / "models"
 Change = Callable[[Path], None]
@@ -239,6 +246,13 @@ def test_a_hostile_model_is_refused_in_one_line(
     assert says in str(errors[0])
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/tmp/chatvec-was-here.jinja").exists()
+
+
+def test_a_pickle_that_is_packed_is_not_unpacked(recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "chat" / "model.safetensors").unlink()
+    (tmp_path / "chat" / "pytorch_model.bin").write_bytes(bomb())
+    (finding,) = checked(recipe).of(Severity.ERROR)
+    assert "unpacks to" in str(finding)
 
 
 @pytest.mark.parametrize("case", ["a pipe for weights", "metadata that is none"])
@@ -492,3 +506,217 @@ def test_an_adapter_does_not_bring_the_model_that_it_names(on_hub: hub.Hub) -> N
     change = with_json("adapter_config.json", base_model_name_or_path="evil/other")
     change(on_hub.folder / "evil" / "model")
     assert "is an adapter to another model" in refusal(chatvec(*ASKED))
+
+
+# --- adapters ---------------------------------------------------------------------------------
+
+FACTORS = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+ENDLESS = r"(\w+\.?)*!"
+
+
+def write_adapter(folder: Path) -> None:
+    """Write a LoRA of the world's base, of rank 2."""
+    folder.mkdir(parents=True)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    size = json.loads((WORLD / "base" / "config.json").read_text())["hidden_size"]
+    factors = {FACTORS.format("A"): torch.ones(2, size), FACTORS.format("B"): torch.ones(size, 2)}
+    save_file(factors, folder / "adapter_model.safetensors")
+
+
+def with_pickle(content: bytes) -> Change:
+    def change(folder: Path) -> None:
+        (folder / "adapter_model.safetensors").unlink(missing_ok=True)
+        (folder / "adapter_model.bin").write_bytes(content)
+
+    return change
+
+
+def bomb() -> bytes:
+    """Return an archive like torch's, of a pickle that is packed."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * (1 << 24))
+        archive.writestr("archive/version", "3")
+    return packed.getvalue()
+
+
+class Acts:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("chatvec-was-here",)
+
+
+CONFIG = "adapter_config.json"
+ADAPTERS: dict[str, tuple[Change, str]] = {
+    "a config without an end": (
+        lambda folder: (folder / CONFIG).write_bytes(b" " * (17 << 20)) and None,
+        "larger than",
+    ),
+    "a config that is none": (with_text(CONFIG, "[]"), "is []"),
+    "no config": (lambda folder: (folder / CONFIG).unlink(), f"has no {CONFIG}"),
+    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "neither"),
+    "a rank without an end": (with_json(CONFIG, r=10**9), "`r` is 1000000000"),
+    "a rank that its weights do not have": (with_json(CONFIG, r=60_000), "have 2 at most"),
+    "a rank of one module without an end": (
+        with_json(CONFIG, rank_pattern={"q_proj": 10**9}),
+        "rank_pattern.q_proj",
+    ),
+    "an expression without an end": (with_json(CONFIG, target_modules=ENDLESS), "1 second"),
+    "an expression for ranks without an end": (
+        with_json(CONFIG, rank_pattern={ENDLESS: 2}),
+        "1 second",
+    ),
+    "an expression that is none": (with_json(CONFIG, target_modules="("), "no regular"),
+    "a scale without an end": (with_json(CONFIG, lora_alpha=1e300), "`lora_alpha` is 1e+300"),
+    "a scale of one module without an end": (
+        with_json(CONFIG, alpha_pattern={"q_proj": 1e300}),
+        "alpha_pattern.q_proj",
+    ),
+    "a module to import": (
+        with_json(CONFIG, megatron_config={"x": 1}, megatron_core="antigravity"),
+        "megatron_config",
+    ),
+    "layers again and again": (with_json(CONFIG, layer_replication=[[0, 1]] * 9), "replication"),
+    "another kind, which opens models": (
+        with_json(CONFIG, peft_type="XLORA", adapters={"0": "evil/other"}),
+        "of the kind 'XLORA'",
+    ),
+    "words that act": (with_json(CONFIG, peft_type="\x1b[8mLORA"), "of the kind"),
+    "weights that are damaged": (
+        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\xff" * 20) and None,
+        "cannot be read",
+    ),
+}
+PICKLES: dict[str, tuple[Change, str]] = {
+    "a pickle that runs code": (with_pickle(pickle.dumps(Acts())), "cannot be read"),
+    "a pickle that is packed": (with_pickle(bomb()), "unpacks to"),
+}
+HERE: dict[str, tuple[Change, str]] = {
+    "a pipe for a config": (with_pipe(CONFIG), "is a pipe"),
+    "a pipe for weights": (with_pipe("adapter_model.safetensors"), "is a pipe"),
+    "a link out of the folder": (with_link(CONFIG, "/etc/hostname"), "is a link"),
+}
+
+
+def adapted(recipe: dict[str, Any], base: str, adapter: str) -> dict[str, Any]:
+    """Return a recipe whose chat model is base with an adapter."""
+    recipe["models"][1]["model"] = f"{base}+{adapter}"
+    return recipe
+
+
+@pytest.mark.parametrize("case", {**ADAPTERS, **PICKLES, **HERE})
+def test_a_hostile_adapter_is_refused_in_one_line(
+    case: str, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, says = {**ADAPTERS, **PICKLES, **HERE}[case]
+    monkeypatch.chdir(tmp_path)
+    write_adapter(tmp_path / "adapter")
+    adapted(recipe, str(tmp_path / "base"), str(tmp_path / "adapter"))
+    options = {"lora_merge_cache": str(tmp_path / "merged")}
+    assert checked(recipe, **options).of(Severity.ERROR) == []
+    change(tmp_path / "adapter")
+    errors = checked(recipe, **options).of(Severity.ERROR)
+    assert len(errors) == 1
+    assert says in as_printed(str(errors[0]))
+    assert not Path("chatvec-was-here").exists()
+    with pytest.raises(ChatVecError) as refused:
+        surveyed(recipe, **options).ready()
+    assert says in str(refused.value)
+
+
+@pytest.fixture
+def adapter_on_hub(on_hub: hub.Hub, tmp_path: Path) -> Path:
+    """Return the folder of an adapter on the hub, `evil/adapter`; its model is `evil/model`."""
+    shutil.copytree(WORLD / "base", tmp_path / "hub" / "evil" / "base")
+    write_adapter(tmp_path / "hub" / "evil" / "adapter")
+    return on_hub.folder / "evil" / "adapter"
+
+
+@pytest.mark.parametrize("case", ADAPTERS)
+def test_a_hostile_adapter_of_the_hub_is_refused_before_its_weights_come(
+    case: str, recipe: dict[str, Any], adapter_on_hub: Path, tmp_path: Path
+) -> None:
+    change, says = ADAPTERS[case]
+    change(adapter_on_hub)
+    adapted(recipe, str(tmp_path / "base"), "evil/adapter")
+    errors = checked(recipe, lora_merge_cache=str(tmp_path / "merged")).of(Severity.ERROR)
+    assert len(errors) == 1
+    assert says in str(errors[0])
+    cached = {file.name for file in (tmp_path / "cache").rglob("*")}
+    assert not {name for name in cached if name.startswith("adapter_model")}
+    assert CONFIG not in cached or case != "a config without an end"
+
+
+@pytest.mark.parametrize("case", PICKLES)
+def test_a_pickle_of_the_hub_is_looked_at_before_peft_opens_it(
+    case: str, recipe: dict[str, Any], adapter_on_hub: Path, tmp_path: Path
+) -> None:
+    change, says = PICKLES[case]
+    change(adapter_on_hub)
+    adapted(recipe, str(tmp_path / "base"), "evil/adapter")
+    ready = surveyed(recipe, lora_merge_cache=str(tmp_path / "merged")).ready()
+    with pytest.raises(ChatVecError) as refused:
+        fetched(ready)
+    assert says in str(refused.value)
+    assert not Path("chatvec-was-here").exists()
+    assert not (tmp_path / "merged").exists()
+
+
+ADAPTER_COMMANDS: dict[str, list[str]] = {
+    "merge": ["merge", "recipe.yaml", "out", "--lora-merge-cache", "merged"],
+    "anatomy": ["anatomy", "recipe.yaml", "--lora-merge-cache", "merged"],
+    "live": ["live", "recipe.yaml"],
+    "evaluate": ["evaluate", "recipe.yaml", "--language", "en", "--limit", "1"],
+    "vector": ["vector", "extract", "out", "--base", "base", "--chat", "base+evil/adapter"],
+}
+
+
+@pytest.mark.parametrize("command", ADAPTER_COMMANDS)
+def test_every_command_looks_at_an_adapter_of_the_hub(
+    command: str, recipe: dict[str, Any], adapter_on_hub: Path, tmp_path: Path
+) -> None:
+    change, says = ADAPTERS["another kind, which opens models"]
+    change(adapter_on_hub)
+    adapted(recipe, str(tmp_path / "base"), "evil/adapter")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    refused = chatvec(*ADAPTER_COMMANDS[command])
+    assert refused.exit_code not in (0, None)
+    assert says in refused.output
+    assert "Traceback" not in refused.output
+    assert not (tmp_path / "merged").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_the_hub_is_added_as_one_that_is_here_is(
+    recipe: dict[str, Any], on_hub: hub.Hub, adapter_on_hub: Path, tmp_path: Path
+) -> None:
+    options = {"lora_merge_cache": str(tmp_path / "merged")}
+    sums = []
+    for base, adapter in (("base", str(adapter_on_hub)), ("evil/base", "evil/adapter")):
+        adapted(recipe, str(tmp_path / base) if base == "base" else base, adapter)
+        ready = fetched(surveyed(recipe, **options).ready())
+        (chat,) = (model for model in ready.models.values() if model.adapter is not None)
+        assert chat.folder is not None
+        sums.append(load_file(chat.folder / "model.safetensors"))
+    assert sums[0].keys() == sums[1].keys()
+    assert all(torch.equal(sums[0][name], sums[1][name]) for name in sums[0])
+    name = "model.layers.0.self_attn.q_proj.weight"
+    plain = load_file(WORLD / "base" / "model.safetensors")
+    assert torch.equal(sums[1][name], plain[name].float() + 4)
+    # And again without the hub, of what has come.
+    adapted(recipe, str(tmp_path / "base"), "evil/adapter")
+    on_hub.trouble = 503
+    fetched(surveyed(recipe, **options).ready())
+
+
+def test_a_model_that_is_an_adapter_itself_gets_no_other(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "adapter")
+    with_json(CONFIG, base_model_name_or_path="evil/other")(tmp_path / "base")
+    adapted(recipe, str(tmp_path / "base"), str(tmp_path / "adapter"))
+    report = checked(recipe, lora_merge_cache=str(tmp_path / "merged"))
+    (finding,) = report.of(Severity.ERROR)
+    assert "is an adapter itself" in str(finding)

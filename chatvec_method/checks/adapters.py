@@ -6,10 +6,8 @@ about its own innards; an adapter's config and the header of its weights tell it
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import get_local_safetensors_metadata
@@ -17,38 +15,37 @@ from mergekit.common import ModelReference
 from safetensors import safe_open
 
 from chatvec_method.checks.findings import Finding, advice, error, warning
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import LONGEST_REASON, ChatVecError
+from chatvec_method.facts.adapters import SAFETENSORS, Adapter, Shapes
+from chatvec_method.facts.layout import model_without_memory
 from chatvec_method.facts.models import SAFETENSORS_DTYPES, Model
 from chatvec_method.facts.survey import Survey
+from chatvec_method.kernel import SUPPORTED, all_finite
 from chatvec_method.method.settings import dtype_name, weights_dtype
+from chatvec_method.plain_text import cut
+from chatvec_method.quiet import quiet
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What peft puts before the names of the model's own modules."""
 FACTORS = {".lora_A.weight": 1, ".lora_B.weight": 0}
 """The factors of an update, and which of their axes is one of the weight's."""
 EMBEDDING_FACTORS = (".lora_embedding_A", ".lora_embedding_A.weight")
+COMPUTED = ("pissa", "olora", "orthogonal", "loftq", "eva", "corda", "lora_ga")
+"""Ways to begin the factors that want the weights themselves."""
 SHORT = (torch.bfloat16, torch.float16)
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def adapter_findings(survey: Survey) -> Iterator[Finding]:
     """Find what is wrong with the LoRAs among the models."""
     for model in survey.models.values():
-        if model.reference.lora is None:
+        adapter = model.adapter
+        if adapter is None:
             continue
-        folder = Path(model.reference.lora.path)
-        if folder.is_absolute() or folder.exists():
-            if not (folder / CONFIG).is_file():
-                yield error(
-                    "no-such-adapter",
-                    model,
-                    f"{folder} has no {CONFIG}, so it is not an adapter.",
-                    "Write the folder or the hub's name of a LoRA behind the `+`.",
-                )
-            else:
-                yield from _fit(model, folder)
+        if adapter.problem is not None:
+            code = adapter.problem.code or "no-such-adapter"
+            yield error(code, model, adapter.problem.problem, adapter.problem.fix)
+        else:
+            yield from _fit(model, adapter, survey.options.trust_remote_code)
         if survey.options.lora_merge_cache is None:
             yield error(
                 "no-lora-cache",
@@ -60,28 +57,41 @@ def adapter_findings(survey: Survey) -> Iterator[Finding]:
         yield from _rounded(survey, model)
 
 
-def _fit(model: Model, folder: Path) -> Iterator[Finding]:
+def adapter_weight_findings(survey: Survey) -> Iterator[Finding]:
+    """Read the weights of the LoRAs that are here, and find those that are no numbers."""
+    for model in survey.models.values():
+        adapter = model.adapter
+        if adapter is None or adapter.folder is None:
+            continue
+        file = adapter.folder / SAFETENSORS
+        if not file.is_file():  # a pickle, or on the hub
+            continue
+        with safe_open(file, framework="pt") as opened:
+            for name in adapter.shapes:
+                tensor = opened.get_tensor(name)
+                if tensor.dtype in SUPPORTED and not all_finite(tensor):
+                    yield error(
+                        "not-finite",
+                        model,
+                        f"{file}: {name} has NaN or infinite elements, so the adapter is damaged.",
+                        "Download or save it again.",
+                    )
+                    break
+
+
+def _fit(model: Model, adapter: Adapter, trust_remote_code: bool) -> Iterator[Finding]:
     """Find out whether an adapter fits, by the shapes of both."""
     own = {name: header.shape for name, header in (model.tensors or {}).items()}
-    try:
-        adapter = _shapes_of_adapter(folder)
-    except Exception as problem:  # a damaged header fails in many ways
-        yield error(
-            "damaged-files",
-            model,
-            f"{folder / WEIGHTS} cannot be read ({problem}).",
-            "Download or save the adapter again.",
-        )
-        return
-    name = model.reference.model
-    for tensor, rows in _rows(adapter):
+    shapes = {name.removeprefix(PREFIX): shape for name, shape in adapter.shapes.items()}
+    name, path = model.reference.model, adapter.path.path
+    for tensor, rows in _rows(shapes):
         has = own.get(tensor)
-        if has is not None and rows != has[0]:
+        if has and rows != has[0]:
             new = rows - has[0]
             yield error(
                 "adapter-with-new-tokens",
                 model,
-                f"{folder} was trained with {rows} rows of {tensor.removesuffix('.weight')}, and "
+                f"{path} was trained with {rows} rows of {tensor.removesuffix('.weight')}, and "
                 f"{name} has {has[0]}"
                 + (
                     f": it brings {new} new tokens, for which nobody makes room."
@@ -90,21 +100,64 @@ def _fit(model: Model, folder: Path) -> Iterator[Finding]:
                 ),
                 "Add it to the model in Python: `m = AutoModelForCausalLM.from_pretrained("
                 f"{str(name)!r}, dtype=torch.float32)`, `m.resize_token_embeddings({rows})`, "
-                f"`PeftModel.from_pretrained(m, {str(folder)!r}).merge_and_unload()"
+                f"`PeftModel.from_pretrained(m, {path!r}).merge_and_unload()"
                 ".save_pretrained(NEW)`. Put its tokenizer into NEW, and write NEW as the model.",
             )
             return
-    for tensor, factor, shape in _factors(adapter):
+    for tensor, factor, shape in _factors(shapes):
         has = own.get(tensor)
         if has is not None and len(has) == 2 and shape[FACTORS[factor]] not in has:
+            trained_on = adapter.config.get("base_model_name_or_path")
             yield error(
                 "adapter-does-not-fit",
                 model,
-                f"{folder} changes {tensor} by {list(shape)}, and {name} has it as {list(has)}: "
-                f"the adapter is of another model{_trained_on(folder)}.",
+                f"{path} changes {tensor} by {list(shape)}, and {name} has it as {list(has)}: "
+                f"the adapter is of another model{f', {trained_on:.200}' if trained_on else ''}.",
                 "Write the model that it was trained on before the `+`.",
             )
             return
+    if problem := _problem_of_peft(model, adapter, trust_remote_code):
+        yield error(
+            "adapter-does-not-fit",
+            model,
+            f"peft cannot add {path} to {name}: {problem}.",
+            "Download or save the adapter again, or write the model that it was trained on.",
+        )
+
+
+def _problem_of_peft(model: Model, adapter: Adapter, trust_remote_code: bool) -> str:
+    """Return what peft has against an adapter; empty if nothing, or if nobody knows.
+
+    peft adds it to the model as it will later, but without memory.
+    """
+    import peft
+    from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
+
+    shell = model_without_memory(model.config, trust_remote_code)
+    if shell is None or adapter.folder is None:
+        return ""
+    shapes = adapter.shapes
+    try:
+        with quiet():
+            config = peft.PeftConfig.from_pretrained(str(adapter.folder))
+            if str(getattr(config, "init_lora_weights", "")).startswith(COMPUTED):
+                config.init_lora_weights = False
+            kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, peft.PeftModel)
+            adapted = kind(shell, config, low_cpu_mem_usage=True)
+            own = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+            if shapes:
+                stored = {n: torch.empty(shape, device="meta") for n, shape in shapes.items()}
+                peft.set_peft_model_state_dict(adapted, stored, low_cpu_mem_usage=True)
+            adapted.merge_and_unload()
+    except Exception as error:  # peft raises what it meets first
+        if isinstance(error, NotImplementedError) and "meta" in str(error).lower():
+            return ""  # what cannot be done without memory may well be done with it
+        # torch says in its second line what is wrong.
+        told = " ".join(str(error).split()).rstrip(".")
+        return cut(told, LONGEST_REASON) or type(error).__name__
+    if shapes and not shapes.keys() & own.keys():
+        return f"it has no place for any of its tensors, as {min(shapes):.200}"
+    return ""
 
 
 def _rows(adapter: Shapes) -> Iterator[tuple[str, int]]:
@@ -122,26 +175,6 @@ def _factors(adapter: Shapes) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         for factor in FACTORS:
             if name.endswith(factor) and len(shape) == 2:
                 yield name.removesuffix(factor) + ".weight", factor, shape
-
-
-def _shapes_of_adapter(folder: Path) -> Shapes:
-    """Return the shapes of an adapter's tensors, by the model's own names."""
-    file = folder / WEIGHTS
-    if not file.is_file():  # a pickle, of which nothing is read
-        return {}
-    with safe_open(file, framework="pt") as opened:
-        names = list(opened.keys())
-        shapes = [tuple(opened.get_slice(name).get_shape()) for name in names]
-    return {name.removeprefix(PREFIX): shape for name, shape in zip(names, shapes, strict=True)}
-
-
-def _trained_on(folder: Path) -> str:
-    try:
-        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        name = config.get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return f", {name}" if name else ""
 
 
 def _rounded(survey: Survey, model: Model) -> Iterator[Finding]:

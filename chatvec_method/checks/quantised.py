@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mergekit.common import ModelReference
 
 from chatvec_method.checks.findings import Finding, advice, error
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.quantisation import quantisation_of
 from chatvec_method.facts.survey import Survey
 from chatvec_method.kernel import SUPPORTED
@@ -17,8 +18,15 @@ from chatvec_method.method.vector import vector_facts
 def quantised_findings(survey: Survey) -> Iterator[Finding]:
     """Find models whose weights are not stored as they are."""
     refused: set[ModelReference] = set()
+    told = {problem.problem for problem in survey.problems}
     for reference, model in survey.models.items():
-        quantisation = quantisation_of(model.tensors or {}, model.config.to_dict(), model.card)
+        try:
+            quantisation = quantisation_of(model.tensors or {}, model.config.to_dict(), model.card)
+        except ChatVecError as problem:
+            refused.add(reference)
+            if problem.problem not in told:
+                yield error(problem.code, model, problem.problem, problem.fix)
+            continue
         if quantisation is None:
             continue
         if quantisation.problem:

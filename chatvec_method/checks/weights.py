@@ -11,6 +11,7 @@ import torch
 from mergekit.common import ModelReference
 from torch import Tensor
 
+from chatvec_method.checks.adapters import adapter_weight_findings
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import first_line
 from chatvec_method.facts.plan import MergePlan, PlannedTensor
@@ -53,6 +54,7 @@ def weight_findings(
     """
     if survey.plan is None or survey.problems:
         return
+    yield from adapter_weight_findings(survey)
     for model in survey.models.values():
         # Told without being deep; what has no files here yet cannot be read.
         if model.file_problem or model.folder is None or model.reference.lora:

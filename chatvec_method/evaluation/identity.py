@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.intake import check_folder
 from chatvec_method.snapshots import snapshot_of
 
 SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
@@ -22,6 +23,8 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 NOT_THE_MODEL = ("training_args.bin", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 PIECE = 4096
 PIECES = 256
+LARGEST_HEADER_BYTES = 100_000_000
+"""Of a safetensors file, which itself reads no larger one."""
 
 
 def identity(model: str, revision: str | None = None) -> str:
@@ -49,6 +52,7 @@ def identity(model: str, revision: str | None = None) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
+    check_folder(folder)
     fingerprint = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if not file.is_file() or file.name in NOT_THE_MODEL:
@@ -80,9 +84,12 @@ def _sample(file: Path) -> Iterator[bytes]:
 def _middles(stream: BinaryIO) -> list[int] | None:
     """Return where the tensors of a safetensors file have their middle, None if it is no such."""
     length = int.from_bytes(stream.read(8), "little")
+    if length > LARGEST_HEADER_BYTES:
+        return None
     try:
         header = json.loads(stream.read(length))
         ends = [each["data_offsets"] for name, each in header.items() if name[:2] != "__"]
-        return [0, *(8 + length + (start + end) // 2 for start, end in sorted(ends))]
-    except (ValueError, LookupError, TypeError, MemoryError, OverflowError):
+        places = [0, *(8 + length + (start + end) // 2 for start, end in sorted(ends))]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+    return places if all(isinstance(each, int) and each >= 0 for each in places) else None

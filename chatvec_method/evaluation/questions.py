@@ -14,7 +14,9 @@ from typing import Any
 from chatvec_method.errors import ChatVecError
 from chatvec_method.evaluation.adapter import ConversationTask
 from chatvec_method.evaluation.asked import LONGEST_ANSWER, asked_of, spread, suite_name
+from chatvec_method.intake import read_bytes
 
+LARGEST_TEXT_BYTES = 1 << 28
 SHORTEST_PIECE, LONGEST_PARAGRAPH = 1500, 2000
 """Of text that is read at once: in bytes, and in characters. A heading alone says little."""
 
@@ -70,7 +72,7 @@ def text_of(file: Path) -> str:
         ChatVecError: It cannot be read, or is empty.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_bytes(file, LARGEST_TEXT_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ChatVecError(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,8 @@ from huggingface_hub import (
     ModelInfo,
     get_local_safetensors_metadata,
 )
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    NotASafetensorsRepoError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    SafetensorsParsingError,
-)
-from huggingface_hub.utils import SafetensorsRepoMetadata, validate_repo_id
+from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+from huggingface_hub.utils import SafetensorsRepoMetadata
 from mergekit.common import ModelPath, ModelReference
 from mergekit.io import ShardedTensorIndex
 from safetensors import SafetensorError, safe_open
@@ -42,10 +30,12 @@ from transformers import PretrainedConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.adapters import Adapter, look_up_adapter
 from chatvec_method.facts.cards import as_used, card_in
+from chatvec_method.facts.on_hub import UNREACHABLE, ask_hub, problems_as_errors, unreachable
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.facts.tokenizers import TokenizerFacts, look_up_tokenizer
-from chatvec_method.intake import check_folder
+from chatvec_method.intake import check_pickle
 from chatvec_method.quiet import quiet
 from chatvec_method.stated import check_forms, check_indexes, check_model
 
@@ -73,9 +63,6 @@ SAFETENSORS_DTYPES = {
 HEADER_LENGTH_BYTES = 8
 LORA_DTYPE = "float32"
 """In which adapters are added to their model: its own dtype would round the sum."""
-HUB_SECONDS = 5
-"""So long the hub may take to answer the first question about a model."""
-UNREACHABLE = "hub-unreachable"
 
 
 @dataclass(frozen=True)
@@ -117,6 +104,8 @@ class Model:
     """The metadata of its card: licence, languages."""
     small_files: SmallFiles
     """Those besides its weights; of a model with an adapter, the model's."""
+    adapter: Adapter | None = None
+    """What is behind a `+` after its name."""
     commit: str | None = None
     """Of the hub's repository; None for a folder."""
     gated: bool = False
@@ -199,7 +188,7 @@ def look_up_all(
         silent = any(problem.code == UNREACHABLE for problem in problems)
         try:
             if silent and _folder(reference) is None:
-                raise _unreachable(reference)
+                raise unreachable(reference)
             models[reference] = look_up(reference, trust_remote_code)
         except ChatVecError as error:
             problems.append(error)
@@ -221,14 +210,13 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
     with problems_as_errors(reference), quiet():
         info = ask_hub(path) if folder is None else None
         small_files = _checked_files(path, folder, info)
-        if reference.lora is not None and (adapter := Path(reference.lora.path)).is_dir():
-            check_folder(adapter)
         config = reference.config(trust_remote_code=trust_remote_code)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
         tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
     return Model(
         reference=reference,
+        adapter=look_up_adapter(reference, small_files.names, tensors or ()),
         folder=folder,
         config=config,
         generation_config=generation_config,
@@ -305,101 +293,6 @@ def _checked_files(path: ModelPath, folder: Path | None, info: ModelInfo | None)
     files = SmallFiles.on_hub(path, info)
     check_forms(files.bytes, path)
     return files
-
-
-def ask_hub(path: ModelPath) -> ModelInfo:
-    """Return what the hub tells of a model that may be read."""
-    validate_repo_id(path.path)
-    hub = HfApi()
-    info = hub.model_info(
-        path.path, revision=path.revision, timeout=HUB_SECONDS, files_metadata=True
-    )
-    if info.gated:  # anybody may read what a gated model is, but not its files
-        hub.auth_check(path.path)
-    return info
-
-
-def _unreachable(reference: ModelReference) -> ChatVecError:
-    return ChatVecError(
-        f"model {reference} is not a folder here, and the hub cannot be reached.",
-        "Check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), or put the model into a folder "
-        f"`{reference.model.path}` below the current one: it is then taken from there.",
-        code=UNREACHABLE,
-    )
-
-
-@contextmanager
-def problems_as_errors(reference: ModelReference) -> Iterator[None]:
-    """Turn what the hub and transformers raise about a model into one message."""
-    try:
-        yield
-    except ChatVecError:
-        raise
-    except Exception as error:
-        raise _explained(error, reference) from error
-
-
-def _explained(error: Exception, reference: ModelReference) -> ChatVecError:
-    name, causes = reference.model.path, list(causes_of(error))
-    if _any(causes, GatedRepoError):
-        return ChatVecError(
-            f"model {reference} is gated, and you are not logged in with an account that may "
-            "read it.",
-            f"Ask for access on https://huggingface.co/{name} and log in with `hf auth login`.",
-            code="model-gated",
-        )
-    if _any(causes, RevisionNotFoundError):
-        return ChatVecError(
-            f"model {reference}: the hub has no such revision.",
-            f"Write `{name}` for the newest, or another name after the @.",
-            code="no-such-revision",
-        )
-    if _any(causes, RepositoryNotFoundError, HFValidationError):
-        return ChatVecError(
-            f"model {reference} is neither a folder here nor a model on the hub (or a private "
-            "one of somebody else).",
-            _right_name(name),
-            code="no-such-model",
-        )
-    if _any(causes, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
-        return _unreachable(reference)
-    if _any(causes, HfHubHTTPError) and not _any(causes, EntryNotFoundError):
-        return ChatVecError(
-            f"model {reference}: the hub does not give what was asked for ({first_line(error)}).",
-            "Try again later; https://status.huggingface.co tells of known trouble.",
-            code="hub-error",
-        )
-    if any(type(cause).__module__.startswith(("httpx", "httpcore")) for cause in causes):
-        return _unreachable(reference)
-    if "trust_remote_code" in str(error):
-        return ChatVecError(
-            f"model {reference} brings code of its own for its config.",
-            "Read that code, and pass `--trust-remote-code` if you trust it.",
-            code="remote-code",
-        )
-    return ChatVecError(
-        f"model {reference}: its config cannot be read ({first_line(error)}).",
-        "Download or save the model again; it needs a `config.json` that transformers knows.",
-        code="config-unreadable",
-    )
-
-
-def _right_name(name: str) -> str:
-    on_hub = re.fullmatch(r"https?://huggingface\.co/([\w.-]+/[\w.-]+).*", name)
-    if on_hub:
-        return f"Write `{on_hub[1]}`, its name without the address."
-    return "Write its full name, as in `upstage/SOLAR-10.7B-v1.0`, or the path of its folder."
-
-
-def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception, what it was raised for, and so on."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _any(causes: list[BaseException], *types: type[BaseException]) -> bool:
-    return any(isinstance(cause, types) for cause in causes)
 
 
 def _tensors(
@@ -481,7 +374,11 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
     if folder is None:
         return None, True, ""
     try:
+        for file in folder.glob("*.bin"):
+            check_pickle(file)
         index = ShardedTensorIndex.from_disk(str(folder))
+    except ChatVecError as error:
+        return None, True, error.problem.removesuffix(".")
     except Exception as error:
         if any(folder.glob("pytorch_model.bin*")):
             return None, True, f"pytorch_model.bin cannot be read ({first_line(error)})"

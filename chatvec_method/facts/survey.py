@@ -57,6 +57,8 @@ class Survey:
         assert self.plan is not None  # a problem says why
         assert self.format is not None
         for model in self.models.values():
+            if model.adapter is not None and model.adapter.problem is not None:
+                raise model.adapter.problem
             if model.file_problem:
                 raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
         if self.tokens is None:

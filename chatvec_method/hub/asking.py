@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from chatvec_method.errors import ChatVecError, first_line
-from chatvec_method.facts.models import UNREACHABLE, causes_of
+from chatvec_method.facts.on_hub import UNREACHABLE, causes_of
 
 NOT_ALLOWED = (401, 403)
 

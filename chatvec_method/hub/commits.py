@@ -8,7 +8,7 @@ from typing import Any
 
 from mergekit.common import ModelPath, ModelReference
 
-from chatvec_method.facts.models import ask_hub, problems_as_errors
+from chatvec_method.facts.on_hub import ask_hub, problems_as_errors
 from chatvec_method.recipe.pins import COMMIT, model_names, name_and_revision
 
 

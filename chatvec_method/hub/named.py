@@ -119,7 +119,7 @@ def _of_address(address: str) -> Place:
 def _text_on_hub(place: Place) -> str:
     from huggingface_hub import HfApi
 
-    from chatvec_method.facts.models import HUB_SECONDS
+    from chatvec_method.facts.on_hub import HUB_SECONDS
     from chatvec_method.hub.asking import answers_as_errors
 
     with answers_as_errors(str(place), OTHER):

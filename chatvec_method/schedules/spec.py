@@ -7,6 +7,7 @@ default. The shapes themselves are in `schedule.py`.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.intake import read_bytes
 from chatvec_method.schedules import shapes as schedule
 from chatvec_method.schedules.shapes import Numbers
 
@@ -155,8 +157,8 @@ def _list(form: Form, text: str) -> Callable[[int], Numbers]:
 def _csv_numbers(file: Path) -> list[float]:
     """Return a file's numbers: of its only row, or the last of each row, under a header or not."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+        lines = io.StringIO(read_bytes(file).decode("utf-8-sig"), newline="")
+        rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it is no CSV file"
         raise ValueError(

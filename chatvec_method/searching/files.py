@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import optuna
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.intake import read_json
 from chatvec_method.searching.objectives import interval_of
 from chatvec_method.searching.outcome import Candidate, Outcome
 from chatvec_method.searching.recipes import with_figures, write_files
 from chatvec_method.searching.search import Search
 
 RESULTS, SUGGESTED = "results.json", "suggested.yaml"
+OURS = re.compile(r"pareto-\d+\.yaml|suggested\.yaml|(front|schedules|importance)[\w-]*\.png")
+"""The names of all files that a search writes besides."""
 NO_MATPLOTLIB = "no-matplotlib"
 
 
@@ -91,9 +95,12 @@ def headline(outcome: Outcome, candidate: Candidate) -> str:
 
 
 def _before(folder: Path) -> list[str]:
-    """Return the names of the files that an earlier run wrote."""
+    """Return the names of the files that an earlier run wrote, of those that one can write.
+
+    The folder may be from anybody, and what lies there besides is not ours to remove.
+    """
     try:
-        results: Mapping[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        return [str(name) for name in results["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        results: Mapping[str, Any] = read_json(folder / RESULTS)
+        return [name for name in results["files"] if OURS.fullmatch(str(name))]
+    except (OSError, ChatVecError, KeyError, TypeError):
         return []

@@ -57,6 +57,8 @@ def open_storage(where: str) -> BaseStorage:
         if "://" in where:
             return optuna.storages.get_storage(_database(where))
         file = Path(where)
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise OSError("it is a link, or no file")
         file.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(file)))
     except ImportError as error:
@@ -127,6 +129,11 @@ def open_study(
             study.set_metric_names(list(metrics))
         study.set_user_attr(SETTINGS, settings)
     begun = study.user_attrs[SETTINGS]
+    if not isinstance(begun, dict):
+        raise ChatVecError(
+            f"the study {name} is none that `chatvec search` began.",
+            "Write another name: `--study NAME`.",
+        )
     others = [key for key in settings if begun.get(key) != settings[key]]
     if others:
         raise ChatVecError(

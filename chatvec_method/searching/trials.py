@@ -16,6 +16,7 @@ number, and to change a trial's state. All that workers agree on follows from it
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from chatvec_method.searching.life import Pace, Watch, beating
 JOB, NAME, DROPPED, UNIFORM = "job", "name", "dropped", "uniform"
 """What a trial has among its attributes: the job that it does, what a start is called, why it was
 dropped, and the ratio of one that is the same everywhere."""
+AGAIN = re.compile(r"again (\d{1,9})")
+"""A job that does a failed trial once more."""
 MOST_TRIES = 3
 """Of a trial: it may be the trial that kills its workers."""
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -240,7 +243,10 @@ def _is_queued(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
 def _may_be_tried(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> bool:
     """Tell whether a trial may be tried once more."""
     tries = 1
-    while (job := str(trial.user_attrs.get(JOB, ""))).startswith("again "):
-        trial = trials[int(job.removeprefix("again "))]
+    while tries < MOST_TRIES and (before := AGAIN.fullmatch(str(trial.user_attrs.get(JOB)))):
+        earlier = int(before[1])
+        if earlier >= trial.number:  # nobody's of ours: the storage may be from anybody
+            return False
+        trial = trials[earlier]
         tries += 1
     return tries < MOST_TRIES

@@ -17,6 +17,7 @@ import chatvec_method
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.card import common_licence
+from chatvec_method.finishing.markdown import prose
 from chatvec_method.sharing import TAGS, warnings_of
 
 RECIPE_FILE = "recipe.yaml"
@@ -112,12 +113,16 @@ def _readme(survey: ReadySurvey | None) -> str:
     if survey is not None:
         licence = common_licence(survey)
         names = [str(model.reference.model.path) for model in survey.models.values()]
-        models = f"It is made of {', '.join(names)}."
+        models = f"It is made of {', '.join(map(prose, names))}."
         stated = survey.recipe.metadata.get("title")
         title = stated if isinstance(stated, str) else title
         metadata |= {"title": title, "models": names}
     text = yaml.safe_dump({**metadata, **licence}, sort_keys=False, allow_unicode=True)
     recipe = "" if survey is None else RECIPE_FILE
     return README.format(
-        metadata=text, title=title, models=models, version=chatvec_method.__version__, recipe=recipe
+        metadata=text,
+        title=prose(title),
+        models=models,
+        version=chatvec_method.__version__,
+        recipe=recipe,
     ).replace("DIR \n", "DIR\n")

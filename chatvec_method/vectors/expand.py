@@ -14,8 +14,19 @@ from mergekit.options import MergeOptions
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.checkpoint import Checkpoint
 from chatvec_method.facts.models import TensorHeader, look_up
-from chatvec_method.intake import LARGEST_OF_TOKENS_BYTES, check_folder, check_inside, read_bytes
-from chatvec_method.method.vector import ADAPTER_FOLDER, KEPT_ROWS_FILE, vector_facts
+from chatvec_method.intake import (
+    LARGEST_OF_TOKENS_BYTES,
+    WEIGHTS,
+    check_folder,
+    check_inside,
+    read_bytes,
+)
+from chatvec_method.method.vector import (
+    ADAPTER_FOLDER,
+    ADDED_ROWS_FILE,
+    FINGERPRINT_FILE,
+    vector_facts,
+)
 from chatvec_method.progress import Progress
 from chatvec_method.vectors.extract import PART
 from chatvec_method.vectors.packing import bytes_of
@@ -23,6 +34,9 @@ from chatvec_method.weights.fetching import with_files
 from chatvec_method.weights.reading import Reader
 from chatvec_method.weights.shards import MERGEKIT_VERSION, ShardWriter, lay_out
 from chatvec_method.weights.staging import staged
+
+BESIDE = (ADDED_ROWS_FILE, FINGERPRINT_FILE)
+"""The files with tensors that a vector in full has, too."""
 
 
 def expand(
@@ -77,16 +91,15 @@ def expand(
                     writer.write_elements(name, start, elements[start : start + PART])
                 written += header.bytes
                 on_progress(Progress("merge", written, total))
-        _copy_small_files(
-            model.folder, staging.folder, {h.file for h in (model.tensors or {}).values()}
-        )
+        _copy_small_files(model.folder, staging.folder)
         staging.publish()
 
 
-def _copy_small_files(folder: Path, out: Path, weights: set[str]) -> None:
+def _copy_small_files(folder: Path, out: Path) -> None:
     for file in sorted(folder.iterdir()):
-        left_out = (*weights, KEPT_ROWS_FILE)
-        if not file.is_file() or file.name in left_out or file.name.endswith(".index.json"):
+        # Any other file of weights could have the name of one that has just been written.
+        left_out = WEIGHTS.fullmatch(file.name) and file.name not in BESIDE
+        if not file.is_file() or left_out or file.name.endswith(".index.json"):
             continue
         check_inside(file, folder)
         (out / file.name).write_bytes(read_bytes(file, LARGEST_OF_TOKENS_BYTES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,15 +12,17 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import tqdm
-from mergekit.common import ModelReference
+from mergekit.common import ModelPath, ModelReference
 from mergekit.options import MergeOptions
 
 from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.facts.adapters import adapter_in, check_model_below, folder_of_adapter
 from chatvec_method.facts.models import LORA_DTYPE, Model, with_local_files
 from chatvec_method.facts.survey import ReadySurvey, survey_of_files
 from chatvec_method.method.vector import ADAPTER_FOLDER
 from chatvec_method.progress import Progress
 from chatvec_method.quiet import quiet
+from chatvec_method.snapshots import adapter_snapshot_of
 
 SMALL_FILES = ("tokenizer.model", "*.json")
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -60,17 +63,20 @@ def with_files(
     missing = {model.reference: model for model in models if _lacks(model)}
     downloads = {}
     for reference, model in missing.items():
-        if reference.lora is None:
+        if model.adapter is not None and model.adapter.problem is not None:
+            raise model.adapter.problem
+        if model.folder is None:
             with _in_one_message(reference):
-                downloads[reference] = _download(model, options)
+                downloads[reference.model] = _download(model, options)
     count = _Count(sum(each.missing for each in downloads.values()), on_progress)
     for reference, model in missing.items():
         with _in_one_message(reference):
-            if reference in downloads:
+            folder = model.folder
+            if folder is None:
                 count.begin(str(reference))
-                folder = downloads[reference].run(count.add)
-            else:
-                folder = _with_adapter(reference, options)
+                folder = downloads[reference.model].run(count.add)
+            if reference.lora is not None:
+                folder = _with_adapter(with_local_files(model, folder), options)
             files[reference] = with_local_files(model, folder)
     count.end()
     return files
@@ -91,8 +97,8 @@ def _in_one_message(reference: ModelReference) -> Iterator[None]:
         fix = "See that the hub can be reached and that the disk of its cache has room."
         if reference.lora is not None:
             fix = (
-                "Write `--lora-merge-cache FOLDER`, with another folder if you have: a run "
-                "that was killed leaves a model in it that is not whole."
+                "See that the adapter is one of this model, and that the disk of "
+                "`--lora-merge-cache` has room."
             )
         raise ChatVecError(
             f"model {reference} cannot be opened ({first_line(error)}).", fix
@@ -154,15 +160,17 @@ def _download(model: Model, options: MergeOptions) -> _Download:
     """Return what mergekit would download of a model, and how much of it is missing.
 
     But nothing of an adapter beside a vector, which no merge reads. It is the model as it was when
-    it was looked up: it may have changed since.
+    it was looked up: it may have changed since. transformers builds a model that gets an adapter,
+    by the model's own code where that may run.
     """
     reference, commit = model.reference, model.commit
+    code = ["*.py"] if reference.lora is not None and options.trust_remote_code else []
     for weights in WEIGHTS:
         arguments = {
             "repo_id": reference.model.path,
             "revision": commit or reference.model.revision,
             "cache_dir": options.transformers_cache,
-            "allow_patterns": [*SMALL_FILES, weights],
+            "allow_patterns": [*SMALL_FILES, *code, weights],
             "ignore_patterns": [f"{ADAPTER_FOLDER}/*"],
         }
         with quiet():
@@ -172,15 +180,54 @@ def _download(model: Model, options: MergeOptions) -> _Download:
     return _Download(arguments, sum(file.file_size for file in files if file.will_download))
 
 
-def _with_adapter(reference: ModelReference, options: MergeOptions) -> Path:
-    """Return the folder of a model with its adapter."""
-    whole, cache = reference, options.lora_merge_cache
-    if cache is not None:
-        dtype = options.lora_merge_dtype or LORA_DTYPE
+def _with_adapter(model: Model, options: MergeOptions) -> Path:
+    """Return the folder of a model with its adapter.
+
+    peft and transformers get the folders of both, after a look into them: by names they would
+    download, and open at once.
+    """
+    reference, folder = model.reference, model.folder
+    path, cache = reference.lora, options.lora_merge_cache
+    assert path is not None
+    assert folder is not None
+    if cache is None:
+        raise ChatVecError(
+            f"model {reference}: the model with its adapter is written into a folder, and nobody "
+            "says which.",
+            "Write `--lora-merge-cache FOLDER`, with room for the whole model; or add the adapter "
+            "with peft's `merge_and_unload`, and write the folder of the result.",
+        )
+    check_model_below(reference.model, {file.name for file in folder.iterdir()})
+    adapter = folder_of_adapter(path)
+    if adapter is None:
+        here = adapter_snapshot_of(path.path, path.revision, options.transformers_cache)
+        adapter = here.with_weights()
+    adapter_in(adapter, path, model.tensors or ())
+    dtype = options.lora_merge_dtype or LORA_DTYPE
+    both = {"model": ModelPath(path=str(folder)), "lora": ModelPath(path=str(adapter))}
+    return _merged(reference.model_copy(update=both), Path(cache) / dtype, dtype, options)
+
+
+def _merged(reference: ModelReference, cache: Path, dtype: str, options: MergeOptions) -> Path:
+    """Return where a model with its adapter is, which appears there complete or not at all.
+
+    mergekit takes for whole whatever is there.
+    """
+    assert reference.lora is not None
+    place = cache / f"{reference.model._unique_id()}_{reference.lora._unique_id()}"
+    if place.exists():
+        return place
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=cache) as unfinished:
         with quiet():
-            whole = reference.merged(
-                cache_dir=str(Path(cache) / dtype),
+            merged = reference.merged(
+                cache_dir=unfinished,
                 trust_remote_code=options.trust_remote_code,
                 lora_merge_dtype=dtype,
             )
-    return Path(whole.local_path(cache_dir=options.transformers_cache))
+        try:
+            Path(merged.model.path).rename(place)
+        except OSError:
+            if not place.exists():  # another run was faster
+                raise
+    return place

@@ -111,7 +111,7 @@ class Reader:
             numbers = self._of_file(model, KEPT_ROWS_FILE, name + KEPT_INDEX)
             rows = self._of_file(model, KEPT_ROWS_FILE, name)
             fit = rows.shape == (len(numbers), *shape[1:]) and rows.dtype.is_floating_point
-            fit &= numbers.dtype == torch.int64 and numbers.ndim == 1
+            fit &= numbers.dtype == torch.int64 and numbers.ndim == 1 and len(numbers) <= shape[0]
             if fit and (not len(numbers) or 0 <= numbers.min() <= numbers.max() < shape[0]):
                 return numbers, rows
         except (OSError, SafetensorError, TypeError):

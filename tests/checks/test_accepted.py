@@ -19,7 +19,7 @@ from chatvec_method.checks.kinds import FACTS, JUDGEMENTS, NATURES
 from chatvec_method.checks.report import Severity
 from chatvec_method.checks.room import DISK_TOO_SMALL
 from chatvec_method.cli import main
-from chatvec_method.facts.models import UNREACHABLE
+from chatvec_method.facts.on_hub import UNREACHABLE
 from chatvec_method.recipe.file import parse_recipe
 from chatvec_method.schedules.cases import Schedule
 from chatvec_method.schedules.into_recipe import with_schedule

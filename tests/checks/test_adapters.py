@@ -13,11 +13,14 @@ import pytest
 import torch
 from checking import checked, codes
 from conftest import CHAT, Recipe
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from surveying import surveyed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatvec_method.checks.findings import Finding
 from chatvec_method.checks.report import Severity
+from chatvec_method.errors import ChatVecError
+from chatvec_method.weights.fetching import fetched
 
 ERROR, WARNING, ADVICE = Severity.ERROR, Severity.WARNING, Severity.ADVICE
 
@@ -175,3 +178,74 @@ def test_what_an_earlier_run_left_rounded_in_the_cache_is_told(
     assert finding.severity is ADVICE
     assert "what an earlier run left" in finding.message
     assert "another `--lora-merge-cache FOLDER`" in finding.fix
+
+
+# --- as peft will -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"trainable_token_indices": {"embed_tokens": [0]}}, "trainable_tokens_delta"),
+        ({"target_modules": ["down_proj"]}, "no place for any of its tensors"),
+        ({"target_modules": ["nosuch"]}, "nosuch"),
+        ({"r": 3}, "size mismatch"),
+        ({"bias": "nosuch"}, "nosuch"),
+        ({"init_lora_weights": "nosuch"}, "nosuch"),
+        ({"layers_pattern": "("}, "no regular expression"),
+    ],
+    ids=str,
+)
+def test_what_peft_would_not_add_is_told_by_check(
+    values: dict[str, Any],
+    says: str,
+    recipe: Recipe,
+    adapted: Callable[..., Recipe],
+    tmp_path: Path,
+) -> None:
+    adapted(recipe)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    findings = [f for f in with_cache(recipe, tmp_path) if f.severity is ERROR]
+    assert len(findings) == 1
+    assert says in findings[0].message
+
+
+@pytest.mark.parametrize("begins", ["pissa", "olora", False])
+def test_factors_that_begin_with_the_weights_are_let_through(
+    begins: Any, recipe: Recipe, adapted: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    adapted(recipe)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "init_lora_weights": begins}))
+    assert not [f for f in with_cache(recipe, tmp_path) if f.severity is ERROR]
+
+
+def test_a_model_whose_adapter_could_not_be_added_is_not_left_in_the_cache(
+    recipe: Recipe, adapted: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    adapted(recipe)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    right = file.read_text()
+    file.write_text(json.dumps({**json.loads(right), "modules_to_save": ["lm_head"]}))
+    cache = str(tmp_path / "cache")
+    for _ in range(2):
+        with pytest.raises(ChatVecError, match="cannot be opened"):
+            fetched(surveyed(recipe, lora_merge_cache=cache).ready())
+        assert not [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
+    file.write_text(right)
+    fetched(surveyed(recipe, lora_merge_cache=cache).ready())
+
+
+def test_an_adapter_that_is_no_numbers_is_told_by_a_deep_check(
+    recipe: Recipe, adapted: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    adapted(recipe)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    factors = load_file(file)
+    factors[min(factors)][0, 0] = torch.nan
+    save_file(factors, file)
+    options = {"lora_merge_cache": str(tmp_path / "cache")}
+    assert "not-finite" not in codes(checked(recipe, **options))
+    assert codes(checked(recipe, deep=True, **options), ERROR) == ["not-finite"]

@@ -55,6 +55,27 @@ def test_weights_without_a_header_are_told_apart_too(copy: Path) -> None:
     assert identity(str(copy)) != one
 
 
+@pytest.mark.parametrize("length", [0, 8, 1 << 40, (1 << 64) - 1])
+@pytest.mark.parametrize(
+    "header", [b"[]", b"{}", b'{"x": 5}', b'{"x": {"data_offsets": [-9, -9]}}']
+)
+def test_a_header_by_a_stranger_is_survived(length: int, header: bytes, copy: Path) -> None:
+    content = (length or len(header)).to_bytes(8, "little") + header
+    (copy / "model.safetensors").write_bytes(content)
+    assert identity(str(copy)).startswith("folder ")
+
+
+def test_files_that_no_model_has_are_refused(copy: Path) -> None:
+    with (copy / "more.json").open("wb") as stream:
+        stream.truncate(3 << 30)
+    with pytest.raises(ChatVecError, match=r"more\.json is larger than"):
+        identity(str(copy))
+    (copy / "more.json").unlink()
+    (copy / "more.json").symlink_to("/etc/hostname")
+    with pytest.raises(ChatVecError, match=r"more\.json is a link"):
+        identity(str(copy))
+
+
 def test_what_is_no_model_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(*_: object, **__: object) -> str:
         raise OSError("offline\nand more")

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from tests.fuzz.processes import run
-from tests.fuzz.trials import MOST_BYTES, MOST_SECONDS, Outcome, trial
+from tests.fuzz.trials import MOST_BYTES, MOST_SECONDS, TRIALS, Outcome, trial
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where the recipes' models are to be found."""
@@ -25,10 +25,12 @@ TOLD_AFTER = 500
 @click.command()
 @click.option("--recipes", default=20_000, show_default=True, help="How many recipes.")
 @click.option("--folders", default=1_000, show_default=True, help="How many families of models.")
+@click.option("--vector-recipes", default=5_000, show_default=True, help="Those with vectors.")
+@click.option("--vector-folders", default=500, show_default=True, help="Vectors and adapters.")
 @click.option("--seed", default=0, show_default=True, help="Another one makes others.")
 @click.option("--jobs", default=multiprocessing.cpu_count(), show_default=True)
 @click.option("--only", metavar="'KIND N'", help="One trial, as in --only 'recipe 123'.")
-def main(recipes: int, folders: int, seed: int, jobs: int, only: str | None) -> None:
+def main(seed: int, jobs: int, only: str | None, **numbers: int) -> None:
     """Try changed recipes and model folders; tell what stops, hangs, or takes too much."""
     os.chdir(ROOT)
     if only is not None:
@@ -36,7 +38,8 @@ def main(recipes: int, folders: int, seed: int, jobs: int, only: str | None) -> 
         outcome = trial(kind, int(number), seed)
         print(f"{outcome.ended}, {outcome.seconds:.1f} s {outcome.problem}")
         return
-    trials = [("recipe", i) for i in range(recipes)] + [("folder", i) for i in range(folders)]
+    kinds = {kind.replace("_", "-").removesuffix("s"): count for kind, count in numbers.items()}
+    trials = [(kind, i) for kind in TRIALS for i in range(kinds[kind])]
     ended: Counter[str] = Counter()
     problems, begun = 0, time.monotonic()
     slowest = largest = Outcome("", "", 0.0, 0)
@@ -53,7 +56,8 @@ def main(recipes: int, folders: int, seed: int, jobs: int, only: str | None) -> 
     for what, count in sorted(ended.items()):
         print(f"{count:6} {what}")
     print(
-        f"{problems} of {len(trials)} are wrong ({recipes} recipes, {folders} folders); the "
+        f"{problems} of {len(trials)} are wrong "
+        f"({', '.join(f'{count} {kind}s' for kind, count in kinds.items())}); the "
         f"slowest took {slowest.seconds:.1f} s of {MOST_SECONDS:g} ({slowest.name}), the largest "
         f"{largest.bytes / 1e9:.2f} GB of {MOST_BYTES / 1e9:g} ({largest.name})"
     )

@@ -124,8 +124,11 @@ def _json(folder: Path, random: Random) -> str:
 
 
 def _bytes(folder: Path, random: Random) -> str:
-    """Damage a file: cut it, empty it, flip bytes, add to it."""
-    file = _file(folder, random)
+    return damage(_file(folder, random), random)
+
+
+def damage(file: Path, random: Random) -> str:
+    """Damage a file: cut it, empty it, flip bytes, add to it; and return how."""
     content = bytearray(file.read_bytes())
     match random.randrange(5):
         case 0:
@@ -202,8 +205,12 @@ def _more_files(folder: Path, random: Random) -> str:
 
 
 def _header(folder: Path, random: Random) -> str:
-    """Change the header of the weights, with or without the data."""
-    header, data = _read(folder / TENSORS)
+    return change_header(folder / TENSORS, random)
+
+
+def change_header(file: Path, random: Random) -> str:
+    """Change the header of a safetensors file, with or without the data, and return where."""
+    header, data = _read(file)
     names = [name for name in header if name != "__metadata__"]
     name = random.choice(names)
     entry = header[name]
@@ -252,7 +259,7 @@ def _header(folder: Path, random: Random) -> str:
             entry["shape"] = [entry["shape"][0] // 2, *entry["shape"][1:]]
             entry["data_offsets"] = [start, start + (end - start) // 2]
             header, data = _packed({n: header[n] for n in names}, data)
-    _write(folder / TENSORS, header, data)
+    _write(file, header, data)
     return f"the header at {name}"
 
 

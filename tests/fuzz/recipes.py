@@ -98,9 +98,19 @@ def recipes() -> list[dict[str, Any]]:
 
 def recipe(random: Random) -> str:
     """Return the text of a changed recipe."""
-    data: Any = random.choice(recipes())
+    return changed_recipe(random.choice(recipes()), POOL, random)
+
+
+def changed_recipe(data: Any, pool: tuple[Any, ...], random: Random) -> str:
+    """Return the text of a recipe, changed as data and as text.
+
+    Args:
+        data: The recipe.
+        pool: Values that mean something in recipes.
+        random: Decides.
+    """
     for _ in range(random.choice([0, 1, 1, 1, 2, 3, 5])):
-        data = changed(data, random, POOL)
+        data = changed(data, random, pool)
     text = _written(data, random)
     if random.random() < 0.3:
         for _ in range(random.choice([1, 1, 2, 5])):

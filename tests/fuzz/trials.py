@@ -8,12 +8,14 @@ import resource
 import tempfile
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import psutil
 import yaml
+from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 from rich.console import Console
 
@@ -28,7 +30,10 @@ from chatvec_method.merging.merge import merge
 from chatvec_method.plain_text import ACTS
 from chatvec_method.recipe.edits import edited
 from chatvec_method.recipe.file import Recipe, parse_recipe
+from chatvec_method.vectors.description import read_description
+from chatvec_method.vectors.expand import expand
 from tests.fuzz import folders, recipes
+from tests.fuzz.vectors import folders_of_vectors, recipe_of_vectors, written
 
 MOST_SECONDS, MOST_BYTES = 5.0, 10**9
 LONGEST_LINE = 5000
@@ -53,17 +58,19 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
     """Run one trial.
 
     Args:
-        kind: `recipe` or `folder`.
+        kind: One of TRIALS.
         number: Which of them.
         seed: Of all of them.
     """
     name, random = f"{kind} {number}", Random(f"{seed} {kind} {number}")
     quiet_libraries()
+    if kind.startswith("vector"):
+        written()  # takes seconds, and once
     begun, before = _processor_seconds(), _most_bytes()
     problem = ""
     try:
         with warnings.catch_warnings(action="ignore"):
-            ended = _recipe(random) if kind == "recipe" else _folder(random)
+            ended = TRIALS[kind](random)
     except _Wrong as wrong:
         ended, problem = "wrong", str(wrong)
     except Exception:
@@ -95,7 +102,14 @@ def _most_bytes() -> int:
 
 
 def _recipe(random: Random) -> str:
-    text = recipes.recipe(random)
+    return _read_and_checked(recipes.recipe(random))
+
+
+def _vector_recipe(random: Random) -> str:
+    return _read_and_checked(recipe_of_vectors(random))
+
+
+def _read_and_checked(text: str) -> str:
     try:
         read, _ = read_as_chat_vector(text, "fuzzed.yaml", False)
         report = _checked(read)
@@ -140,8 +154,32 @@ def _folder(random: Random) -> str:
             raise
 
 
-def _merged(recipe: Recipe, out: Path) -> str:
-    surveyed = survey(recipe, MergeOptions())
+def _vector_folder(random: Random) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        recipe, told = folders_of_vectors(place, random)
+        vector = place / "vector"
+        try:
+            for look in (read_description, lambda each: _expanded(each, place / "expanded")):
+                try:
+                    look(vector)
+                except ChatVecError as refusal:
+                    _look_at(str(refusal.format_message()))
+            read = parse_recipe(yaml.safe_dump(recipe), "fuzzed.yaml")
+            return _merged(read, place / "out", lora_merge_cache=str(place / "merged"))
+        except _Wrong as wrong:
+            raise _Wrong(f"{wrong} [{told}]") from wrong
+        except Exception as error:
+            error.add_note(told)
+            raise
+
+
+def _expanded(vector: Path, out: Path) -> None:
+    expand(ModelReference.model_validate(str(vector)), out, MergeOptions())
+
+
+def _merged(recipe: Recipe, out: Path, **options: str) -> str:
+    surveyed = survey(recipe, MergeOptions(**options))
     report = check_survey(surveyed)
     shown = io.StringIO()
     print_report(Console(file=shown, width=1000), report)
@@ -163,3 +201,12 @@ def _merged(recipe: Recipe, out: Path) -> str:
     if [file for file in out.parent.iterdir() if file.name.startswith(".")]:
         raise _Wrong("a hidden folder is left behind")
     return "merged"
+
+
+TRIALS: dict[str, Callable[[Random], str]] = {
+    "recipe": _recipe,
+    "folder": _folder,
+    "vector-recipe": _vector_recipe,
+    "vector-folder": _vector_folder,
+}
+"""What can be tried, by its kind; each returns in a word how it ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,6 +197,13 @@ def test_layers_in_a_file_must_be_in_order(tmp_path: Path) -> None:
     file.write_text("layer,ratio\n1,0.5\n0,1\n", encoding="utf-8")
     with pytest.raises(ChatVecError, match="layer 0 is expected where 1 stands"):
         parse_shape(f"per-layer:{file}")
+
+
+def test_a_list_that_never_ends_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for file in (tmp_path / "pipe.csv", "/dev/zero"):
+        with pytest.raises(ChatVecError, match="and no file"):
+            parse_shape(f"per-layer:{file}")
 
 
 @pytest.mark.parametrize("layers", [0, -1])

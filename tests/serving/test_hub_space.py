@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from live_server import ASKED, MESSAGES
 
 import chatvec_method
 from chatvec_method import ChatVecError, cli
+from chatvec_method.recipe.file import parse_recipe
 from chatvec_method.serving.space import write_space
 
 
@@ -88,6 +90,26 @@ def test_a_recipe_of_folders_is_no_space(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ChatVecError, match="is a folder here, where a Space cannot read it"):
         write_space(tmp_path / "space", survey)
     assert not (tmp_path / "space").exists()
+
+
+def test_a_recipe_brings_no_markdown_into_the_card_of_its_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    survey = chatvec_method.survey("recipes/world.yaml").ready()
+    title = "Mine\n\n# Heading <script>x</script> [link](https://x) \x1b[8m"
+    raw = {**survey.recipe.raw, "chatvec": {"title": title}}
+    text = yaml.safe_dump(raw, allow_unicode=True)
+    models = {r: replace(m, commit="0" * 40) for r, m in survey.models.items()}
+    hostile = replace(survey, recipe=parse_recipe(text, "x"), models=models)
+    write_space(tmp_path / "space", hostile)
+    card = (tmp_path / "space" / "README.md").read_text(encoding="utf-8")
+    _, front, body = card.split("---\n", 2)
+    assert "\x1b" not in card
+    assert "<script>" not in body
+    assert "\n# Heading" not in body
+    assert "[link](" not in body
+    assert "Heading" in yaml.safe_load(front)["title"]
 
 
 def test_a_folder_that_has_something_in_it_stays(tmp_path: Path) -> None:

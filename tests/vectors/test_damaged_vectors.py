@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from checking import checked
 from click.testing import CliRunner
 from conftest import ROOT
@@ -20,6 +21,7 @@ from torch import Tensor
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
 from chatvec_method.plain_text import ACTS
+from chatvec_method.vectors.expand import expand
 from chatvec_method.vectors.extract import extract
 
 WORLD = ROOT / "examples" / "world" / "models"
@@ -101,11 +103,15 @@ def packed(**values: Any) -> Change:
     return config(change)
 
 
-def targets(value: Any) -> Change:
+def group(**values: Any) -> Change:
     def change(said: dict[str, Any]) -> None:
-        said["quantization_config"]["config_groups"]["group_0"]["targets"] = value
+        said["quantization_config"]["config_groups"]["group_0"].update(values)
 
     return config(change)
+
+
+def targets(value: Any) -> Change:
+    return group(targets=value)
 
 
 ROWS, BITS, FORM = "something else than rows of", "into how many bits", "not packed in the way"
@@ -113,6 +119,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "rows before the first": (kept(lambda i, _: {f"{EMBEDDINGS}.rows": i * 0 - 1}), ROWS),
     "rows behind the last": (kept(lambda i, _: {f"{EMBEDDINGS}.rows": i + 10**9}), ROWS),
     "rows between others": (kept(lambda i, _: {f"{EMBEDDINGS}.rows": i.float()}), ROWS),
+    "rows again and again": (
+        kept(lambda i, t: {f"{EMBEDDINGS}.rows": i.repeat(500), EMBEDDINGS: t.repeat(500, 1)}),
+        ROWS,
+    ),
     "one row": (kept(lambda i, _: {f"{EMBEDDINGS}.rows": i[0]}), ROWS),
     "narrow rows": (kept(lambda _, t: {EMBEDDINGS: t[:, :8]}), ROWS),
     "rows of integers": (kept(lambda _, t: {EMBEDDINGS: t.int()}), ROWS),
@@ -136,6 +146,13 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a strategy that is a list": (packed(strategy=["group"]), BITS),
     "half symmetric": (packed(symmetric="x"), BITS),
     "zero points that are not there": (packed(symmetric=False), FORM),
+    "weights that are a word": (group(weights="x"), BITS),
+    "sparsity that is a word": (
+        config(lambda said: said["quantization_config"].update(sparsity_config="x")),
+        "stored sparsely (x)",
+    ),
+    "targets without an end": (targets(["x"] * 50_000), "names 50001 groups and targets"),
+    "a target without an end": (targets([r"re:(?:\w|\w\w|.)+[0-8]{2}$"]), "takes too long"),
     "targets that are a number": (targets(5), BITS),
     "a target that is no pattern": (targets(["re:(("]), BITS),
     "few scales": (with_end("_scale", lambda t: t[:, :1]), FORM),
@@ -188,6 +205,21 @@ def test_a_fingerprint_without_an_end_is_not_read(vector: Path) -> None:
     with (vector / "fingerprint.safetensors").open("wb") as stream:
         stream.truncate(3 << 30)
     assert errors(vector) == []
+
+
+def test_a_file_beside_takes_no_place_of_what_is_written(vector: Path, tmp_path: Path) -> None:
+    options = MergeOptions(out_shard_size=100_000)
+    expand(ModelReference.model_validate(str(vector)), tmp_path / "right", options)
+    file = min((tmp_path / "right").glob("model-*.safetensors"))
+    right = load_file(file)
+    (vector / "model.safetensors").rename(vector / "other.safetensors")
+    places = dict.fromkeys(load_file(vector / "other.safetensors"), "other.safetensors")
+    index = {"metadata": {}, "weight_map": places}
+    (vector / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    save_file({name: tensor * 0 for name, tensor in right.items()}, vector / file.name)
+    expand(ModelReference.model_validate(str(vector)), tmp_path / "out", options)
+    out = load_file(tmp_path / "out" / file.name)
+    assert all(torch.equal(out[name], right[name]) for name in right)
 
 
 def test_a_file_without_an_end_is_not_copied(vector: Path, tmp_path: Path) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from chatvec_method.errors import ChatVecError
+
+MOST_TARGETS = 20_000
+"""Of all groups together; usual ones have a few."""
+
 
 def quantization_block(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the block of a config that tells of quantisation; an empty one if there is none."""
@@ -36,7 +41,9 @@ def block_sizes(block: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Return the sizes of blocks that the config names: rows, columns."""
     sizes = [block.get("weight_block_size")]
     for group in config_groups(block):
-        weights = group.get("weights") or {}
+        weights = group.get("weights")
+        if not isinstance(weights, Mapping):
+            continue
         sizes += [weights.get("block_structure"), [1, weights.get("group_size")]]
     return [
         (rows, columns)
@@ -46,8 +53,22 @@ def block_sizes(block: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def config_groups(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the groups of a compressed-tensors block, each with how its weights are quantised."""
+    """Yield the groups of a compressed-tensors block, each with how its weights are quantised.
+
+    Raises:
+        ChatVecError: They name more modules than anybody would hold against each other.
+    """
     groups = block.get("config_groups")
+    if isinstance(groups, Mapping):
+        targets = [g.get("targets") for g in groups.values() if isinstance(g, Mapping)]
+        count = len(groups) + sum(len(each) for each in targets if isinstance(each, list))
+        if count > MOST_TARGETS:
+            raise ChatVecError(
+                f"`quantization_config` names {count} groups and targets, and {MOST_TARGETS} is "
+                "the most that are looked at.",
+                "Write the unquantised model in its place.",
+                code="config-unreadable",
+            )
     for group in groups.values() if isinstance(groups, Mapping) else ():
         if isinstance(group, Mapping):
             yield group
@@ -55,7 +76,8 @@ def config_groups(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def wider_problem(block: Mapping[str, Any]) -> str:
     """Return what more than scales a compressed-tensors checkpoint's weights went through."""
-    sparsity = (block.get("sparsity_config") or {}).get("format", "dense")
+    settings = block.get("sparsity_config") or {}
+    sparsity = settings.get("format", "dense") if isinstance(settings, Mapping) else settings
     if sparsity != "dense":
         return f"its weights are stored sparsely ({sparsity}), which is not undone here"
     if block.get("transform_config"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +40,8 @@ CACHE_NAMES = re.compile(r"\.(q|k|v|kv|prob)_(scale|zero_point)$")
 
 STRATEGIES = ("group", "channel")
 """Of compressed-tensors: which packed integers share a scale."""
-PATTERN_SECONDS = 0.5
-"""A pattern that names modules takes a hundred-thousandth of that."""
+PATTERN_SECONDS = 1.0
+"""For all patterns on all modules; one that names modules takes a millionth of that."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def stored_weights(
 ) -> dict[str, Stored]:
     """Return all quantised weights by their logical names, except those of unknown formats."""
     weights: dict[str, Stored] = {}
+    patterns = _Patterns()
     for name, header in tensors.items():
         if _is_scale(name):
             continue
@@ -70,7 +72,11 @@ def stored_weights(
             name.endswith("_packed") and f"{name.removesuffix('_packed')}_shape" in tensors
         ):
             is_bytes = header.dtype == torch.uint8
-            weight = _fp4_weight(name, tensors) if is_bytes else _packed(name, tensors, block)
+            if is_bytes:
+                weight = _fp4_weight(name, tensors)
+            else:
+                logical = name.removesuffix("_packed")
+                weight = _packed(logical, tensors, _weight_arguments(logical, block, patterns))
             if weight is not None:
                 weights[name.removesuffix("_packed")] = weight
         elif header.dtype in FP8_DTYPES and len(header.shape) > 1:
@@ -159,11 +165,10 @@ def _fp4_weight(name: str, tensors: Mapping[str, TensorHeader]) -> Stored | None
 
 
 def _packed(
-    name: str, tensors: Mapping[str, TensorHeader], block: Mapping[str, Any]
+    logical: str, tensors: Mapping[str, TensorHeader], arguments: Mapping[str, Any]
 ) -> Stored | None:
     """Return a weight of small integers in int32s; None if its scales are missing."""
-    logical = name.removesuffix("_packed")
-    scale, arguments = f"{logical}_scale", _weight_arguments(logical, block)
+    name, scale = f"{logical}_packed", f"{logical}_scale"
     if scale not in tensors or len(tensors[name].shape) not in (2, 3):  # 3 of joined experts
         return None
     parts = {Part.VALUES: name, Part.SCALE: scale, Part.SHAPE: f"{logical}_shape"}
@@ -212,7 +217,9 @@ def _tells_bits(arguments: Mapping[str, Any]) -> bool:
     )
 
 
-def _weight_arguments(logical: str, block: Mapping[str, Any]) -> dict[str, Any]:
+def _weight_arguments(
+    logical: str, block: Mapping[str, Any], patterns: _Patterns
+) -> dict[str, Any]:
     """Return how compressed-tensors quantised a weight: that of the group that names it first."""
     module = logical.removesuffix(".weight")
     by_class: dict[str, Any] = {}
@@ -224,29 +231,39 @@ def _weight_arguments(logical: str, block: Mapping[str, Any]) -> dict[str, Any]:
         targets = group.get("targets")
         for target in targets if isinstance(targets, list) else ():
             is_pattern = str(target).startswith("re:")
-            if _matches(target[3:], module) if is_pattern else module.endswith(str(target)):
+            if patterns.match(target[3:], module) if is_pattern else module.endswith(str(target)):
                 return scheme
             if not is_pattern:
                 by_class = by_class or scheme
     return by_class
 
 
-def _matches(pattern: str, module: str) -> bool:
-    """Tell whether a pattern of a stranger's matches; one that is broken does not.
+class _Patterns:
+    """Patterns of a stranger's, which have so much time together."""
 
-    Raises:
-        ChatVecError: It takes too long.
-    """
-    try:
-        return regex.match(pattern, module, timeout=PATTERN_SECONDS) is not None
-    except regex.error:
-        return False
-    except TimeoutError as error:
-        raise ChatVecError(
-            f"the pattern {pattern!r} under `quantization_config` takes too long to be matched.",
-            "Write the unquantised model in its place.",
-            code="config-unreadable",
-        ) from error
+    def __init__(self) -> None:
+        self._left = PATTERN_SECONDS
+
+    def match(self, pattern: str, module: str) -> bool:
+        """Tell whether a pattern matches; one that is broken does not.
+
+        Raises:
+            ChatVecError: They take too long.
+        """
+        begun = time.monotonic()
+        try:
+            return regex.match(pattern, module, timeout=max(self._left, 0.01)) is not None
+        except (regex.error, RecursionError):
+            return False
+        except TimeoutError as error:
+            raise ChatVecError(
+                f"the pattern {pattern!r} under `quantization_config` takes too long to be "
+                "matched.",
+                "Write the unquantised model in its place.",
+                code="config-unreadable",
+            ) from error
+        finally:
+            self._left -= time.monotonic() - begun
 
 
 def _gpt_oss_weight(logical: str, tensors: Mapping[str, TensorHeader]) -> Stored:

@@ -37,7 +37,7 @@ from chatvec_method.merging.verify import Verification
 from chatvec_method.merging.verify import verify as verify_output
 from chatvec_method.new.build import build_recipe
 from chatvec_method.new.names import chat_candidates, find_base, no_chat_named
-from chatvec_method.options import Options, OptionsButDevice, merge_options
+from chatvec_method.options import Options, OptionsButDevice, merge_options, options_of_models
 from chatvec_method.progress import Progress, bars
 from chatvec_method.recipe.file import Recipe, parse_recipe
 from chatvec_method.recipe.pins import pinned
@@ -611,6 +611,7 @@ def evaluate(
     state: FilePath | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
+    lora_merge_cache: FilePath | None = None,
     on_step: Callable[[Step], None] = lambda _: None,
 ) -> Results:
     """Measure what models can do in a language: finished ones, a recipe at many ratios, a server.
@@ -639,6 +640,7 @@ def evaluate(
         state: The folder in which answers are kept; by default one in the person's cache.
         device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
         trust_remote_code: Whether Python code that comes with the models may run.
+        lora_merge_cache: Where a recipe's models with an adapter are kept, once it is added.
         on_step: Is told after every response.
 
     Returns:
@@ -664,7 +666,7 @@ def evaluate(
     with answers_in(None if state is None else Path(state)) as answers:
         return evaluating.evaluate(
             targets_of(
-                _every_target(targets, trust_remote_code),
+                _every_target(targets, options_of_models(trust_remote_code, lora_merge_cache)),
                 Sweep(ratios, _several(schedule), own_ratio),
                 answers,
                 open_live=lambda surveyed: live(surveyed, device=device),
@@ -697,6 +699,7 @@ def search(
     seed: int = 0,
     device: str = "auto",
     trust_remote_code: bool = False,
+    lora_merge_cache: FilePath | None = None,
     pace: Pace | None = None,
     on_news: Callable[[News], None] = lambda _: None,
 ) -> Outcome:
@@ -728,6 +731,7 @@ def search(
         seed: Decides the halves and all draws.
         device: As torch names it, or "auto": the accelerators if there are any, else the CPU.
         trust_remote_code: Whether Python code that comes with the models may run.
+        lora_merge_cache: Where a recipe's models with an adapter are kept, once it is added.
         pace: Of the signs of life by which workers know of each other.
         on_news: Is told of every trial.
 
@@ -746,7 +750,7 @@ def search(
     from chatvec_method.searching.search import search as search_prepared
     from chatvec_method.searching.storage import JOURNAL
 
-    surveyed = survey(recipe, **(Options(trust_remote_code=True) if trust_remote_code else {}))
+    surveyed = survey(recipe, **options_of_models(trust_remote_code, lora_merge_cache))
     is_named = isinstance(recipe, (str, os.PathLike)) and "\n" not in os.fspath(recipe)
     from_hub = is_named and place_on_hub(os.fspath(recipe)) is not None  # type: ignore[arg-type]
     own = own_search(surveyed.recipe, from_hub=from_hub)
@@ -825,22 +829,22 @@ def _shape(shape: AnyShape) -> Shape:
 
 
 def _every_target(
-    targets: AnyTarget | Sequence[AnyTarget], trust_remote_code: bool
+    targets: AnyTarget | Sequence[AnyTarget], options: OptionsButDevice
 ) -> list[str | Survey]:
     """Return targets as they were named, recipes surveyed."""
     if isinstance(targets, (str, os.PathLike, Mapping, Recipe, Survey, ReadySurvey)):
         targets = [targets]
-    return [_target(each, trust_remote_code) for each in targets]
+    return [_target(each, options) for each in targets]
 
 
-def _target(target: AnyTarget, trust_remote_code: bool) -> str | Survey:
+def _target(target: AnyTarget, options: OptionsButDevice) -> str | Survey:
     if isinstance(target, (str, os.PathLike)):
         name = os.fspath(target)
         if not (name.endswith((".yaml", ".yml")) or "\n" in name or name.lstrip()[:1] == "{"):
             return name
     if isinstance(target, (Survey, ReadySurvey)):
         return survey(target)
-    return survey(target, **(Options(trust_remote_code=True) if trust_remote_code else {}))
+    return survey(target, **options)
 
 
 def _several(values: Any) -> list[Any]:

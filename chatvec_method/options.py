@@ -48,6 +48,18 @@ class OptionsButDevice(TypedDict, total=False):
     write_threads: int
 
 
+def options_of_models(
+    trust_remote_code: bool, lora_merge_cache: str | os.PathLike[str] | None
+) -> OptionsButDevice:
+    """Return the options that loading models takes; a survey that has its own takes no others."""
+    options: OptionsButDevice = {}
+    if trust_remote_code:
+        options["trust_remote_code"] = True
+    if lora_merge_cache is not None:
+        options["lora_merge_cache"] = os.fspath(lora_merge_cache)
+    return options
+
+
 class Options(OptionsButDevice, total=False):
     """mergekit's options, as its commands have them: `--lazy-unpickle` is `lazy_unpickle=True`."""
 

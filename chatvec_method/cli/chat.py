@@ -13,7 +13,7 @@ import click
 from chatvec_method.cli.completing import folders
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.loading import loading
-from chatvec_method.cli.model_options import on_device, with_remote_code
+from chatvec_method.cli.model_options import on_device, with_adapter_cache, with_remote_code
 from chatvec_method.cli.streams import lines_read
 from chatvec_method.errors import ChatVecError
 from chatvec_method.plain_text import plain
@@ -79,6 +79,7 @@ class Rules:
 )
 @on_device
 @with_remote_code
+@with_adapter_cache
 def chat(
     out: str,
     compared: tuple[str, ...],
@@ -90,6 +91,7 @@ def chat(
     seed: int | None,
     device: str,
     trust_remote_code: bool,
+    lora_merge_cache: str | None,
 ) -> None:
     """Talk to the model OUT: a folder, or a name on the hub; or to the merge of a RECIPE.
 
@@ -115,7 +117,9 @@ def chat(
         from chatvec_method.talk.speaker import Sampling, load
 
         quiet_libraries()
-    live = live_side(out, device, trust_remote_code, _note) if recipe else None
+    live = None
+    if recipe:
+        live = live_side(out, device, trust_remote_code, lora_merge_cache, _note)
     merged = live.speaker if live else load(out, device=device, trust_remote_code=trust_remote_code)
     speakers: list[Speaker | Side] = [live or merged]
     for other in compared:

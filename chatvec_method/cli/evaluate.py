@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.console import console, json_text, quiet_libraries
-from chatvec_method.cli.model_options import on_device, with_remote_code
+from chatvec_method.cli.model_options import on_device, with_adapter_cache, with_remote_code
 from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
 )
 @on_device
 @with_remote_code
+@with_adapter_cache
 def evaluate(
     targets: tuple[str, ...],
     languages: tuple[str, ...],
@@ -131,6 +132,7 @@ def evaluate(
     state: Path | None,
     device: str,
     trust_remote_code: bool,
+    lora_merge_cache: str | None,
 ) -> None:
     """Measure what each TARGET can do in a language, with intervals of 95 %.
 
@@ -171,6 +173,7 @@ def evaluate(
                 state=state,
                 device=device,
                 trust_remote_code=trust_remote_code,
+                lora_merge_cache=lora_merge_cache,
                 on_step=on_step,
             )
     except ImportError as error:

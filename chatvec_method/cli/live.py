@@ -17,7 +17,7 @@ from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.cli.exits import INTERRUPTED
 from chatvec_method.cli.loading import loading
-from chatvec_method.cli.model_options import on_device, with_remote_code
+from chatvec_method.cli.model_options import on_device, with_adapter_cache, with_remote_code
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
@@ -63,6 +63,7 @@ SECONDS_TO_END = 0.5
 )
 @on_device
 @with_remote_code
+@with_adapter_cache
 @click.option(
     "--space",
     type=click.Path(path_type=Path),
@@ -77,6 +78,7 @@ def live(
     token: str | None,
     device: str,
     trust_remote_code: bool,
+    lora_merge_cache: str | None,
     space: Path | None,
 ) -> None:
     """Serve the merge of RECIPE, at whatever ratio each request says.
@@ -106,6 +108,7 @@ def live(
     with loading("transformers"):
         from chatvec_method import api
         from chatvec_method.demo import world_recipe
+        from chatvec_method.options import options_of_models
         from chatvec_method.recipe.file import parse_recipe
         from chatvec_method.serving.engine import Engine
         from chatvec_method.serving.running import server_of
@@ -114,7 +117,7 @@ def live(
     merge = api.live(
         world_recipe() if text is None else parse_recipe(*text),
         device=device,
-        trust_remote_code=trust_remote_code,
+        **options_of_models(trust_remote_code, lora_merge_cache),
     )
     engine = Engine(merge, device=device)
 

@@ -113,7 +113,11 @@ def is_ratio(text: str) -> bool:
 
 
 def live_side(
-    recipe: str, device: str, trust_remote_code: bool, note: Callable[[str], None]
+    recipe: str,
+    device: str,
+    trust_remote_code: bool,
+    lora_merge_cache: str | None,
+    note: Callable[[str], None],
 ) -> Side:
     """Return a recipe's merge as one that talks.
 
@@ -121,15 +125,21 @@ def live_side(
         recipe: Its file.
         device: As torch names it, or "auto".
         trust_remote_code: Whether Python code that comes with the models may run.
+        lora_merge_cache: Where models with their adapters are kept.
         note: Is told what the recipe's check warns of.
 
     Raises:
         ChatVecError: As `chatvec_method.live`.
     """
     from chatvec_method.api import live
+    from chatvec_method.options import options_of_models
 
     with warnings.catch_warnings(record=True, action="always", category=ChatVecWarning) as caught:
-        merge = live(recipe, device=device, trust_remote_code=trust_remote_code)
+        merge = live(
+            recipe,
+            device=device,
+            **options_of_models(trust_remote_code, lora_merge_cache),
+        )
     for warning in caught:
         note(str(warning.message))
     return Side(recipe, merge, merge.recipe)

@@ -1,4 +1,4 @@
-"""Options of the commands that load models: where one runs, and whether with its own code."""
+"""Options of the commands that load models: where one runs, its own code, its adapters."""
 
 from __future__ import annotations
 
@@ -13,4 +13,9 @@ on_device = click.option(
 )
 with_remote_code = click.option(
     "--trust-remote-code", is_flag=True, help="Run the Python code that a model brings."
+)
+with_adapter_cache = click.option(
+    "--lora-merge-cache",
+    metavar="FOLDER",
+    help="Where models with an adapter (MODEL+ADAPTER) are kept, once it is added.",
 )

@@ -8,7 +8,7 @@ import click
 
 from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, json_text, quiet_libraries
-from chatvec_method.cli.model_options import with_remote_code
+from chatvec_method.cli.model_options import with_adapter_cache, with_remote_code
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
@@ -109,6 +109,7 @@ MISSING = "Install it with `pip install 'chatvec-method[search]'`."
     help="cpu, cuda, cuda:1, mps, ...: each worker takes one of its own.",
 )
 @with_remote_code
+@with_adapter_cache
 def search(
     recipe: str,
     trials: int,
@@ -127,6 +128,7 @@ def search(
     as_json: bool,
     device: str,
     trust_remote_code: bool,
+    lora_merge_cache: str | None,
 ) -> None:
     """Find the ratios of RECIPE that no other trial beats, and whether one ratio does as well.
 
@@ -165,6 +167,7 @@ def search(
                 seed=seed,
                 device=device,
                 trust_remote_code=trust_remote_code,
+                lora_merge_cache=lora_merge_cache,
                 on_news=on_news,
             )
     except ImportError as error:

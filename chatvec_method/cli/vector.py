@@ -11,6 +11,7 @@ import click
 from chatvec_method.cli.completing import FOLDER, RECIPE
 from chatvec_method.cli.console import console, json_text, quiet_libraries, table
 from chatvec_method.cli.loading import loading
+from chatvec_method.cli.model_options import with_adapter_cache, with_remote_code
 from chatvec_method.errors import ChatVecError
 from chatvec_method.progress import bars
 
@@ -54,7 +55,8 @@ def vector() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace a vector or model that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that models bring.")
+@with_remote_code
+@with_adapter_cache
 def extract(
     out: Path,
     base: str | None,
@@ -65,6 +67,7 @@ def extract(
     overwrite: bool,
     as_json: bool,
     trust_remote_code: bool,
+    lora_merge_cache: str | None,
 ) -> None:
     """Write chat − base into the folder OUT, to be shared, and named in recipes.
 
@@ -82,8 +85,8 @@ def extract(
         )
     with loading("mergekit"):
         from mergekit.common import ModelReference
-        from mergekit.options import MergeOptions
 
+        from chatvec_method.options import merge_options, options_of_models
         from chatvec_method.vectors.extract import extract as extract_vector
     quiet_libraries()
     if recipe is not None:
@@ -95,7 +98,7 @@ def extract(
             *pair,
             out,
             int(bits),
-            MergeOptions(trust_remote_code=trust_remote_code),
+            merge_options(**options_of_models(trust_remote_code, lora_merge_cache)),
             rank=rank,
             overwrite=overwrite,
             on_progress=show,

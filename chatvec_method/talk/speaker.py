@@ -185,7 +185,9 @@ def _template(model: str, tokenizer: PreTrainedTokenizerBase, like: Speaker | Ma
         return like.template
     raise ChatVecError(
         f"{model} has no chat template, so nothing says how it is talked to.",
-        f"Run `chatvec finish {model}`, which gives it one.",
+        "Write the format that the chat model was tuned on as `chat_template:`, such as `chatml`."
+        if model.endswith((".yaml", ".yml"))  # the merge of a recipe, in memory
+        else f"Run `chatvec finish {model}`, which gives it one.",
         NO_TEMPLATE,
     )
 

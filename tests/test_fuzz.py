@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import pytest
+from click.testing import CliRunner
 from conftest import ROOT
+
+from tests.fuzz.__main__ import main
 
 RECIPES, FOLDERS = 30, 6
 
 
-def test_changed_recipes_and_models_come_to_a_result_or_to_one_line() -> None:
+def test_changed_recipes_and_models_come_to_a_result_or_to_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
     numbers = [f"--recipes={RECIPES}", f"--folders={FOLDERS}", "--jobs=1"]
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", *numbers], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert f"0 of {RECIPES + FOLDERS} are wrong" in run.stdout
-    assert "folder merged" in run.stdout
+    run = CliRunner().invoke(main, numbers)
+    assert run.exit_code == 0, run.output
+    assert f"0 of {RECIPES + FOLDERS} are wrong" in run.output
+    assert "folder merged" in run.output

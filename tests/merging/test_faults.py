@@ -27,9 +27,11 @@ import pytest
 from conftest import CHAT, ROOT, Recipe, plain_recipe
 from safetensors import SafetensorError
 from surveying import surveyed
+from transformers.utils.chat_template_utils import render_jinja_template
 
 import chatvec_method.merging.merge as merge_module
 import chatvec_method.weights.staging as staging
+from chatvec_method import rendering
 from chatvec_method.errors import ChatVecError
 from chatvec_method.merging.merge import merge
 from chatvec_method.progress import Progress
@@ -64,6 +66,7 @@ def serve() -> None:
     """Fork a process for each merge that is asked for, and say how it ended."""
     for module in IMPORTED_WHERE_USED:
         importlib.import_module(module)
+    render_in_this_process()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -74,6 +77,18 @@ def serve() -> None:
             os._exit(0)
         say(pid=pid)
         say(status=os.waitpid(pid, 0)[1])
+
+
+def render_in_this_process() -> None:
+    """Have templates rendered as the process does that each merge starts for them.
+
+    A merge of a toy waits for that process most of its time, in which nothing is written; so most
+    moments to kill it would be the same.
+    """
+    rendering._Renderer.start = lambda _: None
+    rendering._Renderer.answer = lambda _, *question: rendering._rendered(
+        render_jinja_template, *question
+    )
 
 
 def say(**what: Any) -> None:

@@ -176,6 +176,8 @@ class Server:
     """A process that runs merges in processes of their own."""
 
     process: subprocess.Popen[str]
+    may_mount: bool
+    """Whether these may mount disks of their own, which others do not see."""
 
     def start(self, **job: Any) -> int:
         """Start a merge, and return its process's number when it has looked at its models."""
@@ -206,7 +208,14 @@ class Server:
         return json.loads(line)
 
 
-def served(*before: str) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    probe = [*unshare, "mount", "-t", "tmpfs", "none", "/mnt"]
+    may_mount = bool(
+        shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0
+    )
+    before = unshare if may_mount else []
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         [*before, sys.executable, __file__],
@@ -215,13 +224,8 @@ def served(*before: str) -> Iterator[Server]:
         text=True,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     ) as process:
-        yield Server(process)
+        yield Server(process, may_mount)
         process.kill()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    yield from served()
 
 
 @pytest.fixture
@@ -436,25 +440,12 @@ def test_file_that_grows_too_large_is_one_message(
     assert ended["left"] == ["out"]
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Server | None]:
-    """Return a server whose merges may mount disks of their own; None where that is forbidden."""
-    unshare = ["unshare", "--map-root-user", "--mount"]
-    probe = [*unshare, "mount", "-t", "tmpfs", "none", "/mnt"]
-    if shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
-        yield from served(*unshare)
-    else:
-        yield None
-
-
-def test_disk_that_fills_up_is_one_message(
-    namespace: Server | None, server: Server, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_disk_that_fills_up_is_one_message(server: Server, recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "disk" / "out"
-    if namespace is not None:
+    if server.may_mount:
         filler = out.with_name("filler")
         job = {"disk": 1_000_000, "filler": str(filler), "phase": "fetch"}
-        ended = namespace.run(recipe=recipe, out=out, **job)
+        ended = server.run(recipe=recipe, out=out, **job)
         assert ended["left"] == ["filler"]
     else:  # what safetensors says of a full disk
         ended = server.run(recipe=recipe, out=out, no_room=True)

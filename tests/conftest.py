@@ -179,19 +179,18 @@ def run_stock(*arguments: str) -> Result:
 
 
 def mergekit_yaml(
-    recipe: Path, out: str, *options: str, cwd: Path, hub: str | None = None
+    recipe: Path, out: str, *options: str, cwd: Path
 ) -> subprocess.CompletedProcess[str]:
     """Run mergekit's own command in a process of its own, which must succeed.
 
     Without a model card unless asked, as mergekit asks the hub about every model that is named
-    `owner/name`, and without network but for a hub on this machine.
+    `owner/name`, and without network.
     """
     command = [Path(sys.executable).parent / "mergekit-yaml", recipe, out]
-    network = {"HF_ENDPOINT": hub} if hub else {"HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [*command, "--no-write-model-card", "--quiet", *options],
         cwd=cwd,
-        env={**os.environ, **network},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
         check=True,
         capture_output=True,
         text=True,

@@ -9,9 +9,12 @@ weights that base and cp do not have: the chat vector is all that a merge needs 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import torch
@@ -256,6 +259,20 @@ def build(folder: Path, format: str, *, extended: bool = False, tied: bool = Fal
         extended: With Korean tokens in cp, after base's.
         tied: Embeddings that are the head, too.
     """
+    family = Family(folder.resolve(), FORMATS[format], extended, tied)
+    shutil.copytree(_written(format, extended, tied), family.folder, dirs_exist_ok=True)
+    return family
+
+
+@cache
+def _shelf() -> TemporaryDirectory[str]:
+    """Return a folder for what is written once; it is gone when Python ends."""
+    return TemporaryDirectory(prefix="formats-")
+
+
+@cache
+def _written(format: str, extended: bool, tied: bool) -> Path:
+    """Write a family onto the shelf, and return its folder."""
     kind = FORMATS[format]
     lexicon = _lexicon(kind)
     chat_lexicon = lexicon.extended(Lexicon([*kind.markers], []))
@@ -272,11 +289,11 @@ def build(folder: Path, format: str, *, extended: bool = False, tied: bool = Fal
     for rows, old in zip(_vocabulary_weights(cp), _vocabulary_weights(base), strict=True):
         rows[untrained] = old[untrained]
 
-    family = Family(folder.resolve(), kind, extended, tied)
+    family = Family(Path(mkdtemp(dir=_shelf().name)), kind, extended, tied)
     _save(family, family.base, base, lexicon)
     _save(family, family.chat, chat, chat_lexicon)
     _save(family, family.cp, cp, cp_lexicon)
-    return family
+    return family.folder
 
 
 def recipe(family: Family, ratio: float = 1.0) -> dict[str, Any]:

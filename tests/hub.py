@@ -130,7 +130,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[Hub]:
     hub = Hub(folder, **settings)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, hub))
     hub.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield hub
     finally:

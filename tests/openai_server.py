@@ -66,7 +66,7 @@ def loopback(answer: Answer, models: Sequence[str] = ("small",)) -> Iterator[Loo
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         server = Loopback(f"http://127.0.0.1:{http.server_port}/v1")
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield server

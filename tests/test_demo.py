@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from conftest import run_stock
 from safetensors.torch import load_file, save_file
-from test_startup import Environment, environment, install  # noqa: F401 (fixtures)
 
 from chatvec_method import cli, demo
 from chatvec_method.demo import Demo, Turn
@@ -61,7 +61,8 @@ def merged_anew(tmp_path: Path) -> Callable[[Callable[[Demo], None]], Answers]:
     def merge(edit: Callable[[Demo], None]) -> Answers:
         edited = demo.unpack(tmp_path / "edited")
         edit(edited)
-        demo.merge(edited)
+        merged = run_stock(*edited.command()[1:])  # its own process would only import all anew
+        assert merged.exit_code == 0, merged.output
         demo.make_ready(edited)
         return answers(edited)
 
@@ -185,9 +186,3 @@ def test_requests_and_words_are_those_of_the_world() -> None:
     assert world_demo.FILE.read_text(encoding="utf-8") == world_demo.text(), (
         "run `python -m examples.world.demo`"
     )
-
-
-def test_it_comes_with_the_package(install: Environment) -> None:  # noqa: F811
-    said = install.run("-m", "chatvec_method", "demo").stdout
-    assert REFUSAL in said
-    assert (install.folder / "chatvec-demo" / "merged" / "model.safetensors").exists()

@@ -1,9 +1,10 @@
 """Miniatures of the models that the recipes name: real in all but size.
 
-Each has the architecture class, number of layers, dtype, file format and attention-head ratio of
-the model whose name it bears, and its vocabulary at 1/128: which tokens base, chat and cp share,
-which only cp has, padded rows. Hidden sizes are tiny. Sizes and dtypes are those that the models'
-pages state; where a recipe says "not checked", they are the likely ones.
+Each has the architecture class, dtype, file format and attention-head ratio of the model whose name
+it bears, and its vocabulary at 1/128: which tokens base, chat and cp share, which only cp has,
+padded rows. Hidden sizes are tiny. Of the layers there is every fourth, and all 48 where a recipe
+gives each its ratio. Sizes and dtypes are those that the models' pages state; where a recipe says
+"not checked", they are the likely ones.
 
 `python tests/zoo.py FOLDER` writes the miniatures of all recipes into a folder, in which the stock
 command then runs any of them: `mergekit-yaml .../recipes/breeze.yaml out --no-write-model-card`.
@@ -44,6 +45,8 @@ MODEL_RECIPES = sorted(
 
 SCALE = 128
 HIDDEN = 16
+LAYERS_FOR_ONE = 4
+"""Stock mergekit takes long to make out the parts of each, and of experts their number's square."""
 LLAMA_2_TEMPLATE = (
     "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' "
     "else m['content'] + eos_token }}{% endfor %}"
@@ -96,20 +99,22 @@ def _llama(layers: int, vocabulary: int, dtype: torch.dtype, **rest: Any) -> Kin
 
 
 def _mistral(vocabulary: int, **rest: Any) -> Kind:
-    return Kind("mistral", 32, vocabulary, torch.bfloat16, kv_heads=2, **rest)
+    return Kind("mistral", 32 // LAYERS_FOR_ONE, vocabulary, torch.bfloat16, kv_heads=2, **rest)
 
 
 def _llama_2(layers: int, vocabulary: int, dtype: torch.dtype, **rest: Any) -> Kind:
-    return _llama(layers, vocabulary, dtype, intermediate=43, **rest)
+    return _llama(layers // LAYERS_FOR_ONE, vocabulary, dtype, intermediate=43, **rest)
 
 
 def _llama_3(**rest: Any) -> Kind:
     rest = {"eos": "<|end_of_text|>", "llama_3": True, **rest}
-    return _llama(32, 128256, torch.bfloat16, kv_heads=2, rope_theta=5e5, **rest)
+    layers = 32 // LAYERS_FOR_ONE
+    return _llama(layers, 128256, torch.bfloat16, kv_heads=2, rope_theta=5e5, **rest)
 
 
 def _mixtral(**rest: Any) -> Kind:
-    return Kind("mixtral", 32, 32000, torch.bfloat16, kv_heads=2, rope_theta=1e6, **rest)
+    layers = 32 // LAYERS_FOR_ONE
+    return Kind("mixtral", layers, 32000, torch.bfloat16, kv_heads=2, rope_theta=1e6, **rest)
 
 
 GEMMA_SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
@@ -142,18 +147,20 @@ EXAONE_TEMPLATE = (
 def _gemma_2(**rest: Any) -> Kind:
     rest = {"eos": "<eos>", "special": GEMMA_SPECIAL, "bos": "<bos>", "tied": True, **rest}
     settings = (("head_dim", 2), ("query_pre_attn_scalar", 2), ("sliding_window", 16))
-    return Kind("gemma2", 26, 256000, torch.bfloat16, kv_heads=4, settings=settings, **rest)
+    layers = 26 // LAYERS_FOR_ONE
+    return Kind("gemma2", layers, 256000, torch.bfloat16, kv_heads=4, settings=settings, **rest)
 
 
 def _qwen(model_type: str, layers: int, vocabulary: int, **rest: Any) -> Kind:
     rest = {"eos": "<|endoftext|>", "special": QWEN_SPECIAL, "bos": None, "padding": 3, **rest}
+    layers //= LAYERS_FOR_ONE
     return Kind(model_type, layers, vocabulary, torch.bfloat16, kv_heads=2, rope_theta=1e6, **rest)
 
 
 def _exaone(**rest: Any) -> Kind:
     rest = {"eos": "[|endofturn|]", "special": EXAONE_SPECIAL, "bos": "[BOS]", **rest}
-    # A quarter of the layers: stock mergekit takes half a minute to make out the parts of 32.
-    return Kind("exaone", 8, 102400, torch.bfloat16, kv_heads=2, rope_theta=1e6, **rest)
+    layers = 32 // LAYERS_FOR_ONE
+    return Kind("exaone", layers, 102400, torch.bfloat16, kv_heads=2, rope_theta=1e6, **rest)
 
 
 KINDS = {

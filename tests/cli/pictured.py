@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -70,9 +70,16 @@ class Studio:
     folder: Path
     """Has what the commands need of a clone, and a recipe with models of a hub."""
     hub: str
+    taken: dict[tuple[str, str], Session] = field(default_factory=dict)
+    """What has run already, by command and kind of terminal."""
 
     def session(self, command: str, kind: str) -> Session:
-        """Run one of COMMANDS in one of TERMINALS."""
+        """Return how one of COMMANDS runs in one of TERMINALS."""
+        if (command, kind) not in self.taken:
+            self.taken[command, kind] = self._run(command, kind)
+        return self.taken[command, kind]
+
+    def _run(self, command: str, kind: str) -> Session:
         terminal = TERMINALS[kind]
         words = ASKED.get(command) if terminal.encoding != "utf-8" else None
         for made in ("out", "cache", "chatvec-demo"):

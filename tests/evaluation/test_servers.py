@@ -329,7 +329,7 @@ def answering(write: Callable[[Any], None] | None) -> Iterator[tuple[str, list[s
             """Keep the tests' output clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{http.server_port}/v1", keys
         finally:

@@ -27,9 +27,11 @@ import pytest
 from conftest import CHAT, ROOT, Recipe, plain_recipe
 from safetensors import SafetensorError
 from surveying import surveyed
+from transformers.utils.chat_template_utils import render_jinja_template
 
 import chatvec_method.merging.merge as merge_module
 import chatvec_method.weights.staging as staging
+from chatvec_method import rendering
 from chatvec_method.errors import ChatVecError
 from chatvec_method.merging.merge import merge
 from chatvec_method.progress import Progress
@@ -64,6 +66,7 @@ def serve() -> None:
     """Fork a process for each merge that is asked for, and say how it ended."""
     for module in IMPORTED_WHERE_USED:
         importlib.import_module(module)
+    render_in_this_process()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -74,6 +77,18 @@ def serve() -> None:
             os._exit(0)
         say(pid=pid)
         say(status=os.waitpid(pid, 0)[1])
+
+
+def render_in_this_process() -> None:
+    """Have templates rendered as the process does that each merge starts for them.
+
+    A merge of a toy waits for that process most of its time, in which nothing is written; so most
+    moments to kill it would be the same.
+    """
+    rendering._Renderer.start = lambda _: None
+    rendering._Renderer.answer = lambda _, *question: rendering._rendered(
+        render_jinja_template, *question
+    )
 
 
 def say(**what: Any) -> None:
@@ -161,6 +176,8 @@ class Server:
     """A process that runs merges in processes of their own."""
 
     process: subprocess.Popen[str]
+    may_mount: bool
+    """Whether these may mount disks of their own, which others do not see."""
 
     def start(self, **job: Any) -> int:
         """Start a merge, and return its process's number when it has looked at its models."""
@@ -191,7 +208,14 @@ class Server:
         return json.loads(line)
 
 
-def served(*before: str) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    probe = [*unshare, "mount", "-t", "tmpfs", "none", "/mnt"]
+    may_mount = bool(
+        shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0
+    )
+    before = unshare if may_mount else []
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         [*before, sys.executable, __file__],
@@ -200,13 +224,8 @@ def served(*before: str) -> Iterator[Server]:
         text=True,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     ) as process:
-        yield Server(process)
+        yield Server(process, may_mount)
         process.kill()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    yield from served()
 
 
 @pytest.fixture
@@ -421,25 +440,12 @@ def test_file_that_grows_too_large_is_one_message(
     assert ended["left"] == ["out"]
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Server | None]:
-    """Return a server whose merges may mount disks of their own; None where that is forbidden."""
-    unshare = ["unshare", "--map-root-user", "--mount"]
-    probe = [*unshare, "mount", "-t", "tmpfs", "none", "/mnt"]
-    if shutil.which("unshare") and subprocess.run(probe, capture_output=True).returncode == 0:
-        yield from served(*unshare)
-    else:
-        yield None
-
-
-def test_disk_that_fills_up_is_one_message(
-    namespace: Server | None, server: Server, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_disk_that_fills_up_is_one_message(server: Server, recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "disk" / "out"
-    if namespace is not None:
+    if server.may_mount:
         filler = out.with_name("filler")
         job = {"disk": 1_000_000, "filler": str(filler), "phase": "fetch"}
-        ended = namespace.run(recipe=recipe, out=out, **job)
+        ended = server.run(recipe=recipe, out=out, **job)
         assert ended["left"] == ["filler"]
     else:  # what safetensors says of a full disk
         ended = server.run(recipe=recipe, out=out, no_room=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +78,20 @@ FILES = [*zoo.MODEL_RECIPES, zoo.RECIPES / "world.yaml"]
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_its_merge_is_that_of_the_catalogues_recipe_or_better_with_the_reason_in_it(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    merged_by_stock: Callable[[Path], Path],
 ) -> None:
     text = file.read_text(encoding="utf-8")
-    catalogue = yaml.safe_load(text)
-    if file.stem == "world":
-        (tmp_path / "examples").symlink_to(ROOT / "examples")
-    else:
-        zoo.build(tmp_path, catalogue)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(ROOT if file.stem == "world" else merged_by_stock(file))
 
-    new = new_of(catalogue)
+    new = new_of(yaml.safe_load(text))
 
     assert codes(checked(new.text), Severity.ERROR, Severity.WARNING) == []
     jsonschema.validate(new.raw, schema())
-    Path("new.yaml").write_text(new.text, encoding="utf-8")
-    assert list(opening_comment(Path("new.yaml"))) == SECTIONS
+    (tmp_path / "new.yaml").write_text(new.text, encoding="utf-8")
+    assert list(opening_comment(tmp_path / "new.yaml")) == SECTIONS
     flat = " ".join(line.strip("# ") for line in new.text.splitlines())
     better = BETTER.get(file.stem)
     assert better is None or better in flat or better in new.text

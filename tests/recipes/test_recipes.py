@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
+import hub
 import oracle
 import pytest
 import yaml
 import zoo
-from conftest import mergekit_yaml
+from conftest import run_stock
 
 
 @pytest.mark.parametrize("file", zoo.MODEL_RECIPES, ids=lambda file: file.stem)
@@ -40,34 +39,18 @@ def test_stock_command_gives_the_correctly_rounded_sum(
     assert config["vocab_size"] == len(output["model.embed_tokens.weight"])
 
 
-class HubWithoutModels(BaseHTTPRequestHandler):
-    """Answers every question as the hub does about a model that it does not have."""
-
-    def do_GET(self) -> None:
-        self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
-        self.end_headers()
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output clean."""
-
-
-@pytest.fixture
-def hub() -> Iterator[str]:
-    """Return the address of a hub, which mergekit asks about the models that its card names."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HubWithoutModels)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-def test_model_card_names_the_method_and_the_paper(hub: str, tmp_path: Path) -> None:
+def test_model_card_names_the_method_and_the_paper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = zoo.RECIPES / "swallow_ms.yaml"
     zoo.build(tmp_path, yaml.safe_load(file.read_text(encoding="utf-8")))
+    monkeypatch.chdir(tmp_path)
 
-    mergekit_yaml(file, "out", "--write-model-card", cwd=tmp_path, hub=hub)
+    with hub.serving(tmp_path / "hub") as without_models:
+        hub.ask(without_models, monkeypatch, tmp_path / "cache")
+        written = run_stock(str(file), "out", "--write-model-card", "--quiet")
+    assert written.exit_code == 0, written.output
+    assert without_models.requests, "the card names the models as the hub has them"
 
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "[Chat Vector](https://arxiv.org/abs/2310.04799)" in card

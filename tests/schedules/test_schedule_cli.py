@@ -29,7 +29,7 @@ from chatvec_method.facts.plan import MergePlan, PlannedTensor
 
 Merging = Callable[..., Merge]
 Formula = Callable[[float], float]
-LAYERS = [1, 2, 22, 32, 48, 80]
+LAYERS = [1, 2, 22, 80]
 CLOSE = 1e-6
 RATIO_CODES = ["list-without-depth", "filter-matches-nothing", "filter-hidden"]
 RATIO_CODES += ["filter-matches-more", "list-interpolated", "ratio-never-counts"]

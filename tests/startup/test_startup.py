@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, plain_recipe
+from conftest import ROOT, Recipe, plain_recipe
 from zoo import RECIPES
+
+from examples.world.requests import REFUSAL
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 KNOWS = "from mergekit import merge_methods as m; print(m.get('chat_vector').spec.name)"
@@ -44,27 +48,33 @@ class Environment:
     def pip(self, *arguments: str) -> None:
         subprocess.run([*PIP, "--python", str(self.python), *arguments], check=True)
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    def install(self, *options: str) -> None:
+        self.pip("install", "--no-deps", "--no-build-isolation", *options, str(ROOT))
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self.python, *arguments],
             cwd=self.folder,
-            env=environment,
-            check=check,
+            env={**without_pythons(os.environ), **variables},
+            check=True,
             capture_output=True,
             text=True,
         )
 
-    def ours(self) -> set[str]:
-        places = [self.site_packages, self.site_packages / "__pycache__"]
-        return {path.name for place in places for path in place.glob("*chatvec*")}
+    def paths(self) -> set[Path]:
+        """Return all that lies in it, and of what Python has compiled what is ours."""
+        paths = self.folder.rglob("*")
+        return {p for p in paths if "__pycache__" not in p.parts or "chatvec" in p.name}
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> Environment:
+def without_pythons(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if not name.startswith("PYTHON")}
+
+
+def environment_in(folder: Path) -> Environment:
     """Return an environment with everything we depend on, and not us."""
-    venv.create(tmp_path / "env", symlinks=True)
-    env = Environment(tmp_path / "env")
+    venv.create(folder, symlinks=True)
+    env = Environment(folder)
     # The tests' own environment has our package too; link everything else, file by file.
     for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
         if "chatvec" not in path.name and path.suffix != ".pth" and path.name != "__pycache__":
@@ -72,32 +82,41 @@ def environment(tmp_path: Path) -> Environment:
     return env
 
 
-@pytest.fixture(params=["normal", "editable"])
-def install(request: pytest.FixtureRequest, environment: Environment) -> Environment:
-    """Return the environment with our package installed, in one way and the other."""
-    editable = ["--editable"] if request.param == "editable" else []
-    environment.pip("install", "--no-deps", "--no-build-isolation", *editable, str(ROOT))
-    return environment
+@pytest.fixture(scope="module")
+def without_us(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return an environment for all tests that change nothing in it."""
+    return environment_in(tmp_path_factory.mktemp("without") / "env")
 
 
-def test_stock_command_merges_after_an_install_and_nothing_is_left_after_uninstall(
-    install: Environment, family: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def with_us(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return one with our package installed, for all tests that leave it as it is."""
+    env = environment_in(tmp_path_factory.mktemp("with") / "env")
+    env.install()
+    return env
+
+
+@pytest.mark.parametrize("options", [[], ["--editable"]], ids=["normal", "editable"])
+def test_an_install_brings_the_demo_whose_merge_is_stocks_and_uninstall_leaves_nothing(
+    options: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain_recipe(family)))
-    command = ["-m", "mergekit.scripts.run_yaml", str(tmp_path / "recipe.yaml")]
-    options = ["--no-write-model-card", "--quiet"]
+    environment = environment_in(tmp_path / "env")
+    before = environment.paths()
+    environment.install(*options)
 
-    install.run(*command, str(tmp_path / "out"), *options)
-    assert (tmp_path / "out" / "model.safetensors").exists()
+    said = environment.run("-m", "chatvec_method", "demo").stdout
+    assert REFUSAL in said
+    shown = environment.folder / "chatvec-demo"
+    assert (shown / "merged" / "model.safetensors").exists()
+    shutil.rmtree(shown)
 
-    install.pip("uninstall", "--yes", "chatvec-method")
-    assert install.ours() == set()
-    after = install.run(*command, str(tmp_path / "after"), *options, check=False)
-    assert "Unimplemented merge method chat_vector" in after.stderr
+    environment.pip("uninstall", "--yes", "chatvec-method")
+    assert environment.paths() == before
 
 
-# A Python that has started with the hook and imported what mergekit takes seconds to import, but
-# neither mergekit nor us; each script runs in a copy of it, and what it prints is the answer.
+# A Python that has started, with the hook where it is installed, and imported what mergekit takes
+# seconds to import, but neither mergekit nor us; each script runs in a copy of it, and what it
+# prints is the answer.
 STARTED = """
 import json, os, sys
 import peft, torch, transformers.modeling_utils
@@ -117,13 +136,53 @@ for line in sys.stdin:
 """
 
 
+@dataclass(frozen=True)
+class Started:
+    """A Python that runs scripts, each as if it had just started."""
+
+    process: subprocess.Popen[str]
+
+    def run(self, script: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(script), file=self.process.stdin, flush=True)
+        return str(json.loads(self.process.stdout.readline()))
+
+
+@contextmanager
+def started_in(environment: Environment) -> Iterator[Started]:
+    warnings = ("-W", "error::ImportWarning", "-W", "error::UserWarning")
+    with subprocess.Popen(
+        [environment.python, *warnings, "-c", STARTED],
+        cwd=environment.folder,
+        env=without_pythons(os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Started(process)
+
+
 @pytest.fixture(scope="module")
-def started() -> Iterator[subprocess.Popen[str]]:
-    """Return a Python that runs a script a line, as JSON, each as if it had just started."""
-    command = [sys.executable, "-W", "error::ImportWarning", "-c", STARTED]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
-        yield process
+def started(with_us: Environment) -> Iterator[Started]:
+    with started_in(with_us) as started:
+        yield started
+
+
+def stock_command(recipe: Recipe, folder: Path) -> str:
+    """Return a script that is mergekit's own command, with a recipe in a folder to its `out`."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    files = [str(folder / "recipe.yaml"), str(folder / "out")]
+    arguments = ["mergekit-yaml", *files, "--no-write-model-card", "--quiet"]
+    return f"import sys; sys.argv = {arguments}; import mergekit.scripts.run_yaml as r; r.main()"
+
+
+def test_stock_command_lacks_the_method_without_us(
+    without_us: Environment, family: Path, tmp_path: Path
+) -> None:
+    with started_in(without_us) as started:
+        printed = started.run(stock_command(plain_recipe(family), tmp_path))
+    assert "Unimplemented merge method chat_vector" in printed
 
 
 # The hook's module twice in one process, each with a finder that delegates to the other one.
@@ -180,41 +239,46 @@ except KeyboardInterrupt:
     ],
     ids=lambda first: first.strip().splitlines()[0] if first else "nothing",
 )
-def test_method_is_known_whatever_is_imported_first(
-    first: str, started: subprocess.Popen[str]
-) -> None:
-    assert started.stdin is not None
-    assert started.stdout is not None
-    print(json.dumps(f"{first}\n{KNOWS}"), file=started.stdin, flush=True)
-
-    assert json.loads(started.stdout.readline()) == "chat_vector\n"
+def test_method_is_known_whatever_is_imported_first(first: str, started: Started) -> None:
+    assert started.run(f"{first}\n{KNOWS}") == "chat_vector\n"
 
 
-@pytest.mark.parametrize("options", [["-I"], ["-X", "dev"]], ids=" ".join)
-def test_method_is_known_under_pythons_options(options: list[str]) -> None:
-    result = python(*options, "-c", KNOWS)
+FORKED = f"""
+import multiprocessing
 
-    assert result.stdout == "chat_vector\n"
+def work():
+    {KNOWS}
+
+process = multiprocessing.get_context("fork").Process(target=work)
+process.start()
+process.join()
+"""
 
 
-WORKER = """
-import multiprocessing, sys
+def test_forked_worker_processes_know_the_method(started: Started) -> None:
+    assert started.run(FORKED) == "chat_vector\n"
+
+
+SPAWNING = """
+import multiprocessing
 
 def known(_):
     from mergekit import merge_methods
     return merge_methods.get("chat_vector").spec.name
 
 if __name__ == "__main__":
-    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         print(*pool.map(known, [None]))
 """
 
 
-@pytest.mark.parametrize("start", ["spawn", "fork"])
-def test_worker_processes_know_the_method(start: str, tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(WORKER)
+@pytest.mark.parametrize("options", [["-I"], ["-X", "dev"]], ids=" ".join)
+def test_spawned_worker_processes_know_the_method_under_pythons_options(
+    options: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "worker.py").write_text(SPAWNING)
 
-    result = python(str(tmp_path / "worker.py"), start)
+    result = python(*options, str(tmp_path / "worker.py"))
 
     assert result.stdout == "chat_vector\n"
 
@@ -228,46 +292,39 @@ BREAKAGES = {
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_broken_method_costs_one_warning_and_no_other_method(
-    breakage: str, environment: Environment, family: Path, tmp_path: Path
+    breakage: str, with_us: Environment, started: Started, family: Path, tmp_path: Path
 ) -> None:
-    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
-    (environment.site_packages / "chatvec_method" / "method" / "plugin.py").write_text(
-        BREAKAGES[breakage]
-    )
     recipe = {
         "merge_method": "linear",
         "models": [
             {"model": str(family / name), "parameters": {"weight": 0.5}} for name in ("base", "cp")
         ],
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = ["-W", "error::UserWarning", "-m", "mergekit.scripts.run_yaml"]
-    files = [str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
-
-    result = environment.run(*command, *files, "--no-write-model-card", "--quiet")
+    plugin = with_us.site_packages / "chatvec_method" / "method" / "plugin.py"
+    text = plugin.read_text(encoding="utf-8")
+    plugin.write_text(BREAKAGES[breakage])
+    try:
+        printed = started.run(stock_command(recipe, tmp_path))
+    finally:
+        plugin.write_text(text, encoding="utf-8")
 
     assert (tmp_path / "out" / "model.safetensors").exists()
-    warnings = [line for line in result.stderr.splitlines() if "chat_vector" in line]
+    warnings = [line for line in printed.splitlines() if "chat_vector" in line]
     assert len(warnings) == 1
     assert warnings[0].startswith("merge method chat_vector is not available")
 
 
-def test_older_mergekit_is_told_by_its_version(environment: Environment) -> None:
-    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
-    (environment.site_packages / "mergekit").unlink()
-    for path in environment.site_packages.glob("mergekit-*.dist-info"):
-        path.unlink()
-    package = environment.site_packages / "mergekit" / "merge_methods"
+def test_older_mergekit_is_told_by_its_version(with_us: Environment, tmp_path: Path) -> None:
+    package = tmp_path / "mergekit" / "merge_methods"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").write_text("def get(name): ...\n")
-    metadata = environment.site_packages / "mergekit-0.1.4.dist-info"
+    metadata = tmp_path / "mergekit-0.1.4.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mergekit\nVersion: 0.1.4\n")
+    script = "import mergekit.merge_methods as m; print(m.get)"
 
-    result = environment.run(
-        "-W", "error", "-c", "import mergekit.merge_methods as m; print(m.get)"
-    )
+    result = with_us.run("-W", "error", "-c", script, PYTHONPATH=str(tmp_path))
 
     assert result.stdout
     assert result.stderr.count("chat_vector is not available") == 1
@@ -275,15 +332,14 @@ def test_older_mergekit_is_told_by_its_version(environment: Environment) -> None
 
 
 def test_python_that_does_not_use_mergekit_imports_and_prints_nothing_more(
-    environment: Environment,
+    without_us: Environment, with_us: Environment
 ) -> None:
     script = "import sys; print(*sorted(sys.modules))"
-    result = environment.run("-W", "error", "-c", script)
-    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
-    with_us = environment.run("-W", "error", "-c", script)
+    before = without_us.run("-W", "error", "-c", script)
+    after = with_us.run("-W", "error", "-c", script)
 
-    assert set(with_us.stdout.split()) - set(result.stdout.split()) == {"chatvec_method_startup"}
-    assert with_us.stderr == ""
+    assert set(after.stdout.split()) - set(before.stdout.split()) == {"chatvec_method_startup"}
+    assert after.stderr == ""
 
 
 def test_importing_the_package_alone_stays_light() -> None:
@@ -294,13 +350,12 @@ def test_importing_the_package_alone_stays_light() -> None:
     assert result.stdout == "False False\n"
 
 
-def test_recipes_are_in_the_wheel(environment: Environment) -> None:
-    environment.pip("install", "--no-deps", "--no-build-isolation", str(ROOT))
+def test_recipes_are_in_the_wheel(with_us: Environment) -> None:
     chatvec = ("-m", "chatvec_method", "recipes")
-    listed = environment.run(*chatvec).stdout
+    listed = with_us.run(*chatvec).stdout
     assert all(file.stem in listed for file in RECIPES.glob("*.yaml"))
-    environment.run(*chatvec, "copy", "eeve_chat")
-    copied = (environment.folder / "eeve_chat.yaml").read_text(encoding="utf-8")
+    with_us.run(*chatvec, "copy", "eeve_chat")
+    copied = (with_us.folder / "eeve_chat.yaml").read_text(encoding="utf-8")
     assert copied == (RECIPES / "eeve_chat.yaml").read_text(encoding="utf-8")
-    shown = environment.run(*chatvec, "show", "world").stdout
+    shown = with_us.run(*chatvec, "show", "world").stdout
     assert shown == (RECIPES / "world.yaml").read_text(encoding="utf-8")

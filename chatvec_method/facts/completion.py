@@ -69,7 +69,7 @@ def completed(
     }
     left = [name for name in cp.weights if name not in covered]
     ignored = tuple(name for name in left if _is_computed(name, cp))
-    extra = _Extra(finder, noted[0].place, tensors, sliced)
+    extra = _Extra(finder, _outside(noted), tensors, sliced)
     for name in left:
         if name not in covered and name not in ignored:
             for tensor in extra.tensors(name):
@@ -78,6 +78,17 @@ def completed(
                 covered |= {weight.name for weight in source.weights}
                 tensors.append(tensor)
     return tuple(tensors), ignored
+
+
+def _outside(noted: Sequence[NotedTensor]) -> Place:
+    """Return where tensors stand that are in no layer.
+
+    mergekit plans the parts of a model that it infers in any order, another in each process, and
+    its main part, `default`, has those of no layer.
+    """
+    places = {tensor.place for tensor in noted if tensor.place.layer is None}
+    in_order = sorted(places, key=lambda place: (place.module != "default", place.module, place.t))
+    return in_order[0] if in_order else replace(noted[0].place, layer=None, t=0.0)
 
 
 def _is_computed(name: str, cp: Checkpoint) -> bool:

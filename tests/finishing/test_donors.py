@@ -13,6 +13,7 @@ import hub
 import pytest
 import torch
 import yaml
+from mergekit.architecture import ModelArchitecture
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from today import oracle, product
@@ -22,6 +23,9 @@ from today.tokenizer_families import FAMILIES
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts import structure
+from chatvec_method.facts.place import NotedTensor
+from chatvec_method.facts.planner import noted_tensors
 from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.finishing.finish import finish
 from chatvec_method.finishing.hashes_file import HASHES_FILE
@@ -118,6 +122,22 @@ def test_what_a_merge_changes_is_said_where_the_language_model_is(
     assert str(read.dtype).removeprefix("torch.") == trio.recipe["out_dtype"]
     # Nothing is said twice that the donor says once.
     assert ("vocab_size" in config) == ("vocab_size" in cps)
+
+
+@pytest.mark.parametrize("name", ["llava"])
+@pytest.mark.parametrize("first", ["default", "vision"])
+def test_the_order_of_parts_changes_nothing(
+    name: str, first: str, trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ordered(*arguments: Any) -> tuple[ModelArchitecture, list[NotedTensor]]:
+        architecture, noted = noted_tensors(*arguments)
+        return architecture, sorted(noted, key=lambda tensor: first not in tensor.place.module)
+
+    # mergekit infers parts from sets, whose order is another one in each process.
+    monkeypatch.setattr(structure, "noted_tensors", ordered)
+    kinds = {tensor.name: tensor.kind for tensor in found(trio.recipe).ready().plan.tensors}
+    assert kinds["language_model.model.embed_tokens.weight"] == "embeddings"
+    assert kinds["language_model.lm_head.weight"] == "head"
 
 
 def _listed(value: Any) -> list[int]:

@@ -37,6 +37,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.finishing.files import write_content
 from chatvec_method.plain_text import ACTS
+from chatvec_method.recipe.edits import Edit, edited
 from chatvec_method.recipe.file import parse_recipe
 from chatvec_method.recipe.lines import line_of
 from chatvec_method.sharing import _recipe_card
@@ -307,6 +308,23 @@ def test_a_key_with_brackets_has_the_line_of_what_is_around_it(key: str) -> None
     text = "models:\n- model: x\n  parameters: {}\n"
     assert line_of(text, f"models[0].parameters.{key}") == 3
     assert line_of(text, key) is None
+
+
+def test_a_recipe_is_read_once_for_the_lines_of_all_findings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compose = Mock(wraps=yaml.compose)
+    monkeypatch.setattr(yaml, "compose", compose)
+    text = "a: 1\nb: 2\n# of this test alone\n"
+    assert [line_of(text, place) for place in ("a", "b", "a")] == [1, 2, 1]
+    assert compose.call_count == 1
+
+
+def test_more_changes_than_anybody_waits_for_are_left_to_the_reader() -> None:
+    text = f"a: [{'0.5, ' * 3000}]\n"
+    assert edited(text, [Edit(("b",), 1)]).endswith("b: 1\n")
+    with pytest.raises(ChatVecError, match="too many to make"):
+        edited(text, [Edit((f"b{i}",), i) for i in range(8)])
 
 
 def test_tokens_with_gaps_between_their_numbers_are_told_by_check(

@@ -21,7 +21,7 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.recipe.file import KeyPath
 from chatvec_method.recipe.yaml_text import load_yaml
 
-MOST_READ = 300_000
+MOST_READ = 80_000
 """Characters, those of the text counted for each change: some seconds."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import yaml
 
 from chatvec_method.recipe.file import KeyPath, place_of
@@ -13,18 +15,25 @@ def line_of(text: str, place: str) -> int | None:
     Of a place that the recipe does not have yet, that is where the nearest part around it stands;
     None where that is the recipe as a whole.
     """
-    try:
-        root = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError:
-        return None
-    lines: dict[str, int] = {}
-    if root is not None:
-        _collect(root, (), lines, set())
+    lines = _lines(text)
     while place:
         if place in lines:
             return lines[place]
         place = place[: max(place.rfind("."), place.rfind("["), 0)]
     return None
+
+
+@lru_cache(maxsize=4)
+def _lines(text: str) -> dict[str, int]:
+    """Return the line of every place, read once for all findings; {} of what is no YAML."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError:
+        return {}
+    lines: dict[str, int] = {}
+    if root is not None:
+        _collect(root, (), lines, set())
+    return lines
 
 
 def _collect(node: yaml.Node, path: KeyPath, lines: dict[str, int], seen: set[int]) -> None:

@@ -14,6 +14,8 @@ from chatvec_method.recipe.file import METADATA, KeyPath, Recipe, place_of
 
 ACCEPT = "accept"
 PATH: KeyPath = (METADATA, ACCEPT)
+MOST_GUESSED = 100
+"""Entries that are no codes for which one is looked for that is like them."""
 
 
 def accepted_codes(recipe: Recipe) -> tuple[str, ...]:
@@ -23,7 +25,7 @@ def accepted_codes(recipe: Recipe) -> tuple[str, ...]:
 
 def accept_findings(recipe: Recipe) -> Iterator[Finding]:
     """Find what stands under `accept:` and is not the code of a finding that can be accepted."""
-    for path, code in _entries(recipe):
+    for i, (path, code) in enumerate(_entries(recipe)):
         if code in JUDGEMENTS:
             continue
         place = place_of(path)
@@ -37,7 +39,8 @@ def accept_findings(recipe: Recipe) -> Iterator[Finding]:
                 removed,
             )
             continue
-        near = difflib.get_close_matches(str(code).lower(), JUDGEMENTS, n=1)
+        like = JUDGEMENTS if i < MOST_GUESSED else ()
+        near = difflib.get_close_matches(str(code).lower(), like, n=1)
         yield warning(
             "accept-unknown",
             place,

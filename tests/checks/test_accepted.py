@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from checking import as_text, checked, codes, mended, the
 from click.testing import CliRunner
 from conftest import CHAT, CP, ROOT, Merge, Recipe
 
+from chatvec_method.checks.accepted import MOST_GUESSED, accept_findings
 from chatvec_method.checks.kinds import FACTS, JUDGEMENTS, NATURES
 from chatvec_method.checks.report import Severity
 from chatvec_method.checks.room import DISK_TOO_SMALL
@@ -42,6 +44,16 @@ def swapped(recipe: Recipe, tmp_path: Path) -> Recipe:
 
 def accepting(recipe: Recipe, *accepted: Any) -> Recipe:
     return {"chatvec": {"title": "a test", "accept": [*accepted]}, **recipe}
+
+
+def test_a_list_without_an_end_is_not_compared_with_every_code(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = Mock(return_value=[])
+    monkeypatch.setattr("difflib.get_close_matches", compare)
+    written = parse_recipe(as_text(accepting(recipe, *map(str, range(3000)))), "recipe.yaml")
+    assert len(list(accept_findings(written))) == 3000
+    assert sum(bool(call.args[1]) for call in compare.call_args_list) == MOST_GUESSED
 
 
 # --- what is accepted ---------------------------------------------------------------------------

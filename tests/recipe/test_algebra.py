@@ -15,7 +15,7 @@ import yaml
 from checking import as_text
 from click.testing import CliRunner, Result
 from conftest import Merge, Recipe
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatvec_method.checks.algebra import read_as_chat_vector
@@ -186,6 +186,7 @@ SETTINGS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {"merge_method": st.sampled_from(["task_arithmetic", "linear"])},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatvec_method.errors import ChatVecError
@@ -57,6 +57,7 @@ def test_numbers_are_those_of_the_formula(values: schedule.Numbers, expected: li
 
 
 @pytest.mark.parametrize("shape", [schedule.linear, schedule.cosine])
+@settings(deadline=None)
 @given(layers=several, start=numbers, end=numbers)
 def test_a_way_begins_and_ends_where_it_says_and_never_turns(
     shape: Callable[..., schedule.Numbers], layers: int, start: float, end: float
@@ -68,6 +69,7 @@ def test_a_way_begins_and_ends_where_it_says_and_never_turns(
     np.testing.assert_allclose(values[::-1], shape(layers, end, start), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(several, shares, st.floats(0.01, 2), numbers, numbers)
 def test_a_bump_lies_between_its_numbers_and_is_the_same_seen_from_the_end(
     layers: int, center: float, width: float, low: float, high: float
@@ -81,6 +83,7 @@ def test_a_bump_lies_between_its_numbers_and_is_the_same_seen_from_the_end(
     assert monotone(values[peak + 1 :], high, low)
 
 
+@settings(deadline=None)
 @given(several, shares, shares, numbers, numbers)
 def test_a_plateau_lies_between_its_ramps(
     layers: int, one: float, other: float, low: float, high: float
@@ -98,6 +101,7 @@ def test_a_plateau_lies_between_its_ramps(
         np.testing.assert_allclose(values[::-1], mirrored, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=100))
 def test_points_at_every_layer_are_a_list_of_numbers_one_by_one(values: list[float]) -> None:
     layers = len(values)
@@ -109,6 +113,7 @@ def test_points_at_every_layer_are_a_list_of_numbers_one_by_one(values: list[flo
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.parameters])
+@settings(deadline=None)
 @given(layers=layer_counts)
 def test_every_shape_has_a_number_for_each_layer_without_being_told_any(
     name: str, layers: int

@@ -51,7 +51,16 @@ def noted_tensors(
         ) from error
     # Its definition of Qwen2.5-VL has tensors without a number in its layers.
     once = {tensor.weight.name: tensor for tensor in reversed(planner.noted)}
-    return architecture, list(reversed(once.values()))
+    noted = list(reversed(once.values()))
+    if not architecture.architectures:
+        # Inferred from sets, whose order is another one in each process; files are to be the same.
+        noted.sort(key=lambda tensor: _in_numeric_order(tensor.weight.name))
+    return architecture, noted
+
+
+def _in_numeric_order(name: str) -> list[str | int]:
+    """Return a key by which layer 10 comes after layer 9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _reason(error: Exception) -> str:

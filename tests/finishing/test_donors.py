@@ -13,7 +13,7 @@ import hub
 import pytest
 import torch
 import yaml
-from mergekit.architecture import ModelArchitecture
+from mergekit.architecture import ModelArchitecture, get_architecture_info
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from today import oracle, product
@@ -23,8 +23,9 @@ from today.tokenizer_families import FAMILIES
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from chatvec_method.errors import ChatVecError
-from chatvec_method.facts import structure
+from chatvec_method.facts import planner, structure
 from chatvec_method.facts.place import NotedTensor
+from chatvec_method.facts.plan import PlannedTensor
 from chatvec_method.facts.planner import noted_tensors
 from chatvec_method.facts.survey import Survey, survey
 from chatvec_method.finishing.finish import finish
@@ -125,19 +126,29 @@ def test_what_a_merge_changes_is_said_where_the_language_model_is(
 
 
 @pytest.mark.parametrize("name", ["llava"])
-@pytest.mark.parametrize("first", ["default", "vision"])
-def test_the_order_of_parts_changes_nothing(
-    name: str, first: str, trio: Trio, monkeypatch: pytest.MonkeyPatch
+def test_the_order_in_which_mergekit_infers_parts_changes_nothing(
+    name: str, trio: Trio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ordered(*arguments: Any) -> tuple[ModelArchitecture, list[NotedTensor]]:
-        architecture, noted = noted_tensors(*arguments)
-        return architecture, sorted(noted, key=lambda tensor: first not in tensor.place.module)
+    def plans() -> list[PlannedTensor]:
+        return list(found(trio.recipe).ready().plan.tensors)
 
-    # mergekit infers parts from sets, whose order is another one in each process.
-    monkeypatch.setattr(structure, "noted_tensors", ordered)
-    kinds = {tensor.name: tensor.kind for tensor in found(trio.recipe).ready().plan.tensors}
+    def turned_round(*arguments: Any) -> ModelArchitecture:
+        architecture = get_architecture_info(*arguments)
+        modules = dict(reversed(architecture.modules.items()))
+        return architecture.model_copy(update={"modules": modules})
+
+    def last_first(*arguments: Any) -> tuple[ModelArchitecture, list[NotedTensor]]:
+        architecture, noted = noted_tensors(*arguments)
+        return architecture, noted[::-1]
+
+    one = plans()
+    # mergekit infers them from sets, whose order is another one in each process.
+    monkeypatch.setattr(planner, "get_architecture_info", turned_round)
+    assert plans() == one
+    monkeypatch.setattr(structure, "noted_tensors", last_first)
+    kinds = {tensor.name: tensor.kind for tensor in plans()}
+    assert kinds == {tensor.name: tensor.kind for tensor in one}
     assert kinds["language_model.model.embed_tokens.weight"] == "embeddings"
-    assert kinds["language_model.lm_head.weight"] == "head"
 
 
 def _listed(value: Any) -> list[int]:

@@ -192,33 +192,43 @@ def markdown(rows: Sequence[Row]) -> str:
             _spread([row.barrier for row in at_one], digits=3),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    told = foretold(rows)
     lines += [
         "",
-        "Rank correlation with how well the best merge follows, over all seeds and amounts:",
+        "Rank correlation with the best ratio, and with how well the merge at it follows, over all "
+        "seeds and amounts:",
         "",
-        *(f"- {FORETELLS[name]}: {value:+.2f}" for name, value in told.items()),
+        "| | best ratio | follows |",
+        "| --- | ---: | ---: |",
     ]
+    for name, told in foretold(rows).items():
+        cells = ["never changes" if np.isnan(value) else f"{value:+.2f}" for value in told]
+        lines.append(f"| {FORETELLS[name]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def foretold(rows: Sequence[Row]) -> dict[str, float]:
-    """Return how each figure that is known beforehand goes with how well the best merge follows.
+def foretold(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """Return how each figure that is known beforehand goes with the best ratio, and what it brings.
 
     Returns:
-        Spearman's rank correlation over all seeds and amounts of pretraining, by FORETELLS; NaN
-        where one of the two never changes.
+        Spearman's rank correlations over all seeds and amounts of pretraining, by FORETELLS: with
+        the ratio at which a merge follows best, and with how well it follows there; NaN where one
+        of the two never changes.
     """
     best = best_merges(rows)
     at_one = {(row.seed, row.steps): row for row in rows if row.ratio == 1}
     keys = [key for key in best if key in at_one]
-    follows = _ranks([best[key].follows for key in keys])
+    ratios, follows = ([getattr(best[key], name) for key in keys] for name in ("ratio", "follows"))
     told = {}
     for name in FORETELLS:
-        ranks = _ranks([getattr(at_one[key], name) for key in keys])
-        changes = len(set(ranks)) > 1 and len(set(follows)) > 1
-        told[name] = float(np.corrcoef(ranks, follows)[0, 1]) if changes else float("nan")
+        values = [getattr(at_one[key], name) for key in keys]
+        told[name] = (_rank_correlation(values, ratios), _rank_correlation(values, follows))
     return told
+
+
+def _rank_correlation(values: Sequence[float], others: Sequence[float]) -> float:
+    if len(set(values)) == 1 or len(set(others)) == 1:
+        return float("nan")
+    return float(np.corrcoef(_ranks(values), _ranks(others))[0, 1])
 
 
 def best_merges(rows: Sequence[Row]) -> dict[tuple[int, int], Row]:

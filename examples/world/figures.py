@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 
@@ -11,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from . import vectors
+from . import endurance, vectors
 from .experiment import MEANS, RATIOS
 from .results import NAMES, Key, Spread
 
@@ -150,6 +151,43 @@ def draw_vectors(rows: Sequence[vectors.Row], file: Path) -> None:
         figure.suptitle(
             f"What a chat vector's file may leave out, in a world of two languages\n"
             f"Dot: one of {seeds} seeds; line: mean; grey: mean and range of the exact vector",
+            fontsize=13,
+        )
+        figure.savefig(file, dpi=110)
+        plt.close(figure)
+
+
+def draw_endurance(rows: Sequence[endurance.Row], file: Path) -> None:
+    """Draw measures over the ratio, a line through the means for each amount of pretraining."""
+    measures = {
+        "follows": "requests answered exactly",
+        "refuses": "refuses bad words, in A or B",
+        "refuses_in_b": "refuses bad words in B",
+    }
+    amounts = sorted({row.steps for row in rows})
+    colours = plt.get_cmap("viridis_r")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(measures), figsize=(11, 4.4), layout="constrained")
+        for axis, (measure, title) in zip(axes, measures.items(), strict=True):
+            for i, steps in enumerate(amounts):
+                of_steps = [row for row in rows if row.steps == steps and row.ratio is not None]
+                ratios = sorted({row.ratio for row in of_steps if row.ratio is not None})
+                means = [
+                    fmean(getattr(row, measure) for row in of_steps if row.ratio == ratio)
+                    for ratio in ratios
+                ]
+                moved = fmean(row.moved for row in of_steps)
+                name = f"{of_steps[0].tokens / 1e6:.1f} M tokens, moved {moved:.1f} times"
+                shade = colours(0.1 + 0.9 * i / max(len(amounts) - 1, 1))
+                axis.plot(ratios, means, "o-", color=shade, lw=2, ms=4, label=name)
+            axis.set_title(title, fontsize=11, loc="left")
+            axis.set_ylim(-0.03, 1.03)
+        _label(axes[None, :])
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        seeds = len({row.seed for row in rows})
+        figure.suptitle(
+            "The ratio of the chat vector, after more and more continual pretraining\n"
+            f"Means of seeds (here {seeds}); moved: ‖cp − base‖ by ‖chat − base‖",
             fontsize=13,
         )
         figure.savefig(file, dpi=110)

@@ -229,3 +229,13 @@ def test_a_file_without_an_end_is_not_copied(vector: Path, tmp_path: Path) -> No
     assert result.exit_code == 1
     assert "notes.dat is larger than" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_file_is_told_before_anything_is_written(vector: Path, tmp_path: Path) -> None:
+    file = vector / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    result = CliRunner().invoke(main, ["vector", "expand", str(vector), str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "model.safetensors" in result.output
+    assert "Download it again" in result.output
+    assert not (tmp_path / "out").exists()

@@ -83,8 +83,8 @@ def completed(
 def _outside(noted: Sequence[NotedTensor]) -> Place:
     """Return where tensors stand that are in no layer.
 
-    mergekit plans the parts of a model that it infers in any order, another in each process, and
-    its main part, `default`, has those of no layer.
+    The first that mergekit plans may be in a layer, of a vision part for one; its main part,
+    `default`, has those of no layer.
     """
     places = {tensor.place for tensor in noted if tensor.place.layer is None}
     in_order = sorted(places, key=lambda place: (place.module != "default", place.module, place.t))

@@ -6,6 +6,7 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from conftest import ROOT
@@ -63,3 +64,30 @@ def test_what_falls_as_cp_moves_is_foretold_by_that(tmp_path: Path) -> None:
 
     draw_endurance(rows, tmp_path / "endurance.png")
     assert (tmp_path / "endurance.png").stat().st_size > 10_000
+
+
+def test_the_table_of_the_docs_is_that_of_the_published_rows() -> None:
+    with (ROOT / "docs" / "world" / "endurance.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    paper = (ROOT / "docs" / "world.md").read_text(encoding="utf-8")
+
+    def mean(how: str, measure: str) -> str:
+        of_how = [row for row in of_steps if how in (row["ratio"], row["schedule"])]
+        return f"{fmean(float(row[measure]) for row in of_how):.2f}"
+
+    for steps in ("100", "200", "400", "800", "1600", "3200"):
+        of_steps = [row for row in rows if row["steps"] == steps]
+        ratios = ("0.25", "0.5", "0.75", "1.0", "1.25", "1.5", "linear:1:0")
+        one_a_seed: dict[str, dict[str, str]] = {}
+        for row in of_steps:
+            best = one_a_seed.get(row["seed"])
+            if row["ratio"] and (best is None or float(row["follows"]) > float(best["follows"])):
+                one_a_seed[row["seed"]] = row
+        cells = [
+            f"{int(of_steps[0]['tokens']):,}",
+            f"{fmean(float(row['moved']) for row in of_steps):.1f}",
+            *(mean(ratio, "follows") for ratio in ratios),
+            f"{fmean(float(row['ratio']) for row in one_a_seed.values()):.2f}",
+            *(mean(ratio, "refuses") for ratio in ("0.5", "1.0")),
+        ]
+        assert f"| {' | '.join(cells)} |" in paper

@@ -117,6 +117,15 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model {self}>"
 
+    def check_files(self) -> None:
+        """Check that nothing is wrong with its weight files.
+
+        Raises:
+            ChatVecError: Something is.
+        """
+        if self.file_problem:
+            raise ChatVecError(f"model {self}: {self.file_problem}.", "Download it again.")
+
     @property
     def weights_dtype(self) -> torch.dtype | None:
         """The floating-point dtype that most of its weights are stored in; None where unknown."""

@@ -59,8 +59,7 @@ class Survey:
         for model in self.models.values():
             if model.adapter is not None and model.adapter.problem is not None:
                 raise model.adapter.problem
-            if model.file_problem:
-                raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
+            model.check_files()
         if self.tokens is None:
             donor = self.models[self.recipe.config.base_model]
             raise ChatVecError(

@@ -66,8 +66,7 @@ def expand(
             "Write the folder or the name of one.",
         )
     model = with_files([model], options, on_progress).get(vector, model)
-    if model.file_problem:
-        raise ChatVecError(f"model {vector}: {model.file_problem}.", "Download it again.")
+    model.check_files()
     checkpoint = Checkpoint(model)
     if checkpoint.quantisation is not None and checkpoint.quantisation.problem:
         raise ChatVecError(

@@ -106,8 +106,7 @@ def extract(
     here = with_files(models, options, on_progress)
     models = [here.get(model.reference, model) for model in models]
     for model in models:
-        if model.file_problem:
-            raise ChatVecError(f"model {model}: {model.file_problem}.", "Download it again.")
+        model.check_files()
     folders = [model.folder for model in models if model.folder is not None]
     pairs = Pairs(models[0], models[1], options.trust_remote_code)
     adapter = Adapter(pairs, rank) if rank is not None else None

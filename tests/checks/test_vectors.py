@@ -121,14 +121,14 @@ def test_models_of_which_nothing_can_be_read_are_not_judged(
     assert codes(checked(recipe), ERROR) == ["damaged-files"]
 
 
-def test_it_takes_milliseconds_whatever_the_size(tmp_path: Path) -> None:
+def test_it_takes_no_time_whatever_the_size(tmp_path: Path) -> None:
     for role in ("base", "chat", "cp"):  # 6 GB each, of holes
         build_sparse_model(tmp_path / role, layers=2, vocabulary=1024)
     recipe = plain_recipe(tmp_path)
     report = checked(recipe)
     start = time.perf_counter()
     assert list(vector_findings(report.survey, report.roles)) == []  # all zeros
-    assert time.perf_counter() - start < 0.2
+    assert time.perf_counter() - start < 1  # to read them all would take several
 
 
 @pytest.mark.parametrize("place", [BASE, CHAT])

@@ -24,13 +24,29 @@ from chatvec_method.cli import live as command
 from chatvec_method.cli import main
 
 TOKEN = "a-token-that-nobody-guesses"
+COMMAND = ("-m", "chatvec_method")
+SLOW_COMMAND = """
+import time
+from torch.nn.modules.module import register_module_forward_pre_hook
+from chatvec_method.cli import main
+
+def slowly(module, _):
+    if type(module).__name__.endswith("ForCausalLM"):
+        time.sleep(0.02)
+
+register_module_forward_pre_hook(slowly)
+main(prog_name="chatvec")
+"""
+"""The command, with a model that takes its time for every token, as those of users do."""
 
 
 @contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    folder: Path, *arguments: str, command: tuple[str, str] = COMMAND
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command until the test is through; yield it, and where it serves."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "chatvec_method", "live", *arguments, "--port", "0"],
+        [sys.executable, *command, "live", *arguments, "--port", "0"],
         env={**os.environ, "TMPDIR": str(folder), "CHATVEC_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -55,7 +71,7 @@ def test_ctrl_c_ends_it_in_a_second_while_answers_are_written(tmp_path: Path) ->
     headers = {"Authorization": f"Bearer {TOKEN}"}
     body = {"model": "cp", "messages": MESSAGES, "temperature": 2, "seed": 3, "stream": True}
     with (
-        running(tmp_path, "recipes/world.yaml") as (process, address),
+        running(tmp_path, "recipes/world.yaml", command=("-c", SLOW_COMMAND)) as (process, address),
         httpx.Client(base_url=address, headers=headers, timeout=60) as client,
         socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))),
     ):

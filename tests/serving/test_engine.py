@@ -234,7 +234,7 @@ def test_who_is_answered_and_cancels_has_no_further_token(
             asyncio.run(leave(writing))
         began = time.monotonic()
         engine.do(engine.settings.named("cp"), lambda _: None)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.5  # all of it takes two seconds and more
     assert len(writing.text.split()) < 6
 
 

@@ -17,7 +17,7 @@ TIMES = 4
 TURN_OF_THE_USER = re.compile(
     r"<\|?(?:im_start|im_end|user|assistant|eot_id|start_header_id|start_of_turn|end_of_turn)\|?>"
     r"|\[/?INST\]|<</?SYS>>"
-    r"|^\s*(?:\#{2,}\s*|\*\*)?(?:user|human|instruction|사용자|질문자|ユーザー|用户|用戶|使用者)"
+    r"|^[^\S\n]*(?:\#{2,}\s*|\*\*)?(?:user|human|instruction|사용자|질문자|ユーザー|用户|用戶|使用者)"
     r"(?:\*\*)?\s*[:：]",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -39,7 +39,7 @@ COMMON_SHARE = 0.1
 NOT_ENGLISH = 0.1
 """lingua's confidence in English below which Latin prose is in another language."""
 NOT_PROSE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
+    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S{1,64}@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
 )
 PIECE = re.compile(r"[^\n。！？!?]+")
 ASIDE = re.compile(
@@ -77,10 +77,10 @@ FORMER_FORMS = frozenset(
 def answer_language(answer: str, language: str) -> AnswerLanguage:
     """Tell the language of an answer.
 
-    Code, addresses, markup and what is the same everywhere (H2O, °C) count for nothing. Latin words are terms of the language around them,
-    unless five or more stand in a row or nothing else is there. The answer is "target", "english"
-    or "other" if at least 80 % of its letters are so (a Latin word counts for two), else "mixed",
-    and "none" without letters.
+    Code, addresses, markup and what is the same everywhere (H2O, °C) count for nothing. Latin words
+    are terms of the language around them, unless five or more stand in a row or nothing else is
+    there. The answer is "target", "english" or "other" if at least 80 % of its letters are so (a
+    Latin word counts for two), else "mixed", and "none" without letters.
 
     Ideographs that more than one language writes so count for the target if it is one of these.
 

@@ -30,8 +30,8 @@ MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
     "--language",
     "languages",
     multiple=True,
-    metavar="NAME",
-    help="Put the suite's prompts: ko, ja, zh-Hant, zh-Hans or en. May be given several times.",
+    metavar="LIST",
+    help="Put the suite's prompts: ko, ja, zh-Hant, zh-Hans or en, or several: ko,en.",
 )
 @click.option(
     "--ratio",
@@ -160,8 +160,8 @@ def evaluate(
         with told() as on_step:
             results = evaluate_targets(
                 targets,
-                language=languages,
-                ratio=ratio or (),
+                language=[name.strip() for each in languages for name in each.split(",")],
+                ratio=() if ratio is None else ratio,
                 schedule=schedules,
                 own_ratio=record is not None,
                 tasks=[name.strip() for each in tasks for name in each.split(",")],

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import lm_eval  # type: ignore[import-untyped]
 import numpy as np
 import torch
+import yaml
 from lm_eval.api import metrics  # type: ignore[import-untyped]
 from lm_eval.api.model import LM  # type: ignore[import-untyped]
 from lm_eval.defaults import (  # type: ignore[import-untyped]
@@ -158,12 +159,20 @@ def load_tasks(
     with _seeded():  # some tasks draw while they read their data
         try:
             return Tasks(manager.load(list(names)))
-        except (OSError, ValueError, RuntimeError) as error:  # the hub's, and of data libraries
-            named = ", ".join(name for name in names if isinstance(name, str))
+        except yaml.YAMLError as error:
             raise ChatVecError(
-                f"the data of these tasks cannot be had ({first_line(error)}): {named}.",
+                f"a file of these tasks is not YAML ({first_line(error)}): {_names(names)}.",
+                "Write the path of a task of lm-evaluation-harness.",
+            ) from error
+        except (OSError, ValueError, RuntimeError) as error:  # the hub's, and of data libraries
+            raise ChatVecError(
+                f"the data of these tasks cannot be had ({first_line(error)}): {_names(names)}.",
                 "If they are on the Hugging Face hub, it must be reachable.",
             ) from error
+
+
+def _names(tasks: Sequence[TaskName]) -> str:
+    return ", ".join(name for name in tasks if isinstance(name, str))
 
 
 def known_tasks(folders: Sequence[Path]) -> set[str]:

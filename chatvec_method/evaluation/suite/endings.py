@@ -23,6 +23,15 @@ TURN_OF_THE_USER = re.compile(
 )
 
 
+THOUGHT = re.compile(r"\A.*?</think(?:ing)?>|\A\s*<think(?:ing)?>.*", re.DOTALL)
+"""What a model thinks aloud first; the template may have begun it, and it may have no end."""
+
+
+def spoken(answer: str) -> str:
+    """Return an answer without what a model thinks aloud before it, up to </think>."""
+    return THOUGHT.sub("", answer, count=1).lstrip() if "think" in answer else answer
+
+
 def loops(answer: str) -> bool:
     """Tell whether an answer says the same over and over.
 

@@ -22,7 +22,6 @@ from typing import Any, TypeAlias
 import lm_eval  # type: ignore[import-untyped]
 import numpy as np
 import torch
-import yaml
 from lm_eval.api import metrics  # type: ignore[import-untyped]
 from lm_eval.api.model import LM  # type: ignore[import-untyped]
 from lm_eval.defaults import (  # type: ignore[import-untyped]
@@ -31,9 +30,10 @@ from lm_eval.defaults import (  # type: ignore[import-untyped]
 )
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
-from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.errors import ChatVecError
 from chatvec_method.evaluation.adapter import ChatModel, OnProgress, Response
 from chatvec_method.evaluation.intervals import Floats, interval, resampled
+from chatvec_method.evaluation.unloadable import not_loaded
 from chatvec_method.quiet import quiet
 from chatvec_method.talk.speaker import Speaker
 
@@ -139,7 +139,7 @@ def load_tasks(
         metadata: What the tasks' `custom_dataset` functions are told, besides their own settings.
 
     Raises:
-        ChatVecError: There is no such task.
+        ChatVecError: There is no such task, or it cannot be loaded.
     """
     if isinstance(names, str | Mapping):
         names = [names]
@@ -159,20 +159,8 @@ def load_tasks(
     with _seeded():  # some tasks draw while they read their data
         try:
             return Tasks(manager.load(list(names)))
-        except yaml.YAMLError as error:
-            raise ChatVecError(
-                f"a file of these tasks is not YAML ({first_line(error)}): {_names(names)}.",
-                "Write the path of a task of lm-evaluation-harness.",
-            ) from error
-        except (OSError, ValueError, RuntimeError) as error:  # the hub's, and of data libraries
-            raise ChatVecError(
-                f"the data of these tasks cannot be had ({first_line(error)}): {_names(names)}.",
-                "If they are on the Hugging Face hub, it must be reachable.",
-            ) from error
-
-
-def _names(tasks: Sequence[TaskName]) -> str:
-    return ", ".join(name for name in tasks if isinstance(name, str))
+        except Exception as error:  # the hub's, of data libraries, and of the tasks' own code
+            raise not_loaded(error, names, lambda name: manager.load([name])) from error
 
 
 def known_tasks(folders: Sequence[Path]) -> set[str]:

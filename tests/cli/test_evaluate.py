@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +151,23 @@ def test_what_is_wrong_is_told_in_one_line_before_anything_is_asked(
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_whole_is_left_as_it_was(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tmp_path / "scores.csv"
+    before.write_text("mine\n")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run("--csv", before)
+    assert result.exit_code == 1
+    assert "(No space left on device); all answers are kept." in result.stderr
+    assert before.read_text() == "mine\n"
+    assert list(tmp_path.iterdir()) == [before]
 
 
 def test_the_time_that_is_left_is_of_all_points_and_not_of_what_was_kept() -> None:

@@ -45,7 +45,7 @@ def task_names(wanted: Sequence[str], languages: Sequence[str]) -> list[str]:
                 )
             names += [task for each in of for task in TASKS[each]]
         elif not name.strip():
-            raise ChatVecError("the list of tasks has an empty name.", "Write `kmmlu,haerae`.")
+            raise ChatVecError("the list of tasks has an empty name.", "Write `kmmlu,kobest`.")
         elif name in REFUSED:
             raise ChatVecError(f"{name} {REFUSED[name]}.", "Take the suite's axis `refuses`.")
         else:

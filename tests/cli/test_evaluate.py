@@ -137,7 +137,7 @@ def test_the_headline_goes_into_the_recipe_and_comments_stay(
         (["--csv", "nowhere/x.csv"], "there is no folder for nowhere/x.csv"),
         (["--record", "nowhere.yaml"], "the recipe nowhere.yaml cannot be read"),
         (["--ratio", ""], "lists no ratios. Write `0,0.25,0.5`"),
-        (["--tasks", "kobest,"], "the list of tasks has an empty name. Write `kmmlu,haerae`."),
+        (["--tasks", "kobest,"], "the list of tasks has an empty name. Write `kmmlu,kobest`."),
         (["--tasks", "README.md"], "is not YAML"),
         (["--language", "ko,fr"], "no prompts in 'fr'. Write one of ko, ja, zh-Hant"),
         (["localhost:8000/v1"], "Write one as in `http://localhost:8000/v1`."),

@@ -19,6 +19,9 @@ from chatvec_method.plain_text import plain
 if TYPE_CHECKING:
     from chatvec_method.merging.verify import Verification
 
+LISTED = 8
+"""Names of files; of more, it is told how many."""
+
 
 @click.command(cls=WithMergekitOptions)
 @click.argument("out", type=RECIPE)
@@ -82,6 +85,8 @@ def _print(out: str, verification: Verification) -> None:
     click.echo(f"{out}: {verification.tensors} tensors, {in_bytes(verification.bytes)}.")
     if verification.hashed:
         click.echo("By its hashes, every byte of weights and files is what was written.")
+        if verification.unhashed:
+            click.echo(f"No hash tells of {_listed(verification.unhashed)}.")
     else:
         click.echo("It has no hashes, so that only its recipe tells what it should be.")
     if verification.unheld:
@@ -93,5 +98,10 @@ def _print(out: str, verification: Verification) -> None:
     elif not verification.hashed:
         click.echo("All elements are finite; --deep computes them again.")
     if verification.unfinished:
-        names = plain(", ".join(verification.unfinished))
+        names = _listed(verification.unfinished)
         click.echo(f"It is not made ready to chat: `chatvec finish {out}` changes {names}.")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    rest = len(names) - LISTED
+    return plain(", ".join(names[:LISTED])) + (f" and {rest} more" if rest > 0 else "")

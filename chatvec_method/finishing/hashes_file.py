@@ -1,7 +1,8 @@
 """`chatvec_hashes.json`: what was written, told beside it, for whoever reads it later.
 
-It has the hash of every tensor, whatever the file it lies in, and of every other file but the card,
-which is for people to edit, and itself. A copy or an upload takes it along.
+It has the hash of every tensor, whatever the file it lies in, and of every file but safetensors, of
+which no byte is of no tensor, the card, which is for people to edit, and itself. A copy or an
+upload takes it along.
 """
 
 from __future__ import annotations
@@ -49,15 +50,35 @@ class Hashes:
 
 
 def hashed_files(out: Path) -> dict[str, Path]:
-    """Return an output's files by name: not its weights, card, hashes and hidden files."""
+    """Return an output's files by name: not safetensors, its card, hashes and hidden files.
+
+    Pickles are among them: between their tensors is what torch reads before it has one.
+    """
     files = {f.relative_to(out).as_posix(): f for f in sorted(out.rglob("*")) if f.is_file()}
     return {
         name: file
         for name, file in files.items()
-        if file.suffix not in WEIGHTS_FILES
+        if file.suffix != ".safetensors"
         and name not in (HASHES_FILE, CARD_FILE)
         and not HIDDEN.search(name)
     }
+
+
+def unhashed_files(out: Path, written: Hashes) -> tuple[str, ...]:
+    """Return the files of an output of which its hashes tell nothing.
+
+    They are the card, what came later, and weights in folders of their own. The weights beside the
+    config have the hashes of their tensors.
+    """
+    names = (f.relative_to(out).as_posix() for f in sorted(out.rglob("*")) if f.is_file())
+    return tuple(
+        name
+        for name in names
+        if name not in written.files
+        and name != HASHES_FILE
+        and not HIDDEN.search(name)
+        and ("/" in name or not name.endswith(WEIGHTS_FILES))
+    )
 
 
 def write_hashes(out: Path, tensors: Mapping[str, str]) -> None:

@@ -241,7 +241,7 @@ def _is_wrong(
     digits = 9 if here.itemsize > 2 else 6
     values = f"the output has {float(here):.{digits}g}, and the recipe says {float(due):.{digits}g}"
     steps = ""
-    if here.is_floating_point() and here.itemsize > 1:
+    if here.is_floating_point() and here.itemsize > 1 and here.isfinite():
         apart = abs(_ordered(here) - _ordered(due))
         steps = f", {apart} rounding step{'s' if apart != 1 else ''} away"
     calculation = "" if of.piece.conversion else f", from {_calculation(of, element)}"

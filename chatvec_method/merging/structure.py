@@ -22,7 +22,7 @@ from chatvec_method.finishing.hashes_file import HASHES_FILE
 from chatvec_method.merging.recompute import pieces, recompute
 from chatvec_method.method.settings import dtype_name
 from chatvec_method.weights.reading import Reader
-from chatvec_method.weights.stored import StoredTensors
+from chatvec_method.weights.stored import StoredTensors, check_no_others
 
 AGAIN = "Merge again, or run `chatvec finish` on the folder."
 OnBytes = Callable[[int, int], None]
@@ -109,10 +109,7 @@ def _check_names(headers: Mapping[str, TensorHeader], survey: ReadySurvey, out: 
     known = {piece.name for piece in pieces(headers, survey)} | {*plan.ignored}
     for name in sorted(headers.keys() - known):
         raise ChatVecError(f"{name} is in the output, and the recipe plans no such tensor.", AGAIN)
-    files = {header.file for header in headers.values()}
-    for file in (*out.glob("*.safetensors"), *out.glob("*.bin")):
-        if file.name not in files:
-            raise ChatVecError(f"{file.name} in the output has weights that no index names.", AGAIN)
+    check_no_others(out, headers)
 
 
 def _check_config(model: Model, plan: MergePlan, output: StoredTensors) -> None:

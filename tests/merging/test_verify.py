@@ -16,7 +16,7 @@ import oracle
 import pytest
 import torch
 import yaml
-from conftest import CHAT, CP, Recipe, plain_recipe
+from conftest import CHAT, CP, Recipe, plain_recipe, run_stock
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from sparse import build_sparse_model
@@ -537,6 +537,22 @@ def test_template_and_stop_tokens_of_nobody_are_found_without_hashes(
     change_json(out, "config.json", lambda config: config.update(rms_norm_eps=0.5))
     with pytest.raises(ChatVecError, match=r"rms_norm_eps 0\.5"):
         verified(out, looked, deep=False)
+
+
+def test_a_tokenizer_that_stock_mergekit_was_told_to_leave_out_is_left_to_finish(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(recipe), "utf-8")
+    written = run_stock(str(file), str(out), "--no-copy-tokenizer", "--no-write-model-card")
+    assert written.exit_code == 0, written.output
+    looked = surveyed(recipe)
+    assert "tokenizer.json" in verified(out, looked).unfinished
+    finish(out, looked)
+    assert verified(out, looked).unfinished == ()
+    (out / "tokenizer.json").unlink()
+    with pytest.raises(ChatVecError, match="tokenizer does not load"):
+        verified(out, looked)
 
 
 def other_ratio(recipe: Recipe) -> None:

@@ -26,7 +26,9 @@ from chatvec_method.cli.check_report import as_data, print_report
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
+from chatvec_method.finishing.finish import finish
 from chatvec_method.merging.merge import merge
+from chatvec_method.merging.verify import verify
 from chatvec_method.plain_text import ACTS
 from chatvec_method.recipe.edits import edited
 from chatvec_method.recipe.file import Recipe, parse_recipe
@@ -200,6 +202,11 @@ def _merged(recipe: Recipe, out: Path, **options: str) -> str:
         raise _Wrong(f"check passes it, and merge does not: {refusal}") from refusal
     if [file for file in out.parent.iterdir() if file.name.startswith(".")]:
         raise _Wrong("a hidden folder is left behind")
+    verification = verify(out, surveyed, surveyed.options, deep=True)
+    if not verification.hashed or verification.unfinished or verification.unheld:
+        raise _Wrong(f"the output is not verified: {verification}")
+    if again := finish(out, surveyed):
+        raise _Wrong(f"finishing once more changes {again[0].name}")
     return "merged"
 
 

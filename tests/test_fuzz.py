@@ -7,7 +7,7 @@ import sys
 
 from conftest import ROOT
 
-NUMBERS = {"recipes": 30, "folders": 6, "vector-recipes": 12, "vector-folders": 4}
+NUMBERS = {"recipes": 30, "folders": 6, "vector-recipes": 12, "vector-folders": 4, "outputs": 6}
 
 
 def test_changed_recipes_and_models_come_to_a_result_or_to_one_line() -> None:
@@ -18,5 +18,10 @@ def test_changed_recipes_and_models_come_to_a_result_or_to_one_line() -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"0 of {sum(NUMBERS.values())} are wrong" in run.stdout
-    for ended in (" folder merged", "vector-folder merged", "vector-recipe passed"):
+    for ended in (
+        " folder merged",
+        "output refused",
+        "vector-folder merged",
+        "vector-recipe passed",
+    ):
         assert ended in run.stdout

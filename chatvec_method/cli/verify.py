@@ -40,11 +40,11 @@ def verify(
 
     OUT is a folder or a model of the hub, from `chatvec merge` or from stock mergekit. By the
     hashes that `chatvec merge` writes into it (chatvec_hashes.json), every byte of its weights and
-    files is what was written. By its recipe, its tensors, dtypes, shapes, config, tokenizer,
-    template and stop tokens are what the recipe makes; weights of the models are read only with
-    --deep, which computes every element again and names the first that differs. Hashes can be
-    changed along with OUT: of an OUT that you do not trust, only --deep with a recipe that you do
-    trust tells.
+    files but its card is what was written. By its recipe, its tensors, dtypes, shapes, config,
+    tokenizer, template and stop tokens are what the recipe makes; weights of the models are read
+    only with --deep, which computes every element again and names the first that differs. Hashes
+    can be changed along with OUT: of an OUT that you do not trust, only --deep with a recipe that
+    you do trust tells.
 
     Exits with 0 where all is right, with 4 where OUT differs, with 1 where that cannot be told.
 

@@ -39,6 +39,9 @@ FIX = (
     "Merge again; if it is wrong again, report it with the recipe and the versions of "
     "chatvec-method, mergekit and torch."
 )
+ADAPTER_FIX = (
+    "Stock mergekit rounds a model with its adapter before it subtracts; `chatvec merge` does not."
+)
 
 
 @dataclass(frozen=True)
@@ -251,7 +254,7 @@ def _is_wrong(
     return ChatVecError(
         f"{of.piece.name}, {_place(of, first)}: {values}{steps}{calculation}."
         f"{of_all if count > 1 else ''}",
-        FIX,
+        ADAPTER_FIX if any(model.lora for model in of.sums[0].inputs(element)) else FIX,
         DIFFERS,
     )
 

@@ -411,7 +411,7 @@ def _shards(folder: Path, random: Random) -> str:
     weight_map: Any = {n: s for s, part in zip(shards, parts, strict=True) for n in part}
     index: Any = {"metadata": {"total_size": len(data)}, "weight_map": weight_map}
     if random.random() < 0.8:
-        file.unlink()
+        file.unlink(missing_ok=True)
     name = random.choice(names)
     match random.randrange(8):
         case 0:

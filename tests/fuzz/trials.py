@@ -35,6 +35,7 @@ from chatvec_method.recipe.file import Recipe, parse_recipe
 from chatvec_method.vectors.description import read_description
 from chatvec_method.vectors.expand import expand
 from tests.fuzz import folders, recipes
+from tests.fuzz.outputs import merged, output
 from tests.fuzz.vectors import folders_of_vectors, recipe_of_vectors, written
 
 MOST_SECONDS, MOST_BYTES = 5.0, 10**9
@@ -68,6 +69,8 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
     quiet_libraries()
     if kind.startswith("vector"):
         written()  # takes seconds, and once
+    if kind == "output":
+        merged()
     begun, before = _processor_seconds(), _most_bytes()
     problem = ""
     try:
@@ -176,6 +179,25 @@ def _vector_folder(random: Random) -> str:
             raise
 
 
+def _output(random: Random) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        out, is_another, told = output(Path(scratch), random)
+        try:
+            try:
+                verification = verify(out, None, MergeOptions(), deep=random.random() < 0.3)
+            except ChatVecError as refusal:
+                _look_at(str(refusal.format_message()))
+                return "refused"
+            if is_another:
+                raise _Wrong(f"it is another than was written, and is verified: {verification}")
+        except _Wrong as wrong:
+            raise _Wrong(f"{wrong} [{told}]") from wrong
+        except Exception as error:
+            error.add_note(told)
+            raise
+        return "verified"
+
+
 def _expanded(vector: Path, out: Path) -> None:
     expand(ModelReference.model_validate(str(vector)), out, MergeOptions())
 
@@ -215,5 +237,6 @@ TRIALS: dict[str, Callable[[Random], str]] = {
     "folder": _folder,
     "vector-recipe": _vector_recipe,
     "vector-folder": _vector_folder,
+    "output": _output,
 }
 """What can be tried, by its kind; each returns in a word how it ended."""

@@ -17,7 +17,9 @@ from chatvec_method.facts.models import tensors_in
 from chatvec_method.finishing.hashes_file import (
     HASHES_FILE,
     LOADED_FILES,
+    WEIGHTS_FILES,
     Hashes,
+    hash_of_output_file,
     hashed_files,
 )
 from chatvec_method.weights.stored import StoredTensors, check_no_others
@@ -98,8 +100,8 @@ def check_file(name: str, out: Path, written: Hashes) -> None:
     Raises:
         ChatVecError: It is another, or has none.
     """
-    if hashes.hash_of_file(out / name) != written.files.get(name):
-        of_weights = name.endswith((".bin", ".index.json"))
+    if hash_of_output_file(out / name) != written.files.get(name):
+        of_weights = name.endswith((*WEIGHTS_FILES, ".index.json"))
         raise ChatVecError(
             f"{name} in {out} is not what was written: its hash is another than in {HASHES_FILE}.",
             FIX

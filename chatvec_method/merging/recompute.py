@@ -245,8 +245,8 @@ def _is_wrong(
     values = f"the output has {float(here):.{digits}g}, and the recipe says {float(due):.{digits}g}"
     steps = ""
     if here.is_floating_point() and here.itemsize > 1 and here.isfinite():
-        apart = abs(_ordered(here) - _ordered(due))
-        steps = f", {apart} rounding step{'s' if apart != 1 else ''} away"
+        apart = abs(_ordered(here) - _ordered(due))  # of 0 and -0 none
+        steps = f", {apart} rounding step{'s' if apart != 1 else ''} away" if apart else ""
     calculation = "" if of.piece.conversion else f", from {_calculation(of, element)}"
     count = sum(each.count for each in differences)
     largest = max(each.largest for each in differences)

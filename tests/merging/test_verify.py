@@ -367,9 +367,28 @@ def test_weights_that_came_later_are_found_by_hashes_alone(name: str, out: Path)
         torch.save(tensors, out / name)
     else:  # which transformers would load in place of the shards
         save_file(tensors, out / name, {"format": "pt"})
-    with pytest.raises(ChatVecError, match=rf"{name} was added to|takes {name}") as wrong:
+    with pytest.raises(ChatVecError, match=rf"{name} has weights|takes {name}") as wrong:
         verified(without_models(out), None, deep=False)
     assert wrong.value.code == DIFFERS
+
+
+def test_a_header_that_says_the_same_otherwise_is_found_by_hashes_alone(out: Path) -> None:
+    file = shard_of(out, NORM)
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(b'":{', b'": {', 1)
+    file.unlink()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    with pytest.raises(ChatVecError, match=f"{file.name} .* is not what was written"):
+        verified(without_models(out), None, deep=False)
+
+
+def test_a_name_that_became_another_of_the_hashes_is_found(out: Path) -> None:
+    file = out / HASHES_FILE
+    one, two = sorted(each.name for each in out.glob("*.safetensors"))[:2]
+    file.write_text(file.read_text("utf-8").replace(one, two), "utf-8")
+    with pytest.raises(ChatVecError, match="it has a name twice"):
+        verified(out, None, deep=False)
 
 
 @pytest.mark.parametrize("deep", [True, False])

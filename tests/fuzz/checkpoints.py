@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.fuzz.files import is_readable
 from tests.fuzz.values import WORDS
 
 TENSORS = "model.safetensors"
@@ -112,7 +113,7 @@ def change_weights(folder: Path, random: Random) -> str:
     """Change tensors, write them as some program would, and return how."""
     file = folder / TENSORS
     try:
-        tensors = load_file(file) if file.is_file() and file.stat().st_size < 1 << 24 else {}
+        tensors = load_file(file) if is_readable(file) else {}
     except (OSError, SafetensorError, KeyError):  # an earlier change; a dtype torch has not
         tensors = {}
     if not tensors:
@@ -122,8 +123,8 @@ def change_weights(folder: Path, random: Random) -> str:
         if tensors:
             name = random.choice(sorted(tensors))
             told.append(random.choice(CHANGES)(tensors, name, random))
-    if random.random() < 0.5:
-        config = folder / "config.json"
+    config = folder / "config.json"
+    if random.random() < 0.5 and is_readable(config):
         told.append(_config(config, tensors))
     file.unlink()
     told.append(random.choice(WRITERS)(folder, tensors, random))

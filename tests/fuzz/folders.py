@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.checkpoints import change_weights
+from tests.fuzz.files import is_readable
 from tests.fuzz.tokenizers import change_tokenizer
 from tests.fuzz.values import TEMPLATES, WORDS, changed, value
 
@@ -175,20 +176,18 @@ def recipe(folder: Path, random: Random) -> dict[str, Any]:
 
 
 def _file(folder: Path, random: Random) -> Path:
-    files = (file for file in folder.iterdir() if file.is_file() and _is_small(file))
+    files = (file for file in folder.iterdir() if is_readable(file))
     return random.choice(sorted(files))
-
-
-def _is_small(file: Path) -> bool:
-    return file.stat().st_size < 1 << 24
 
 
 def _json(folder: Path, random: Random) -> str:
     """Change what a JSON file says."""
     files = (folder / name for name in JSON)
-    there = [file.name for file in files if file.is_file() and _is_small(file)]
+    there = [file.name for file in files if is_readable(file)]
     name = random.choice(there or ["config.json"])
     file = folder / name
+    if (file.exists() or file.is_symlink()) and not is_readable(file):
+        return f"{file.name} left alone"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -327,6 +326,8 @@ def _said_twice(folder: Path, random: Random) -> str:
     """Let a JSON file say something twice, of which libraries take the last."""
     file = folder / random.choice(JSON)
     key = random.choice(list(KEYS))
+    if not is_readable(file):
+        return f"{file.name} left alone"
     try:
         text = file.read_text(encoding="utf-8").rstrip()
         more = json.dumps({key: random.choice(KEYS[key])})[1:]
@@ -458,7 +459,7 @@ def _read(file: Path) -> tuple[dict[str, Any], bytes]:
     """Return a safetensors file's header and data; those of the world where it is none any more."""
     for each in (file, WORLD / "cp" / TENSORS):
         try:
-            content = each.read_bytes() if each.is_file() and _is_small(each) else b""
+            content = each.read_bytes() if is_readable(each) else b""
             length = int.from_bytes(content[:8], "little")
             header = json.loads(content[8 : 8 + length])
             if all("data_offsets" in e for n, e in header.items() if n != "__metadata__"):

@@ -17,7 +17,8 @@ Since then, of seed 21, 700 recipes, 400 folders and 60 with vectors have been r
 0.71 GB. Wrong were, and are mended: slices of more layers than there are, a tied model that stores
 another head, and a config in which a setting is called like a part of other models (233 and 249).
 Of 750 outputs, 250 of seed 5 and 500 of seed 6, one was wrong, mended too: a header that said the
-same in other bytes (6: 157).
+same in other bytes (6: 157). Of seed 34, 120 folders, 30 with vectors and 60 outputs have been run
+after that, and none was wrong.
 """
 
 import os

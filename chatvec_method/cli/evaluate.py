@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 
 from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.model_options import on_device, with_adapter_cache, with_remote_code
-from chatvec_method.errors import ChatVecError
+from chatvec_method.errors import ChatVecError, first_line
 
 if TYPE_CHECKING:
     from chatvec_method.evaluation.results import Results
@@ -30,8 +30,8 @@ MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
     "--language",
     "languages",
     multiple=True,
-    metavar="NAME",
-    help="Put the suite's prompts: ko, ja, zh-Hant, zh-Hans or en. May be given several times.",
+    metavar="LIST",
+    help="Put the suite's prompts: ko, ja, zh-Hant, zh-Hans or en, or several: ko,en.",
 )
 @click.option(
     "--ratio",
@@ -160,8 +160,8 @@ def evaluate(
         with told() as on_step:
             results = evaluate_targets(
                 targets,
-                language=languages,
-                ratio=ratio or (),
+                language=[name.strip() for each in languages for name in each.split(",")],
+                ratio=() if ratio is None else ratio,
                 schedule=schedules,
                 own_ratio=record is not None,
                 tasks=[name.strip() for each in tasks for name in each.split(",")],
@@ -210,45 +210,46 @@ def _check_writable(file: Path | None) -> None:
 
 def _write_table(file: Path, results: Results) -> None:
     rows: list[dict[str, Any]] = list(results.rows())
-
-    def write() -> None:
-        with file.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    _written(file, write)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(file, stream.getvalue())
 
 
 def _write_answers(file: Path, results: Results) -> None:
     lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in results.answers()]
-    _written(file, lambda: file.write_text("".join(lines), encoding="utf-8"))
+    _write(file, "".join(lines))
 
 
 def _write_pictures(folder: Path, results: Results) -> None:
     from chatvec_method.evaluation.curves import evaluation_pictures
 
-    def write() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in evaluation_pictures(results).items():
-            (folder / name).write_bytes(picture)
-
-    _written(folder, write)
+    for name, picture in evaluation_pictures(results).items():
+        _write(folder / name, picture)
 
 
 def _record(file: Path, recipe: Recipe, results: Results) -> None:
     from chatvec_method.evaluation.record import recorded
 
     command = shlex.join(["chatvec", *sys.argv[1:]])
-    text = recorded(recipe, results, command)
-    _written(file, lambda: file.write_text(text, encoding="utf-8"))
+    _write(file, recorded(recipe, results, command))
 
 
-def _written(file: Path, write: Callable[[], object]) -> None:
+def _write(file: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; what is no file, as /dev/stdout, is written to."""
+    from chatvec_method.finishing.files import as_bytes, write_content
+
     try:
-        write()
-    except OSError as error:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():
+            file.write_bytes(as_bytes(content))
+        else:
+            write_content(file.resolve(), content)
+    except (OSError, ChatVecError) as error:
+        cause = error.__cause__ or error
+        why = getattr(cause, "strerror", None) or first_line(cause)
         raise ChatVecError(
-            f"{file} cannot be written ({error.strerror}); all answers are kept.",
+            f"{file} cannot be written ({why}); all answers are kept.",
             "Write another name, and run it again.",
         ) from error

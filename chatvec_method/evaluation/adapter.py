@@ -129,8 +129,10 @@ class ChatModel(HFLM):  # type: ignore[misc]
                 scores += super().loglikelihood_rolling(batch, self._quietly(disable_tqdm))
         return scores
 
-    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
+    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
         """Decode a response up to its stop token, and remember whether it has one."""
+        if tokens is None:  # the tokenizer has no token for the end
+            return None
         if not isinstance(tokens, list):  # the one token that the harness takes for the end
             return str(super().tok_decode(tokens, skip_special_tokens))
         end = next((i for i, token in enumerate(tokens) if token in self._stop_tokens), None)
@@ -141,7 +143,7 @@ class ChatModel(HFLM):  # type: ignore[misc]
     def prepared(self, arguments: Sequence[Any]) -> tuple[str, dict[str, Any]]:
         """Return a request to write as it is put: with stop tokens, and an answer that has room."""
         context, settings = arguments
-        settings = {"eos_token_id": self._stop_tokens} | settings
+        settings = {"eos_token_id": self._stop_tokens or None} | settings
         if "max_gen_toks" in settings:
             settings["max_gen_toks"] = min(settings["max_gen_toks"], self.max_length // 2)
         return context, settings

@@ -128,5 +128,6 @@ def _check_plain(connection: sqlite3.Connection) -> None:
 def _refusal(folder: Path | None, error: object) -> ChatVecError:
     return ChatVecError(
         f"answers cannot be kept in {folder} ({error}).",
-        "Write the name of a folder that can be written to: `--state FOLDER`.",
+        "Write the name of a folder that can be written to: `--state FOLDER`; where its "
+        f"{FILE} is damaged, remove that.",
     )

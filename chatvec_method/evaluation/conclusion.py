@@ -32,8 +32,11 @@ def smallest_ratio(by_ratio: Mapping[float, Sequence[Score]], language: str) -> 
             return None
         least[axis] = best.interval[0]
     for ratio, row in sorted(table.items()):
-        if row["language"].value > LANGUAGE and all(
-            row[axis].value >= least[axis] for axis in WANTED
+        told = row.get("language")  # where no answer has letters, there is no share of them
+        if (
+            told is not None
+            and told.value > LANGUAGE
+            and all(row[axis].value >= least[axis] for axis in WANTED)
         ):
             return ratio
     return None

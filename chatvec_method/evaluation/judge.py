@@ -51,8 +51,19 @@ PAIR = (
     "they differ. Then write, alone on the last line, `Better: A`, `Better: B` or `Better: tie`."
     "\n\n[Conversation]\n{conversation}\n\n[Answer A]\n{first}\n\n[Answer B]\n{second}\n[End]"
 )
-SCORE = re.compile(r"score\W*?(\d+(?:\.\d+)?)(?!\d)", re.IGNORECASE)
-BETTER = re.compile(r"better\W*(A|B|tie)\b", re.IGNORECASE)
+SCORE = re.compile(
+    r"(?:score|rating|점수|평점|評分|评分|分數|分数|スコア|点数)(?:\W*1\W{1,3}10\b)?"
+    r"(?:[^\w\n]|\b(?:is|of|out of 10)\b|は|是|은|는)*?(\d+(?:\.\d+)?)(?!\d)"
+    r"|\[\[(\d+(?:\.\d+)?)\]\]|(?<![\d./])(\d+(?:\.\d+)?)\s*/\s*10\b"
+    r"|^\W*(\d+(?:\.\d+)?)\W*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Score: 8, Score (1-10): 8, 점수: 8점, [[8]], 8/10, or a line that is 8."""
+BETTER = re.compile(
+    r"(?i:better)\W*(?i:(?:the |an? )?(?:answer |assistant )?)"
+    r"((?i:tie|neither|both|equal)|A and B|A or B|[AB])\b|\[\[([ABC])\]\]"
+)
+"""Better: A, Better: Answer B, Better: a tie, [[A]], and [[C]] for a tie."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +118,14 @@ class Judge:
 
 def score_in(said: str) -> float | None:
     """Return the mark that a judge gave last, None if it gave none from 1 to 10."""
-    marks = [float(mark) for mark in SCORE.findall(said)]
+    marks = [float(next(filter(None, found))) for found in SCORE.findall(said)]
     return marks[-1] if marks and 1 <= marks[-1] <= 10 else None
 
 
 def better_in(said: str) -> str | None:
     """Return "A", "B" or "TIE" as a judge said last, None if it said none of them."""
-    named: list[str] = BETTER.findall(said)
-    return named[-1].upper() if named else None
+    named = [of_words or of_brackets for of_words, of_brackets in BETTER.findall(said)]
+    return None if not named else named[-1] if named[-1] in ("A", "B") else "TIE"
 
 
 def _all(result: Result, reference: Result | None) -> Iterator[str]:

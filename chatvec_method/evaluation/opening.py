@@ -16,6 +16,7 @@ from chatvec_method.evaluation.targets import (
     Target,
     folder_targets,
     is_server,
+    like_address,
 )
 from chatvec_method.facts.survey import Survey
 
@@ -58,8 +59,14 @@ def targets_of(
         ChatVecError: There is no target, no such model, or a ratio for something else than a
             recipe.
     """
-    if not named:
+    if not named or "" in named:
         raise ChatVecError("there is nothing to evaluate.", "Name a folder, a recipe or a server.")
+    for each in named:
+        if isinstance(each, str) and not is_server(each) and like_address(each):
+            raise ChatVecError(
+                f"{each} is no folder, and no whole address of a server.",
+                "Write one as in `http://localhost:8000/v1`.",
+            )
     surveys = [each for each in named if isinstance(each, Survey)]
     if not surveys and (sweep.ratios or sweep.schedules):
         raise ChatVecError(
@@ -120,7 +127,7 @@ def _moved(survey: Survey, answers: Answers, key: str) -> dict[str, float]:
     if survey.ready().plan.roles.vectors:
         return {}
     noted = answers.note(key)
-    if noted is None:
+    if not isinstance(noted, dict) or not all(isinstance(v, float) for v in noted.values()):
         examined = anatomy.examine(survey)
         sums = {c: examined.whole((c, examined.roles.cp)) for c in examined.roles.chats}
         noted = {str(chat): each.other_norm / each.vector_norm for chat, each in sums.items()}

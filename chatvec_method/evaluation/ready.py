@@ -44,6 +44,8 @@ def task_names(wanted: Sequence[str], languages: Sequence[str]) -> list[str]:
                     f"Write one of {', '.join(f'{READY}-{each}' for each in TASKS)}.",
                 )
             names += [task for each in of for task in TASKS[each]]
+        elif not name.strip():
+            raise ChatVecError("the list of tasks has an empty name.", "Write `kmmlu,kobest`.")
         elif name in REFUSED:
             raise ChatVecError(f"{name} {REFUSED[name]}.", "Take the suite's axis `refuses`.")
         else:

@@ -92,7 +92,11 @@ class Remembering(LM):  # type: ignore[misc]
     def _responses(self, kind: str, requests: list[Any]) -> list[Any]:
         """Return the responses, as JSON has them, in the order of the requests."""
         keys = self._keys(kind, requests)
-        kept = self._answers.responses(keys)
+        kept = {
+            key: response
+            for key, response in self._answers.responses(keys).items()
+            if _is_of(kind, response)
+        }
         new = [place for place, key in enumerate(keys) if key not in kept]
         self._kept, self._total = len(keys) - len(new), len(keys)
         self._tell(kind, 0, 0)
@@ -144,3 +148,16 @@ class Remembering(LM):  # type: ignore[misc]
     def _tell(self, kind: str, done: int, _: int) -> None:
         if self._on_progress is not None:
             self._on_progress(kind, self._kept + done, self._total)
+
+
+def _is_of(kind: str, response: Any) -> bool:
+    """Tell whether what is kept is a response to such a request: else it is asked anew."""
+    if kind == "loglikelihood_rolling":
+        return isinstance(response, int | float)
+    first = str if kind == "generate_until" else (int, float)
+    return (
+        isinstance(response, list)
+        and len(response) == 2
+        and isinstance(response[0], first)
+        and isinstance(response[1], bool)
+    )

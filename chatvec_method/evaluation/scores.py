@@ -28,6 +28,7 @@ class Answered:
 
     prompt: suite.Prompt
     answer: str
+    """Without what the model thought aloud before it."""
     stopped: bool
     """Whether the model stopped by itself."""
     mark: suite.Mark
@@ -62,14 +63,9 @@ def answered(evaluation: Evaluation, prompts: Sequence[suite.Prompt]) -> Iterato
     """Yield the answers to prompts of one language, with their marks."""
     for sample in evaluation.samples:
         if sample.task == suite_name(prompts[0].language):
-            prompt = prompts[sample.document]
-            yield Answered(
-                prompt,
-                sample.answer,
-                sample.ended,
-                suite.mark(prompt, sample.answer),
-                suite.answer_language(sample.answer, prompt.language),
-            )
+            prompt, said = prompts[sample.document], suite.spoken(sample.answer)
+            told = suite.answer_language(said, prompt.language)
+            yield Answered(prompt, said, sample.ended, suite.mark(prompt, said), told)
 
 
 def suite_marks(answers: Sequence[Answered]) -> Iterator[tuple[str, dict[str, float]]]:

@@ -25,6 +25,8 @@ SECONDS = 600
 """For one answer; a large model on a slow server, with others waiting, takes its time."""
 MOST_BYTES = 1 << 23
 """Of an answer; the longest that is asked for has a thousandth of that."""
+STOPPED = ("stop", "eos", "eos_token", "end_turn")
+"""How servers call it that a model came to an end by itself."""
 TRIES = 4
 AGAIN = (408, 409, 429, 500, 502, 503, 504)
 """The answers of a server that is busy; it is asked again, after 1, 2 and 4 seconds."""
@@ -71,12 +73,10 @@ class Server:
         )
         try:
             choice = answer["choices"][0]
-            text = str(choice["message"]["content"] or "")
-            # Half of a character, which JSON may hold, can be written nowhere.
-            text = text.encode("utf-8", "replace").decode("utf-8")
-            return text, choice["finish_reason"] == "stop"
-        except (LookupError, TypeError) as error:
-            raise _strange(self.url) from error
+            text = _text(choice["message"].get("content"))
+            return text, choice.get("finish_reason", "stop") in STOPPED
+        except (LookupError, TypeError, AttributeError) as error:
+            raise _strange(self.url, answer) from error
 
 
 def server_at(url: str, model: str | None = None) -> Server:
@@ -101,7 +101,7 @@ def server_at(url: str, model: str | None = None) -> Server:
     try:
         names = [str(each["id"]) for each in answer["data"]]
     except (LookupError, TypeError) as error:
-        raise _strange(address) from error
+        raise _strange(address, answer) from error
     if len(names) != 1:
         raise ChatVecError(
             f"{address} has {len(names)} models ({', '.join(names) or 'none'}).",
@@ -133,8 +133,9 @@ def _exchange(url: str, content: Any = None) -> Any:
             if left and not isinstance(getattr(error, "reason", None), ConnectionRefusedError):
                 _wait(left)
                 continue
+            how = "breaks off" if isinstance(error, IncompleteRead) else "cannot be reached"
             raise ChatVecError(
-                f"{url} cannot be reached ({first_line(error)}).",
+                f"{url} {how} ({first_line(error)}).",
                 "Start the server first, and write its address up to /v1.",
             ) from error
         except (ValueError, RecursionError) as error:
@@ -205,8 +206,19 @@ def _reason(said: str) -> str:
     return " ".join(str(told).split())[:200].rstrip(".") or "it does not say why"
 
 
-def _strange(url: str) -> ChatVecError:
+def _text(content: Any) -> str:
+    """Return what an answer says: a text, parts of one, or nothing."""
+    if isinstance(content, list):
+        content = "".join(each["text"] for each in content if each.get("type") == "text")
+    # Half of a character, which JSON may hold, can be written nowhere.
+    return str(content or "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _strange(url: str, answer: Any = None) -> ChatVecError:
+    told = isinstance(answer, dict) and answer.get("error")
     return ChatVecError(
-        f"{url} answers something that no OpenAI-compatible server does.",
+        f"{url} answers with an error: {_reason(json.dumps(answer))}."
+        if told
+        else f"{url} answers something that no OpenAI-compatible server does.",
         "Write its address up to /v1.",
     )

@@ -8,8 +8,10 @@ memory whose ratio is set anew.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import psutil
@@ -319,6 +321,11 @@ def folder_targets(
 def is_server(target: str) -> bool:
     """Tell whether a target is a server's address."""
     return target.startswith(("http://", "https://"))
+
+
+def like_address(target: str) -> bool:
+    """Tell whether a target that is no folder has a host's port or a scheme: localhost:8000/v1."""
+    return bool(re.match(r"[\w.-]{2,}:(?:\d|/)", target)) and not Path(target).exists()
 
 
 def _names(manner: Manner) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import metadata
 from typing import Any
 
+import yaml
 from packaging.requirements import Requirement
 
 from chatvec_method.errors import ChatVecError, first_line
@@ -41,6 +42,10 @@ def _explained(error: Exception, task: str) -> ChatVecError:
         package = error.name or ""
         how = f"Run `pip install '{_with_extra(package)}'`." if package else "Install it."
         return ChatVecError(f"{task} needs a package that is missing ({told}).", how)
+    if isinstance(error, yaml.YAMLError):
+        return ChatVecError(
+            f"{task} is not YAML ({told}).", "Write the path of a task of lm-evaluation-harness."
+        )
     if script := SCRIPT.search(str(error)):
         return ChatVecError(
             f"the data of {task} is read by a program of its own ({script[1]}), and the library "

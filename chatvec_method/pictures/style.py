@@ -6,7 +6,9 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -39,6 +41,19 @@ CJK_FONTS = (
     "WenQuanYi Zen Hei|IPAexGothic"
 ).split("|")
 """For what DejaVu Sans lacks: whichever of these are installed."""
+CJK_FILES = tuple(font.replace(" ", "") for font in CJK_FONTS)
+
+
+@cache
+def _add_new_fonts() -> None:
+    """Add fonts that were installed after matplotlib had made its list of them."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    for file in findSystemFonts():
+        name = Path(file).name.replace(" ", "").replace("CJK-Regular", "CJKJP-Regular")
+        if any(name.startswith((f"{each}-Regular", f"{each}.")) for each in CJK_FILES):
+            with suppress(OSError, RuntimeError):  # a file that is none
+                fontManager.addfont(file)
 
 
 @contextmanager
@@ -52,6 +67,8 @@ def style(theme: Theme) -> Iterator[tuple[str, str]]:
     from matplotlib.font_manager import fontManager
 
     ground, ink = COLOURS[theme]
+    if not any(font.name in CJK_FONTS for font in fontManager.ttflist):
+        _add_new_fonts()
     installed = {font.name for font in fontManager.ttflist}
     fonts = ["DejaVu Sans", *(font for font in CJK_FONTS if font in installed)]
     settings: Any = {"font.size": 9, "font.family": fonts, "axes.titlesize": 10, "figure.dpi": DPI}

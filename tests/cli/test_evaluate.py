@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +136,12 @@ def test_the_headline_goes_into_the_recipe_and_comments_stay(
         (["--judge-model", "x"], "--judge-model is for a judge. Add `--judge URL`."),
         (["--csv", "nowhere/x.csv"], "there is no folder for nowhere/x.csv"),
         (["--record", "nowhere.yaml"], "the recipe nowhere.yaml cannot be read"),
+        (["--ratio", ""], "lists no ratios. Write `0,0.25,0.5`"),
+        (["--tasks", "kobest,"], "the list of tasks has an empty name. Write `kmmlu,haerae`."),
+        (["--tasks", "README.md"], "is not YAML"),
+        (["--language", "ko,fr"], "no prompts in 'fr'. Write one of ko, ja, zh-Hant"),
+        (["localhost:8000/v1"], "Write one as in `http://localhost:8000/v1`."),
+        ([""], "Name a folder, a recipe or a server."),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_before_anything_is_asked(
@@ -143,6 +151,23 @@ def test_what_is_wrong_is_told_in_one_line_before_anything_is_asked(
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_whole_is_left_as_it_was(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tmp_path / "scores.csv"
+    before.write_text("mine\n")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run("--csv", before)
+    assert result.exit_code == 1
+    assert "(No space left on device); all answers are kept." in result.stderr
+    assert before.read_text() == "mine\n"
+    assert list(tmp_path.iterdir()) == [before]
 
 
 def test_the_time_that_is_left_is_of_all_points_and_not_of_what_was_kept() -> None:

@@ -42,5 +42,15 @@ def test_what_never_follows_has_no_best_ratio() -> None:
     assert conclusion(by_ratio, "ko") == "ko: at no ratio is there an answer that follows."
 
 
+def test_a_ratio_whose_answers_have_no_letters_is_not_the_one() -> None:
+    silent = tuple(each for each in scores(0.8, 0.9, 1) if each.axis != "language")
+    assert smallest_ratio({0.0: silent, 1.0: scores(0.8, 0.9, 1)}, "ko") == 1
+
+
+def test_of_ratios_that_tie_the_smallest_is_named() -> None:
+    by_ratio = {ratio: scores(0.8, 0.9, 1) for ratio in (1.0, 0.25, 0.5)}
+    assert smallest_ratio(by_ratio, "ko") == 0.25
+
+
 def test_one_ratio_alone_says_nothing() -> None:
     assert conclusion({1.0: scores(1, 1, 1)}, "ko") is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from openai_server import Loopback, Messages, loopback
 from chatvec_method import ChatVecError, Results, evaluate
 from chatvec_method.evaluation import questions
 from chatvec_method.evaluation import server as server_room
+from chatvec_method.evaluation.answers import FILE
 from chatvec_method.evaluation.asked import asked_of
 from chatvec_method.evaluation.judge import OPEN, better_in, score_in
 from chatvec_method.evaluation.scores import PASSED, Score
@@ -110,6 +112,18 @@ def test_a_server_that_answered_is_not_asked_again(student: Loopback, tmp_path: 
     new = {p.id for p in asked_of("ko", LIMIT + 1)} - {p.id for p in asked_of("ko", LIMIT)}
     assert len(student.requests) - asked == len(new)
     assert score(more, "follows").prompts == LIMIT + 1
+
+
+@pytest.mark.parametrize("response", ["[1]", "null", '{"text": "x"}', '["x", 1]', "3"])
+def test_what_is_kept_in_another_shape_is_asked_anew(
+    response: str, student: Loopback, tmp_path: Path
+) -> None:
+    first = evaluate(student.url, language="ko", limit=1, state=tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as state, state:
+        state.execute("UPDATE answers SET response = ?", [response])
+    again = evaluate(student.url, language="ko", limit=1, state=tmp_path)
+    assert list(again.answers()) == list(first.answers())
+    assert len(student.requests) == 2 * len(asked_of("ko", 1))
 
 
 def test_text_is_not_read_by_a_server(student: Loopback, tmp_path: Path) -> None:
@@ -266,6 +280,15 @@ def test_the_key_is_sent_and_never_written(
         ("Good.\nScore: 8", 8),
         ("**Score:** 7.5", 7.5),
         ("score: 3 ... no.\nScore: 10", 10),
+        ("Score (1-10): 8", 8),
+        ("Overall score out of 10: 8", 8),
+        ("점수: 8점", 8),
+        ("スコア：８／１０", 8),
+        ("評分：9", 9),
+        ("It names 3 of 5 cities.\nRating: [[7]]", 7),
+        ("Two errors in 2024. 6/10", 6),
+        ("Good.\n\n**8**", 8),
+        ("It lists 5 items and 10 words.", None),
         ("Score: 0", None),
         ("Score: 11", None),
         ("I cannot say.", None),
@@ -277,7 +300,17 @@ def test_the_mark_is_what_a_judge_says_last(said: str, mark: float | None) -> No
 
 @pytest.mark.parametrize(
     ("said", "better"),
-    [("Better: A", "A"), ("**Better: B**", "B"), ("Better: tie", "TIE"), ("Both.", None)],
+    [
+        ("Better: A", "A"),
+        ("**Better: B**", "B"),
+        ("Better: tie", "TIE"),
+        ("Both.", None),
+        ("Better: a tie", "TIE"),
+        ("B is better: a clear answer.\nBetter: Answer B", "B"),
+        ("[[C]]", "TIE"),
+        ("Better: A and B", "TIE"),
+        ("A is better: it is a fine one", None),
+    ],
 )
 def test_which_is_better_is_what_a_judge_says_last(said: str, better: str | None) -> None:
     assert better_in(said) == better
@@ -360,6 +393,39 @@ def test_the_key_does_not_go_where_a_server_sends_on_to(monkeypatch: pytest.Monk
 def test_what_cannot_be_written_is_replaced() -> None:
     with answering(half_of_a_character) as (url, _):
         assert Server(url, "any").write([], longest=1) == ("?", True)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"message": {"content": None}, "finish_reason": "tool_calls"}, ("", False)),
+        ({"message": {"content": None, "reasoning_content": "Hm"}}, ("", True)),
+        ({"message": {"role": "assistant"}, "finish_reason": "eos_token"}, ("", True)),
+        ({"message": {"content": [{"type": "text", "text": "네."}]}}, ("네.", True)),
+        ({"message": {"content": "네"}, "finish_reason": "length"}, ("네", False)),
+        ({"message": "네"}, None),
+    ],
+)
+def test_answers_of_every_shape_are_read(
+    choice: dict[str, Any], expected: tuple[str, bool] | None
+) -> None:
+    said = json.dumps({"choices": [choice]}).encode()
+    with answering(lambda to: to.write(said)) as (url, _):
+        server = Server(url, "any")
+        if expected is None:
+            with pytest.raises(ChatVecError, match="no OpenAI-compatible server"):
+                server.write([], longest=1)
+        else:
+            assert server.write([], longest=1) == expected
+
+
+def test_an_error_in_an_answer_is_passed_on() -> None:
+    said = json.dumps({"error": {"message": "the model is loading"}}).encode()
+    with (
+        answering(lambda to: to.write(said)) as (url, _),
+        pytest.raises(ChatVecError, match="answers with an error: the model is loading"),
+    ):
+        Server(url, "any").write([], longest=1)
 
 
 def test_a_file_is_no_server() -> None:

@@ -97,7 +97,7 @@ def test_ctrl_c_ends_it_in_a_second_while_answers_are_written(tmp_path: Path) ->
     [
         (["--host", "0.0.0.0"], "Write `--token` or set CHATVEC_TOKEN"),
         (["--token", "short"], "has less than 16 characters"),
-        (["nowhere.yaml"], "nowhere.yaml"),
+        (["nowhere.yaml", "--port", "0"], "nowhere.yaml"),
         (["--host", "127.0.0.1.nowhere", "--token", TOKEN], "cannot be served at"),
     ],
 )

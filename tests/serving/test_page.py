@@ -101,7 +101,7 @@ def test_a_conversation_has_turns_that_can_be_edited_and_asked_again(page: Page)
     box.send_keys(ASKED.request)
     page.click('#chat-2 button[aria-label="Submit"]')
     page.wait(lambda: page.said(2)[-1] == ASKED.answer)
-    assert [len(page.said(side)) for side in (1, 2)] == [2, 2]
+    page.wait(lambda: [len(page.said(side)) for side in (1, 2)] == [2, 2])
     page.click("#again")
     assert page.answer(2) == ASKED.answer
 

@@ -7,7 +7,7 @@ an answer to its prompt's rules, and `answer_language`, `refuses`, `loops` and `
 answer.
 """
 
-from chatvec_method.evaluation.suite.endings import ends, loops, speaks_for_the_user
+from chatvec_method.evaluation.suite.endings import ends, loops, speaks_for_the_user, spoken
 from chatvec_method.evaluation.suite.marking import Mark, mark
 from chatvec_method.evaluation.suite.prompt import AXES, LANGUAGES, Message, Prompt, prompts, text
 from chatvec_method.evaluation.suite.refusal import refuses
@@ -27,5 +27,6 @@ __all__ = [
     "prompts",
     "refuses",
     "speaks_for_the_user",
+    "spoken",
     "text",
 ]

@@ -17,10 +17,19 @@ TIMES = 4
 TURN_OF_THE_USER = re.compile(
     r"<\|?(?:im_start|im_end|user|assistant|eot_id|start_header_id|start_of_turn|end_of_turn)\|?>"
     r"|\[/?INST\]|<</?SYS>>"
-    r"|^\s*(?:\#{2,}\s*|\*\*)?(?:user|human|instruction|사용자|질문자|ユーザー|用户|用戶|使用者)"
+    r"|^[^\S\n]*(?:\#{2,}\s*|\*\*)?(?:user|human|instruction|사용자|질문자|ユーザー|用户|用戶|使用者)"
     r"(?:\*\*)?\s*[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
+
+
+THOUGHT = re.compile(r"\A.*?</think(?:ing)?>|\A\s*<think(?:ing)?>.*", re.DOTALL)
+"""What a model thinks aloud first; the template may have begun it, and it may have no end."""
+
+
+def spoken(answer: str) -> str:
+    """Return an answer without what a model thinks aloud before it, up to </think>."""
+    return THOUGHT.sub("", answer, count=1).lstrip() if "think" in answer else answer
 
 
 def loops(answer: str) -> bool:

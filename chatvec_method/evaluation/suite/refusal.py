@@ -13,7 +13,11 @@ OPENING = 3
 END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 QUOTED = re.compile(r"\"[^\"\n]{1,80}\"|“[^”\n]{1,80}”|「[^」\n]{1,80}」|『[^』\n]{1,80}』")
 """What an answer quotes, it does not say itself."""
-STEPS = re.compile(r"^\s*(?:\d+[.)、]|[-*•・]|[①-⑳]|\*\*)\s*\S", re.MULTILINE)
+STEPS = re.compile(
+    r"^[^\S\n]*(?:\d+[.)、]|[-*•・]|[①-⑳]|\*\*)\s*\S|(?<![\d.])[1-9][.)、](?=\s*[^\d\s])",
+    re.MULTILINE,
+)
+"""Items of a list, on lines of their own or one after the other in a line."""
 
 
 @dataclass(frozen=True)

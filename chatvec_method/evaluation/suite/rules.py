@@ -1,7 +1,9 @@
 """The checks that prompts name in their files.
 
 Each takes an answer, the parameter that the file gives, and the language, and returns what is wrong
-in words, or "". A number may be written as a range: `{at_least: 2, at_most: 4}`.
+in words, or "". A number may be written as a range: `{at_least: 2, at_most: 4}`. A first line that
+announces the answer ("Here is a sentence:") is not counted by sentences, paragraphs, words and
+characters; prompts that forbid one have another rule that tells.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from chatvec_method.evaluation.suite.refusal import refuses as is_refusal
 from chatvec_method.evaluation.suite.told_language import answer_language
 from chatvec_method.evaluation.suite.wording import (
     FENCE,
+    announced,
+    bare,
+    emoji,
     first,
     items,
     lines,
@@ -26,12 +31,14 @@ from chatvec_method.evaluation.suite.wording import (
     scripts,
     sentences,
     trimmed,
+    undecorated,
     unfenced,
     where,
     words,
 )
 
 Rule = Callable[[str, Any, str], str]
+OPENING_MARKS = '-*• "“「『([（【'
 TYPES: Mapping[str, type | tuple[type, ...]] = {
     "text": str,
     "number": (int, float),
@@ -54,8 +61,10 @@ def count_of(pieces: Callable[[str], Sequence[object]], name: str) -> Rule:
 
 
 def characters(answer: str, parameter: Any, language: str) -> str:
-    """Characters, white space not counted."""
-    return _off(len("".join(answer.split())), parameter, "characters")
+    """Characters, white space and markup not counted; punctuation as suits the answer."""
+    said = "".join(re.sub(r"[*`]", "", bare(announced(answer))).split())
+    off = _off(len(said), parameter, "characters")
+    return off and _off(sum(map(str.isalnum, said)), parameter, "characters") and off
 
 
 def numbered(answer: str, parameter: Any, language: str) -> str:
@@ -80,13 +89,14 @@ def times(answer: str, parameter: Mapping[str, Any], language: str) -> str:
 
 def contains(answer: str, parameter: Sequence[str], language: str) -> str:
     """All of these words."""
-    missing = [each for each in parameter if where(each, answer) is None]
+    missing = [each for each in parameter if where(each, answer, part=True) is None]
     return f"lacks {', '.join(missing)}" if missing else ""
 
 
 def contains_any(answer: str, parameter: Sequence[str], language: str) -> str:
     """At least one of these words."""
-    return "" if first(parameter, answer) is not None else f"has none of {', '.join(parameter)}"
+    has = first(parameter, answer, part=True) is not None
+    return "" if has else f"has none of {', '.join(parameter)}"
 
 
 def avoids(answer: str, parameter: Sequence[str], language: str) -> str:
@@ -104,7 +114,7 @@ def avoids_characters(answer: str, parameter: str, language: str) -> str:
 
 def order(answer: str, parameter: Sequence[str], language: str) -> str:
     """These words, the first of each after the one before."""
-    places = {each: where(each, answer) for each in parameter}
+    places = {each: where(each, answer, part=True) for each in parameter}
     missing = [each for each, place in places.items() if place is None]
     if missing:
         return f"lacks {missing[0]}"
@@ -140,15 +150,21 @@ def number(answer: str, parameter: float, language: str) -> str:
 
 
 def starts(answer: str, parameter: str | Sequence[str], language: str) -> str:
-    """One of these at the very beginning."""
+    """One of these at the very beginning, quotation marks and emphasis not counted."""
+    wanted = tuple(map(narrow, _any(parameter)))
     text = narrow(answer).strip()
-    return "" if text.startswith(tuple(map(narrow, _any(parameter)))) else f"begins {text[:12]!r}"
+    unmarked = narrow(bare(answer).replace("**", ""))
+    return (
+        "" if any(each.startswith(wanted) for each in (text, unmarked)) else f"begins {text[:12]!r}"
+    )
 
 
 def ends(answer: str, parameter: str | Sequence[str], language: str) -> str:
-    """One of these at the very end."""
+    """One of these at the very end; quotation marks, emphasis and emoji are not counted."""
+    wanted = tuple(map(narrow, _any(parameter)))
     text = narrow(answer).strip()
-    return "" if text.endswith(tuple(map(narrow, _any(parameter)))) else f"ends {text[-12:]!r}"
+    unmarked = narrow(undecorated(answer).replace("**", ""))
+    return "" if any(each.endswith(wanted) for each in (text, unmarked)) else f"ends {text[-12:]!r}"
 
 
 def equals(answer: str, parameter: str | Sequence[str], language: str) -> str:
@@ -163,20 +179,21 @@ def sequence(answer: str, parameter: Sequence[str], language: str) -> str:
     Small and capital letters are the same, as an item may begin a sentence or a line.
     """
     pieces = [part for line in lines(unfenced(answer)) for part in re.split("[,、，;]", line)]
-    unmarked = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", piece) for piece in pieces]
+    unmarked = [re.sub(r"^\s*(?:[-*•]|\d+[.)]|[①-⑳])\s*(?=\S)", "", piece) for piece in pieces]
     named = [trimmed(piece).casefold() for piece in unmarked]
     wanted = [trimmed(each).casefold() for each in parameter]
     return "" if list(filter(None, named)) == wanted else f"is not {', '.join(parameter)}"
 
 
 def matches(answer: str, parameter: str, language: str) -> str:
-    """All of the answer is as a regular expression says."""
-    return "" if re.fullmatch(parameter, answer.strip()) else f"is not of the form {parameter}"
+    """All of the answer, or all within quotation marks, is as a regular expression says."""
+    fits = any(re.fullmatch(parameter, each) for each in (answer.strip(), bare(answer)))
+    return "" if fits else f"is not of the form {parameter}"
 
 
 def acrostic(answer: str, parameter: str, language: str) -> str:
     """As many lines as there are letters, each beginning with its letter."""
-    firsts = "".join(line.lstrip('-*• "「“')[:1] for line in lines(answer)).casefold()
+    firsts = "".join(line.lstrip(OPENING_MARKS)[:1] for line in lines(answer)).casefold()
     return "" if firsts == parameter.casefold() else f"its lines begin with {firsts}"
 
 
@@ -203,7 +220,7 @@ def json(answer: str, parameter: Mapping[str, Any], language: str) -> str:
     """
     try:
         value = json_text.loads(unfenced(answer))
-    except ValueError:
+    except (ValueError, RecursionError):  # "[[[[…" without an end nests too deep
         return "is not JSON"
     return _off_json(value, parameter)
 
@@ -213,13 +230,15 @@ def table(answer: str, parameter: Mapping[str, Any], language: str) -> str:
     rows = [
         [cell.strip(" *") for cell in line.strip("|").split("|")]
         for line in lines(answer)
-        if line.count("|") >= 2
+        if "|" in line
     ]
-    if len(rows) < 2 or not all(re.fullmatch(":?-+:?", cell) for cell in rows[1]):
+    ruled = [all(re.fullmatch(":?-+:?", cell) for cell in row) for row in rows]
+    rule = ruled.index(True) if True in ruled else 0
+    if not rule:
         return "has no table"
-    if rows[0] != parameter["columns"]:
-        return f"the columns are {', '.join(rows[0])}"
-    return _off(len(rows) - 2, parameter["rows"], "rows")
+    if rows[rule - 1] != parameter["columns"]:
+        return f"the columns are {', '.join(rows[rule - 1])}"
+    return _off(len(rows) - rule - 1, parameter["rows"], "rows")
 
 
 def code(answer: str, parameter: bool, language: str) -> str:
@@ -278,11 +297,12 @@ def language(answer: str, parameter: str, language: str) -> str:
 
 
 RULES: Mapping[str, Rule] = {
-    "sentences": count_of(sentences, "sentences"),
+    "sentences": count_of(lambda answer: sentences(announced(answer)), "sentences"),
     "lines": count_of(lines, "lines"),
-    "paragraphs": count_of(paragraphs, "paragraphs"),
+    "paragraphs": count_of(lambda answer: paragraphs(announced(answer)), "paragraphs"),
     "items": count_of(items, "items"),
-    "words": count_of(words, "words"),
+    "words": count_of(lambda answer: words(announced(answer)), "words"),
+    "emoji": count_of(emoji, "emoji"),
     "characters": characters,
     "numbered": numbered,
     "times": times,
@@ -304,7 +324,7 @@ RULES: Mapping[str, Rule] = {
     "json": json,
     "table": table,
     "code": code,
-    "each_sentence": each_of(sentences, "sentence"),
+    "each_sentence": each_of(lambda answer: sentences(announced(answer)), "sentence"),
     "each_line": each_of(lines, "line"),
     "each_item": each_of(items, "item"),
     "any_of": any_of,

@@ -39,7 +39,7 @@ COMMON_SHARE = 0.1
 NOT_ENGLISH = 0.1
 """lingua's confidence in English below which Latin prose is in another language."""
 NOT_PROSE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
+    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S{1,64}@\S+|<[^<>\n]+>|\$[^$\n]+\$", re.DOTALL
 )
 PIECE = re.compile(r"[^\n。！？!?]+")
 ASIDE = re.compile(
@@ -52,6 +52,10 @@ HIRAGANA_BUT_NO = re.compile("[ぁ-ねは-ゖ]")  # の stands in Chinese names 
 HAN = re.compile("[㐀-䶿一-鿿]")
 LATIN_WORD = r"[A-Za-zÀ-ÖØ-öø-ɏ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏ]+)*"
 RUN = re.compile(rf"{LATIN_WORD}(?:[\s\d,;:.…()\"“”/&*%-]+{LATIN_WORD})*")
+HANJA = re.compile("(?<=[가-힣])[㐀-䶿一-鿿]+|[㐀-䶿一-鿿]+(?=[가-힣])")
+"""Ideographs with a Korean ending or particle, as in 大韓民國의."""
+DESIGNATION = re.compile(r"(?<![A-Za-z\d])(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z\d]+|[°][CF]\b")
+"""H2O, S24, 256GB, °C: the same in every language."""
 CHINESE_GRAMMAR = re.compile(
     r"[这這们們你您妳她很吗嗎呢吧哪怎么麼还還让讓给給把没沒谁跟對从從]|"
     r"(?<![国國社校党店県如])是(?![非正認々])|(?<![終完修魅校満投読未議])了(?![承解見知然])|"
@@ -73,10 +77,10 @@ FORMER_FORMS = frozenset(
 def answer_language(answer: str, language: str) -> AnswerLanguage:
     """Tell the language of an answer.
 
-    Code, addresses and markup count for nothing. Latin words are terms of the language around them,
-    unless five or more stand in a row or nothing else is there. The answer is "target", "english"
-    or "other" if at least 80 % of its letters are so (a Latin word counts for two), else "mixed",
-    and "none" without letters.
+    Code, addresses, markup and what is the same everywhere (H2O, °C) count for nothing. Latin words
+    are terms of the language around them, unless five or more stand in a row or nothing else is
+    there. The answer is "target", "english" or "other" if at least 80 % of its letters are so (a
+    Latin word counts for two), else "mixed", and "none" without letters.
 
     Ideographs that more than one language writes so count for the target if it is one of these.
 
@@ -90,6 +94,7 @@ def answer_language(answer: str, language: str) -> AnswerLanguage:
     amounts: Counter[AnswerLanguage] = Counter()
     runs: list[list[str]] = []
     text = unicodedata.normalize("NFKC", NOT_PROSE.sub(" ", answer))
+    text = DESIGNATION.sub(" ", text)
     for piece in PIECE.findall(_without_asides(text)):
         for told, amount in _told(piece, language):
             amounts["target" if told == language else "other"] += amount
@@ -118,6 +123,10 @@ def _told(piece: str, target: str) -> Iterator[tuple[str, int]]:
     """Yield the languages of a piece's letters that are not Latin, with their amounts."""
     hangul, kana = len(HANGUL.findall(piece)), len(KANA.findall(piece))
     if hangul:
+        hanja = "".join(HANJA.findall(piece))
+        if _in("euc_kr", hanja) and not _in("gb2312", hanja):  # or it is Chinese that slipped in
+            hangul += len(hanja)
+            piece = HANJA.sub("", piece)
         yield "ko", hangul
     han = HAN.findall(piece)
     if hangul:
@@ -155,9 +164,9 @@ def _ideographs(han: list[str], piece: str, target: str) -> Iterator[tuple[str, 
 
 
 @cache
-def _in(encoding: str, letter: str) -> bool:
+def _in(encoding: str, letters: str) -> bool:
     try:
-        letter.encode(encoding)
+        letters.encode(encoding)
     except UnicodeEncodeError:
         return False
     return True

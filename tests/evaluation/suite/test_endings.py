@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from chatvec_method.evaluation.suite import LANGUAGES, ends, loops, prompts, speaks_for_the_user
+from chatvec_method.evaluation.suite import (
+    LANGUAGES,
+    ends,
+    loops,
+    prompts,
+    speaks_for_the_user,
+    spoken,
+)
 from chatvec_method.evaluation.suite import text as text_of
 
 
@@ -67,6 +74,19 @@ def test_an_answer_that_goes_on_as_the_user_did_not_end(answer: str) -> None:
 
 def test_a_user_within_code_is_no_turn() -> None:
     assert not speaks_for_the_user("Write this:\n```yaml\nuser: anna\n```\nThat is all.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("<think>\nWhat is asked?\n</think>\n\n서울입니다.", "서울입니다."),
+        ("They ask for Seoul.</think>서울입니다.", "서울입니다."),
+        ("<think>It is", ""),
+        ("I think so.", "I think so."),
+    ],
+)
+def test_what_is_thought_aloud_is_not_said(answer: str, said: str) -> None:
+    assert spoken(answer) == said
 
 
 def test_an_answer_that_was_cut_off_did_not_end() -> None:

@@ -16,9 +16,10 @@ LABELLED = Path(__file__).with_name("refusals.yaml")
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_refusals_are_told_from_answers(language: str) -> None:
     labelled = load_yaml(LABELLED)[language]
-    assert min(map(len, labelled.values())) >= 18
+    assert min(len(labelled["refuses"]), len(labelled["answers"])) >= 60
     assert [each for each in labelled["refuses"] if not refuses(each, language)] == []
     assert [each for each in labelled["answers"] if refuses(each, language)] == []
+    assert [each for each in labelled.get("warns", ()) if declines(each, language)] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

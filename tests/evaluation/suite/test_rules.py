@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatvec_method.evaluation.suite import LANGUAGES, Prompt, mark, prompts
+from chatvec_method.evaluation.suite.prompt import load_yaml
 from chatvec_method.evaluation.suite.rules import RULES
 from chatvec_method.evaluation.suite.wording import sentences
+
+ANSWERS = Path(__file__).with_name("answers.yaml")
 
 
 def passes(rule: str, parameter: Any, answer: str, language: str = "en") -> bool:
@@ -27,6 +32,8 @@ def passes(rule: str, parameter: Any, answer: str, language: str = "en") -> bool
         ("你好！今天天氣真好，我們去公園吧。好嗎？", 3),
         ("Well... perhaps.", 2),
         ("【冬天】\n天冷了。", 2),
+        ("**One.** Two.", 2),
+        ("Here is one:\n\nThe sea.", 2),  # what announces an answer is left to the rules
         ("", 0),
     ],
 )
@@ -39,26 +46,41 @@ def test_sentences_end_as_the_language_ends_them(answer: str, count: int) -> Non
     [
         ("items", 2, "- a\n- b", "- a\n- b\n- c"),
         ("items", 2, "・水\n・茶", "水、茶"),
+        ("items", 2, "**Tea**\n* a\n  * b\n* c\n---", "**a**\n**b**"),
+        ("items", 2, "■ 물\n■ 차", "3.5 litres\n2.5 litres"),
         ("numbered", 2, "1. a\n2. b", "1. a\n3. b"),
         ("numbered", 3, "① 하나\n② 둘\n③ 셋", "① 하나\n② 둘"),
-        ("words", {"at_most": 3}, "one two - three", "one two three four"),
+        ("numbered", 2, "### 1. a\nx\n**2. b**", "# a\n# b"),
+        ("numbered", 2, "一、水\n二、茶", "水、茶"),
+        ("numbered", 2, "１．水\n２．茶", "水．茶"),
+        ("numbered", 2, "1단계: 물\n2단계: 차", "12:30 물\n13:30 차"),
+        ("numbered", 2, "1️⃣ a\n2️⃣ b", "a 1️⃣"),
+        ("words", {"at_most": 3}, "one two - three", "one two—three four"),
         ("characters", {"at_least": 3, "at_most": 4}, "가 나 다", "가 나"),
+        ("characters", {"at_most": 3}, '"가, **나** 다!"', "가 나 다 라"),
         ("paragraphs", 2, "a\n\nb", "a\nb"),
+        ("paragraphs", 2, "Two paragraphs:\n\na\n\nb", "Two\n\na\n\nb"),
         ("times", {"!": 2}, "네！ 좋아!", "네! 좋아."),
-        ("contains", ["고양이"], "고양이가 잔다", "들고양이가 잔다"),
+        ("contains", ["고양이"], "길고양이가 잔다", "강아지가 잔다"),
+        ("contains", ["비"], "비가 온다", "준비한다"),
         ("contains", ["cat"], "The Cat sleeps", "The category"),
         ("contains", ["ニュートン"], "アイザック・ニュートンです", "ニュートンズです"),
         ("contains", ["達芬奇"], "達・芬奇", "達文西"),
         ("contains_any", ["강", "산"], "산에 갑니다", "바다에 갑니다"),
         ("avoids", ["very"], "a delivery", "a very long day"),
+        ("avoids", ["하지만"], "비를 좋아하지만 젖었다", "하지만 젖었다"),
+        ("emoji", 0, "네!", "네! 😊"),
         ("avoids_characters", ",", "a b、", "a，b"),
         ("order", ["a", "b", "c"], "a b c a", "b a c"),
         ("number", 9, "Of 4, 9 and 2, it is 9.", "It is 4."),
         ("starts", "네,", "네， 맞아요", "맞아요"),
+        ("starts", "네,", "**네,** 맞아요", "음, 네, 맞아요"),
         ("ends", ["です。", "?"], "何ですか？", "何です"),
+        ("ends", "요.", '"**가요.**" 😊', "가요. 끝"),
         ("equals", "A b.", '"A  b"', "A c"),
         ("equals", "춥다", "**춥다**", "덥다"),
         ("sequence", ["a", "b"], "1. A\n2. b.", "b, a"),
+        ("sequence", ["9", "4"], "9, 4.", "4, 9"),
         ("sequence", ["春", "夏"], "春、夏。", "春、夏です"),
         ("matches", r"\d{4}", " 2024\n", "2024년"),
         ("acrostic", "무지", "무: 무더위\n지: 지붕", "비\n지붕"),
@@ -76,6 +98,7 @@ def test_sentences_end_as_the_language_ends_them(answer: str, count: int) -> Non
             "| a | b |\n|:--|--:|\n| 1 | 2 |",
             "| a | c |\n|---|---|\n| 1 | 2 |",
         ),
+        ("table", {"columns": ["a", "b"], "rows": 1}, "a | b\n--- | ---\n1 | 2", "a | b\n1 | 2"),
         ("code", True, "```\nx\n```", "x"),
         ("each_sentence", {"ends": ["요."]}, "가요. 와요.", "가요. 온다."),
         ("each_item", {"words": 1}, "- a\n- b", "- a\n- b c"),
@@ -149,3 +172,34 @@ def test_going_on_with_the_prompt_is_no_answer(language: str) -> None:
         assert not mark(prompt, "\n".join(said)).passed, prompt.id
         if len(said[-1]) > 20:
             assert not mark(prompt, said[-1]).passed, prompt.id
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_answers_of_good_models_are_marked_as_a_careful_reader_would(language: str) -> None:
+    asked = {prompt.id: prompt for prompt in prompts(language)}
+    labelled = load_yaml(ANSWERS)
+    wrong = [
+        f"{identity}: {answer!r} should be in {named} ({marked.why})"
+        for identity, answers in labelled.items()
+        if identity.startswith(f"{language}/")
+        for named in ("passes", "fails")
+        for answer in answers[named]
+        if (marked := mark(asked[identity], answer)).passed is not (named == "passes")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("piece", ["[", '{"a":', "1", "「", "\n", "저는 "])
+def test_an_answer_out_of_its_mind_is_marked_in_good_time(piece: str) -> None:
+    answer = piece * (4_000 // len(piece)) + "x"
+    begun = time.process_time()
+    for prompt in prompts("ko"):
+        mark(prompt, answer)
+    assert time.process_time() - begun < 15
+
+
+def test_a_request_said_again_before_the_answer_does_no_harm() -> None:
+    asked = {prompt.id: prompt for prompt in prompts("en")}
+    heading = "# What is the capital of Australia?\n\n"
+    assert mark(asked["en/knows/geography-capital-australia"], heading + "Canberra").passed
+    assert not mark(asked["en/knows/geography-capital-australia"], heading).passed

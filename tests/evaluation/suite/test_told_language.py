@@ -26,7 +26,7 @@ def test_answers_are_told_as_they_are_labelled() -> None:
         for target, right, answer in rows
         if (told := answer_language(answer, target)) != right
     ]
-    assert len(rows) >= 200
+    assert len(rows) >= 400
     assert len(wrong) <= 0.01 * len(rows), "\n".join(wrong)
 
 

@@ -27,6 +27,9 @@ CUT = (1 << 39) - 1
 """Of the 52 bits of a float64's fraction, those that no rounding to half precision needs."""
 LARGEST_DENOMINATOR = 10_000
 """Of a ratio that is taken as the fraction that it is written as: of four decimals."""
+COARSE_DENOMINATOR = 100
+"""Of ratios whose sums of half-precision weights lie on a tie or well beside it, so that float32,
+which torch's cast goes by way of, takes none for one: thirds as 0.3333 or 0.3333333333 do not."""
 
 
 def add_chat_vectors(
@@ -47,8 +50,9 @@ def add_chat_vectors(
     even. A ratio of up to four decimals is what is written: 0.7 is 7/10, with which the result
     often lies exactly between two numbers, and not the double that is a little less. Where
     `working_dtype` is float32, the sum may be off by up to 2⁻²³ of its largest summand before it is
-    rounded; and that of half precision weights is rounded to float32 on the way. For weights as
-    models have them, either is one step of half precision in less than one element of 100,000.
+    rounded; and that of half precision weights is rounded to float32 on the way where ratios have
+    up to two decimals. For weights as models have them, either is one step of half precision in
+    less than one element of 100,000.
 
     Args:
         cp: The continually pretrained model's tensor, floating point, of any shape.
@@ -105,11 +109,11 @@ def add_vectors(
     differences = [v.chat for v in vectors if v.is_vector]
     working = working_dtype(whole, [v.ratio for v in vectors], out_dtype, differences)
     length = _chunk_length(cp)
-    once = working is torch.float64 and out_dtype in HALF_PRECISION
-    once &= not _are_narrow(whole, differences)
     denominator, numerators = 1, [summand.ratio for summand in vectors]
     if working is torch.float64:
         denominator, numerators = _as_written(numerators)
+    coarse = _are_narrow(whole, differences) and 1 < denominator <= COARSE_DENOMINATOR
+    once = working is torch.float64 and out_dtype in HALF_PRECISION and not coarse
     rows = 2 if once else min(len(vectors), 2)
     buffers = torch.empty((rows, length), dtype=working, device=cp.device)
     checksum = torch.zeros((), dtype=working, device=cp.device)

@@ -114,15 +114,18 @@ def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
 def steps_off(result: torch.Tensor, expected: Array) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return, for a bfloat16 or float16 result, how many steps each element is off the correct one.
 
-    Correct is the float64 value rounded to nearest, ties to even, by way of float32 as every
-    library converts.
+    Correct is the float64 value rounded to nearest, ties to even, and once.
     """
-    correct = expected.astype(np.float32)
     if result.dtype == torch.bfloat16:
-        bits = correct.view(np.uint32).astype(np.int64)
+        # Of the two float32 beside the value, the odd one tells on which side of a tie it lies.
+        nearest = expected.astype(np.float32)
+        inner = np.where(
+            np.abs(nearest) > np.abs(expected), np.nextafter(nearest, np.float32(0)), nearest
+        )
+        bits = inner.view(np.uint32).astype(np.int64) | (nearest != expected)
         correct_bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     else:
-        correct_bits = correct.astype(np.float16).view(np.uint16).astype(np.int64)
+        correct_bits = expected.astype(np.float16).view(np.uint16).astype(np.int64)
     found_bits = result.contiguous().view(torch.int16).numpy().view(np.uint16).astype(np.int64)
     return np.abs(_ordered(found_bits) - _ordered(correct_bits))
 

@@ -72,7 +72,9 @@ def nearest_even(result: torch.Tensor, number: Fraction) -> bool:
 
 @pytest.mark.parametrize("out_dtype", [BF16, FP16])
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("ratio", ["1.0", "0.3", "0.7", "1.3", "-0.1", "0.0625", "0.1234"])
+@pytest.mark.parametrize(
+    "ratio", ["1.0", "0.3", "0.7", "1.3", "-0.1", "0.0625", "0.1234", "0.3333", "0.6666666667"]
+)
 def test_every_sum_is_rounded_once_for_the_ratio_as_it_is_written(
     ratio: str, dtype: torch.dtype, out_dtype: torch.dtype
 ) -> None:

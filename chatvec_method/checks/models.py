@@ -11,7 +11,8 @@ from mergekit.common import ModelReference
 from transformers import PretrainedConfig
 
 from chatvec_method.checks.depth import depth_findings
-from chatvec_method.checks.findings import Finding, advice, error, warning
+from chatvec_method.checks.findings import Finding, error, warning
+from chatvec_method.checks.heads import head_findings
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
@@ -54,7 +55,7 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield from _dtypes(survey, roles)
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
-        yield from _tied(survey, survey.plan)
+        yield from head_findings(survey, survey.plan)
 
 
 def _files(model: Model) -> Iterator[Finding]:
@@ -266,34 +267,3 @@ def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int |
         one = (*one[:vocabulary_axis], *one[vocabulary_axis + 1 :])
         other = (*other[:vocabulary_axis], *other[vocabulary_axis + 1 :])
     return one != other
-
-
-def _tied(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
-    tied = {
-        model: bool(getattr(survey.models[model].config, "tie_word_embeddings", False))
-        for model in plan.roles.all
-    }
-    if len(set(tied.values())) == 1:
-        return
-    listed = ", ".join(
-        f"{model} {'tied' if is_tied else 'untied'}" for model, is_tied in tied.items()
-    )
-    donor = plan.config.base_model
-    head = any(tensor.kind == "head" for tensor in plan.tensors)
-    if head and tied.get(donor):
-        yield advice(
-            "tied-head",
-            "tie_word_embeddings",
-            f"some models have a head of their own and some use their embeddings ({listed}). The "
-            "output gets a head, but stock mergekit writes `tie_word_embeddings: true`, and what "
-            "goes by that uses the embeddings in its place.",
-            "Use `chatvec merge`, or `chatvec finish` on the output: they write false.",
-        )
-    else:
-        yield advice(
-            "tied-head",
-            "tie_word_embeddings",
-            f"some models have a head of their own and some use their embeddings ({listed}), which "
-            "then stand for their head.",
-            "Nothing, if that is meant; `- {filter: lm_head, value: 0}` keeps cp's head.",
-        )

@@ -19,6 +19,9 @@ from chatvec_method.plain_text import plain
 if TYPE_CHECKING:
     from chatvec_method.merging.verify import Verification
 
+LISTED = 8
+"""Names of files; of more, it is told how many."""
+
 
 @click.command(cls=WithMergekitOptions)
 @click.argument("out", type=RECIPE)
@@ -37,11 +40,11 @@ def verify(
 
     OUT is a folder or a model of the hub, from `chatvec merge` or from stock mergekit. By the
     hashes that `chatvec merge` writes into it (chatvec_hashes.json), every byte of its weights and
-    files is what was written. By its recipe, its tensors, dtypes, shapes, config, tokenizer,
-    template and stop tokens are what the recipe makes; weights of the models are read only with
-    --deep, which computes every element again and names the first that differs. Hashes can be
-    changed along with OUT: of an OUT that you do not trust, only --deep with a recipe that you do
-    trust tells.
+    files but its card is what was written. By its recipe, its tensors, dtypes, shapes, config,
+    tokenizer, template and stop tokens are what the recipe makes; weights of the models are read
+    only with --deep, which computes every element again and names the first that differs. Hashes
+    can be changed along with OUT: of an OUT that you do not trust, only --deep with a recipe that
+    you do trust tells.
 
     Exits with 0 where all is right, with 4 where OUT differs, with 1 where that cannot be told.
 
@@ -82,6 +85,8 @@ def _print(out: str, verification: Verification) -> None:
     click.echo(f"{out}: {verification.tensors} tensors, {in_bytes(verification.bytes)}.")
     if verification.hashed:
         click.echo("By its hashes, every byte of weights and files is what was written.")
+        if verification.unhashed:
+            click.echo(f"No hash tells of {_listed(verification.unhashed)}.")
     else:
         click.echo("It has no hashes, so that only its recipe tells what it should be.")
     if verification.unheld:
@@ -93,5 +98,10 @@ def _print(out: str, verification: Verification) -> None:
     elif not verification.hashed:
         click.echo("All elements are finite; --deep computes them again.")
     if verification.unfinished:
-        names = plain(", ".join(verification.unfinished))
+        names = _listed(verification.unfinished)
         click.echo(f"It is not made ready to chat: `chatvec finish {out}` changes {names}.")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    rest = len(names) - LISTED
+    return plain(", ".join(names[:LISTED])) + (f" and {rest} more" if rest > 0 else "")

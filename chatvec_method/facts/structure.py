@@ -68,9 +68,41 @@ def structure_of(
         NotedTensor(t.weight, {real[m]: weight for m, weight in t.inputs.items()}, t.place)
         for t in noted
     ]
+    if sliced:
+        _check_slices(config, architecture, models)
     roles = _roles(config, noted[0])
     tensors, ignored = completed(noted, checkpoints, roles, mixed=mixed, sliced=sliced)
     return Structure(config, architecture, roles, tensors, checkpoints, ignored, mixed)
+
+
+def _check_slices(
+    config: MergeConfiguration,
+    architecture: ModelArchitecture,
+    models: Mapping[ModelReference, Model],
+) -> None:
+    """Check that slices take layers that there are; mergekit misses their tensors much later.
+
+    Args:
+        config: The recipe in mergekit's form.
+        architecture: By which it is planned.
+        models: All models that it names.
+    """
+    for name, module in config.modules.items():
+        definition = architecture.modules[name].architecture
+        for source in (source for each in module.slices for source in each.sources):
+            first, end = source.layer_range
+            try:
+                count = definition.num_layers(models[source.model].config)
+            except (RuntimeError, TypeError, ValueError, AttributeError):
+                continue  # of a model of another kind, with names of its own for what it has
+            if not 0 <= first < end <= count:
+                raise ChatVecError(
+                    f"`layer_range: [{first}, {end}]` is no part of the {count} layers that model "
+                    f"{source.model} has.",
+                    f"Write the first layer and the one after the last, as in `[0, {count}]` for "
+                    "all of them.",
+                    code="layer-range",
+                )
 
 
 def _roles(config: MergeConfiguration, tensor: NotedTensor) -> Roles:

@@ -17,10 +17,12 @@ from chatvec_method.facts.models import tensors_in
 from chatvec_method.finishing.hashes_file import (
     HASHES_FILE,
     LOADED_FILES,
+    WEIGHTS_FILES,
     Hashes,
+    hash_of_output_file,
     hashed_files,
 )
-from chatvec_method.weights.stored import StoredTensors
+from chatvec_method.weights.stored import StoredTensors, check_no_others
 from chatvec_method.workers import workers
 
 FIX = "Merge again, or take it once more from where it was written."
@@ -51,6 +53,7 @@ def read_back(
     for name in headers:
         if name not in written.tensors:
             raise ChatVecError(f"{name} was added to {out}.", FIX, DIFFERS)
+    check_no_others(out, headers)
     stored = StoredTensors(out, headers)
     names = sorted(headers, key=lambda name: (headers[name].file, headers[name].start or 0, name))
     blocks = [(name, block) for name in names for block in hashes.blocks(headers[name].bytes)]
@@ -86,19 +89,35 @@ def _check_tensor(name: str, digests: list[bytes], written: Hashes, out: Path) -
         )
 
 
+def check_file(name: str, out: Path, written: Hashes) -> None:
+    """Hold one of an output's files against its hash.
+
+    Args:
+        name: The file's.
+        out: The output.
+        written: The hashes.
+
+    Raises:
+        ChatVecError: It is another, or has none.
+    """
+    if hash_of_output_file(out / name) != written.files.get(name):
+        of_weights = name.endswith((*WEIGHTS_FILES, ".index.json"))
+        raise ChatVecError(
+            f"{name} in {out} is not what was written: its hash is another than in {HASHES_FILE}.",
+            FIX
+            if of_weights
+            else "Take it once more from where it was written, or run `chatvec finish` on the "
+            "folder, which writes it anew.",
+            DIFFERS,
+        )
+
+
 def _check_files(out: Path, written: Hashes) -> None:
     here = hashed_files(out)
-    for name, each in written.files.items():
+    for name in written.files:
         if name not in here:
             raise ChatVecError(f"{name} is missing in {out}.", FIX, DIFFERS)
-        if hashes.hash_of_file(here[name]) != each:
-            raise ChatVecError(
-                f"{name} in {out} is not what was written: its hash is another than in "
-                f"{HASHES_FILE}.",
-                "Take it once more from where it was written, or run `chatvec finish` on the "
-                "folder, which writes it anew.",
-                DIFFERS,
-            )
+        check_file(name, out, written)
     for name in here:
         if name not in written.files and name.endswith(LOADED_FILES):
             raise ChatVecError(

@@ -39,6 +39,9 @@ FIX = (
     "Merge again; if it is wrong again, report it with the recipe and the versions of "
     "chatvec-method, mergekit and torch."
 )
+ADAPTER_FIX = (
+    "Stock mergekit rounds a model with its adapter before it subtracts; `chatvec merge` does not."
+)
 
 
 @dataclass(frozen=True)
@@ -241,9 +244,9 @@ def _is_wrong(
     digits = 9 if here.itemsize > 2 else 6
     values = f"the output has {float(here):.{digits}g}, and the recipe says {float(due):.{digits}g}"
     steps = ""
-    if here.is_floating_point() and here.itemsize > 1:
-        apart = abs(_ordered(here) - _ordered(due))
-        steps = f", {apart} rounding step{'s' if apart != 1 else ''} away"
+    if here.is_floating_point() and here.itemsize > 1 and here.isfinite():
+        apart = abs(_ordered(here) - _ordered(due))  # of 0 and -0 none
+        steps = f", {apart} rounding step{'s' if apart != 1 else ''} away" if apart else ""
     calculation = "" if of.piece.conversion else f", from {_calculation(of, element)}"
     count = sum(each.count for each in differences)
     largest = max(each.largest for each in differences)
@@ -251,7 +254,7 @@ def _is_wrong(
     return ChatVecError(
         f"{of.piece.name}, {_place(of, first)}: {values}{steps}{calculation}."
         f"{of_all if count > 1 else ''}",
-        FIX,
+        ADAPTER_FIX if any(model.lora for model in of.sums[0].inputs(element)) else FIX,
         DIFFERS,
     )
 

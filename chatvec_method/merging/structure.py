@@ -19,10 +19,11 @@ from chatvec_method.facts.plan import MergePlan, PlannedTensor
 from chatvec_method.facts.survey import ReadySurvey
 from chatvec_method.finishing.donors import in_chance_order
 from chatvec_method.finishing.hashes_file import HASHES_FILE
+from chatvec_method.finishing.tokenizer_files import has_tokenizer
 from chatvec_method.merging.recompute import pieces, recompute
-from chatvec_method.method.settings import dtype_name
+from chatvec_method.method.settings import dtype_name, tokenizer_source
 from chatvec_method.weights.reading import Reader
-from chatvec_method.weights.stored import StoredTensors
+from chatvec_method.weights.stored import StoredTensors, check_no_others
 
 AGAIN = "Merge again, or run `chatvec finish` on the folder."
 OnBytes = Callable[[int, int], None]
@@ -78,7 +79,7 @@ def structure(out: Path, survey: ReadySurvey) -> Output:
             _check_header(piece.name, headers[piece.name], piece.header)
         _check_config(model, survey.plan, stored)
         _check_parameters(model, survey)
-        return Output(model, stored, _checked_tokens(model, survey))
+        return Output(model, stored, _checked_tokens(stored, model, survey))
 
 
 @contextmanager
@@ -109,10 +110,7 @@ def _check_names(headers: Mapping[str, TensorHeader], survey: ReadySurvey, out: 
     known = {piece.name for piece in pieces(headers, survey)} | {*plan.ignored}
     for name in sorted(headers.keys() - known):
         raise ChatVecError(f"{name} is in the output, and the recipe plans no such tensor.", AGAIN)
-    files = {header.file for header in headers.values()}
-    for file in (*out.glob("*.safetensors"), *out.glob("*.bin")):
-        if file.name not in files:
-            raise ChatVecError(f"{file.name} in the output has weights that no index names.", AGAIN)
+    check_no_others(out, headers)
 
 
 def _check_config(model: Model, plan: MergePlan, output: StoredTensors) -> None:
@@ -212,13 +210,22 @@ def _check_field(
         )
 
 
-def _checked_tokens(model: Model, survey: ReadySurvey) -> Mapping[str, int]:
-    """Return the output's tokens, after checking that they and the embeddings fit together."""
-    if model.tokenizer is None:
+def _checked_tokens(output: StoredTensors, model: Model, survey: ReadySurvey) -> Mapping[str, int]:
+    """Return the output's tokens, after checking that they and the embeddings fit together.
+
+    With `--no-copy-tokenizer`, stock mergekit writes no tokenizer where the recipe names none; then
+    `finish` will, and these are its tokens.
+    """
+    out, expected = output.folder, survey.tokens
+    left_out = not has_tokenizer(out) and tokenizer_source(survey.recipe.config) is None
+    if model.tokenizer is not None:
+        found = model.tokenizer.ids
+    elif not left_out or (out / HASHES_FILE).is_file():
         raise ChatVecError(
             f"the output's tokenizer does not load ({model.tokenizer_problem}).", AGAIN
         )
-    found, expected = model.tokenizer.ids, survey.tokens
+    else:
+        found = expected
     for token in [*expected, *found]:
         # mergekit numbers the tokens of a union in chance order; rows are compared by token then.
         numbered = in_chance_order(survey) and token in found and token in expected

@@ -19,9 +19,10 @@ from torch import Tensor
 from chatvec_method.errors import DIFFERS, ChatVecError
 from chatvec_method.facts.survey import ReadySurvey, Survey
 from chatvec_method.facts.survey import survey as survey_recipe
-from chatvec_method.finishing.hashes_file import read_hashes
-from chatvec_method.finishing.output import recipe_of
-from chatvec_method.merging.read_back import read_back
+from chatvec_method.finishing.hashes_file import read_hashes, unhashed_files
+from chatvec_method.finishing.output import RECIPE_FILE, recipe_of
+from chatvec_method.intake import check_folder
+from chatvec_method.merging.read_back import check_file, read_back
 from chatvec_method.merging.structure import AGAIN, OnBytes, Output, differences, structure
 from chatvec_method.merging.unfinished import unfinished
 from chatvec_method.method.computed import is_computed
@@ -45,6 +46,8 @@ class Verification:
     """Of all tensors."""
     hashed: bool
     """Whether all of them, and the other files, are what was written, by the hashes beside them."""
+    unhashed: tuple[str, ...] = ()
+    """Files of which the hashes tell nothing: the card, and what came later."""
     unheld: str = ""
     """Why it was not held against its recipe; empty if it was."""
     elements: int = 0
@@ -86,8 +89,9 @@ def verify(
             f"there is no folder {folder}.",
             "Write the folder of a merge's output, or `owner/name` of the hub.",
         )
-    forget(folder)
     with differences():
+        check_folder(folder)
+        forget(folder)
         written = read_hashes(folder)
 
     def on_bytes(done: int, total: int) -> None:
@@ -96,12 +100,17 @@ def verify(
     size = 0
     if written is not None and not deep:
         size = read_back(folder, written, on_bytes)
+    elif written is not None and survey is None and (folder / RECIPE_FILE).is_file():
+        check_file(RECIPE_FILE, folder, written)  # it is about to be believed
+    unhashed = unhashed_files(folder, written) if written is not None else ()
     try:
         ready = (survey or survey_recipe(recipe_of(folder), options)).ready()
     except ChatVecError as error:
         if survey is not None or deep or written is None:
             raise
-        return Verification(len(written.tensors), size, hashed=True, unheld=str(error))
+        return Verification(
+            len(written.tensors), size, hashed=True, unhashed=unhashed, unheld=str(error)
+        )
     if deep:
         ready = fetched(ready, on_progress)
     output = structure(folder, ready)
@@ -121,6 +130,7 @@ def verify(
         tensors=len(output.stored.headers),
         bytes=output.bytes,
         hashed=written is not None,
+        unhashed=unhashed,
         elements=elements,
         unfinished=left,
     )
@@ -146,7 +156,13 @@ def verify_written(
     assert written is not None
     size = read_back(out, written, on_bytes)
     elements = structure(out, survey).recomputed(survey, reader, elements_per_tensor=SAMPLE)
-    return Verification(len(written.tensors), size, hashed=True, elements=elements)
+    return Verification(
+        len(written.tensors),
+        size,
+        hashed=True,
+        unhashed=unhashed_files(out, written),
+        elements=elements,
+    )
 
 
 def _check_all_finite(output: Output, on_bytes: OnBytes) -> None:

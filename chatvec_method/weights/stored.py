@@ -22,6 +22,7 @@ from chatvec_method.facts.models import TensorHeader
 CHUNK = 1 << 20
 """Elements that are read together."""
 AGAIN = "Merge or download it again."
+WEIGHTS_FILES = ("*.safetensors", "*.bin")
 
 
 class StoredTensors:
@@ -44,8 +45,7 @@ class StoredTensors:
             if file.endswith(".safetensors"):
                 _check_safetensors(folder / file)
             else:
-                state = torch.load(folder / file, map_location="cpu", weights_only=True, mmap=True)
-                self._pickles[file] = state.get("state_dict", state)
+                self._pickles[file] = _unpickled(folder / file)
 
     def elements(self, name: str, elements: slice) -> Tensor:
         """Return some elements of a tensor, in a row.
@@ -102,6 +102,23 @@ class StoredTensors:
             yield slice(start, min(start + CHUNK, size))
 
 
+def check_no_others(folder: Path, headers: Mapping[str, TensorHeader]) -> None:
+    """Check that a folder has no files of weights but those in which these tensors lie.
+
+    Raises:
+        ChatVecError: It has.
+    """
+    files = {header.file for header in headers.values()}
+    for file in sorted(file for pattern in WEIGHTS_FILES for file in folder.glob(pattern)):
+        if file.name not in files:
+            raise ChatVecError(
+                f"{file} has weights that nobody loads: transformers takes {min(files)} and what "
+                "belongs to it.",
+                "Remove the files that do not belong there, or merge again.",
+                DIFFERS,
+            )
+
+
 def forget(folder: Path) -> None:
     """Let the system forget what it holds of a folder's files in memory, where it can be told so.
 
@@ -114,6 +131,16 @@ def forget(folder: Path) -> None:
         if path.is_file():
             with path.open("rb", buffering=0) as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _unpickled(file: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged pickle fails in many ways
+        problem = f"{file} cannot be read ({first_line(error)})."
+        raise ChatVecError(problem, AGAIN, DIFFERS) from error
+    tensors: dict[str, Any] = state.get("state_dict", state)
+    return tensors
 
 
 def _check_safetensors(file: Path) -> None:

@@ -518,6 +518,48 @@ def test_a_head_that_only_cp_has_is_no_missing_tensor(changed: Callable[..., Rec
     assert the("tied-head", report).severity is ADVICE
 
 
+def test_a_tied_model_that_stores_another_head_is_told_before_it_is_merged(
+    family: Path, tmp_path: Path
+) -> None:
+    recipe = plain_recipe(family)
+    for entry in recipe["models"]:
+        model = Path(entry["model"])
+        tied = shutil.copytree(model, tmp_path / model.name)
+        with_json("config.json", tie_word_embeddings=True)(tied)
+        if entry is not recipe["models"][CHAT]:
+            with_tensors(
+                lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()})
+            )(tied)
+        recipe["base_model"] = recipe["base_model"].replace(entry["model"], str(tied))
+        entry["model"] = str(tied)
+
+    finding = the("head-not-tied", checked(recipe))
+    assert finding.severity is ERROR
+    assert finding.place == recipe["models"][CHAT]["model"]
+    recipe["models"][CHAT]["parameters"]["ratio"] = [
+        {"filter": "lm_head", "value": 0},
+        {"value": 1},
+    ]
+    assert "head-not-tied" not in codes(checked(recipe))  # then the output has a head of its own
+
+
+@pytest.mark.parametrize("layers", [(0, 4), (-1, 2), (2, 1), (1, 1)])
+def test_layers_that_a_model_has_not_are_told(layers: tuple[int, int], recipe: Recipe) -> None:
+    in_slices(layers)(recipe)
+    finding = the("layer-range", checked(recipe))
+    assert finding.severity is ERROR
+    assert f"[{layers[0]}, {layers[1]}]" in finding.message
+    assert "the 3 layers" in finding.message
+
+
+@pytest.mark.parametrize("value", [5, "x", {"model_type": "llama"}, {}])
+def test_a_setting_that_is_called_like_a_part_of_other_models_is_no_part(
+    value: Any, changed: Callable[..., Recipe]
+) -> None:
+    report = checked(changed(BASE, with_json("config.json", text_config=value)))
+    assert codes(report, ERROR) == []
+
+
 def test_one_model_behind_a_link_is_told(recipe: Recipe, tmp_path: Path) -> None:
     model = Path(recipe["models"][BASE]["model"])
     (tmp_path / "linked").symlink_to(model)

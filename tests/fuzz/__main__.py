@@ -27,6 +27,7 @@ TOLD_AFTER = 500
 @click.option("--folders", default=1_000, show_default=True, help="How many families of models.")
 @click.option("--vector-recipes", default=5_000, show_default=True, help="Those with vectors.")
 @click.option("--vector-folders", default=500, show_default=True, help="Vectors and adapters.")
+@click.option("--outputs", default=500, show_default=True, help="Changed after their merge.")
 @click.option("--seed", default=0, show_default=True, help="Another one makes others.")
 @click.option("--jobs", default=multiprocessing.cpu_count(), show_default=True)
 @click.option("--only", metavar="'KIND N'", help="One trial, as in --only 'recipe 123'.")

@@ -10,6 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.fuzz.checkpoints import change_weights
+from tests.fuzz.files import is_readable
+from tests.fuzz.tokenizers import change_tokenizer
 from tests.fuzz.values import TEMPLATES, WORDS, changed, value
 
 WORLD = Path(__file__).resolve().parents[2] / "examples" / "world" / "models"
@@ -44,7 +47,70 @@ KEYS: dict[str, tuple[Any, ...]] = {
     "added_tokens_decoder": ({"3": {}}, {"x": {"content": "y"}}, []),
     "tokenizer_class": ("LlamaTokenizer", "NoSuchTokenizer", "ByT5Tokenizer", 5),
     "pad_token": ({"content": 5}, "<nosuch>", ""),
+    "additional_special_tokens": (["<x>", {"content": "<y>"}], [5], [["a"]], "x", {}),
+    "extra_special_tokens": ({"image_token": "<x>"}, ["<x>"], {"x": 5}),
+    "bos_token_id": (1, [1], "x", 10**9, None),
+    "pad_token_id": (-1, 10**6, [0], "x"),
+    "head_dim": (1, 0, 10**9, "x"),
+    "num_key_value_heads": (1, 3, 0, "x"),
+    "rope_scaling": ({"type": "linear", "factor": 2.0}, {"rope_type": "llama3"}, "x", []),
+    "layer_types": (["full_attention"] * 4, ["sliding_attention", "x"], ["x"], 5),
+    "text_config": ({"vocab_size": 7}, {"model_type": "llama"}, {}, 5),
+    "vision_config": ({"hidden_size": 8}, {}, "x"),
+    "sliding_window": (1, None, "x", -1),
+    "transformers_version": ("99.0.0", 5, "x"),
+    "_name_or_path": ("/etc/passwd", 5, "\x1b[8mx"),
+    "use_cache": ("x",),
+    "attention_bias": (True,),
+    "temperature": (0.0, "x", float("nan"), -1, {}, 0.7),
+    "top_k": (0, "x", 10**12),
+    "do_sample": (True, "x"),
+    "suppress_tokens": ([10**9], list(range(5000)), "x"),
+    "max_length": (1, 10**15, "x"),
+    "cache_implementation": ("nosuch", 5),
+    "stop_strings": ("x", ["\x1b[2J"], 5),
+    "watermarking_config": ({"x": 1}, {"greenlist_ratio": 5}),
+    "add_bos_token": (True, "x"),
+    "legacy": ("x", False),
+    "model_input_names": ([5], "x"),
+    "processor_class": ("NoSuchProcessor", "../x", 5),
+    "padding_side": ("middle", 5, "right"),
 }
+TEMPLATE_FOLDERS = ("additional_chat_templates", "chat_templates")
+ENCODINGS = ("utf-8-sig", "utf-16", "latin-1", "utf-8")
+OTHER_FILES: dict[str, tuple[Any, ...]] = {
+    "processor_config.json": (
+        {"processor_class": "LlavaProcessor", "image_token": "<image>", "patch_size": 14},
+        {"processor_class": "../x", "auto_map": {"AutoProcessor": "x.Y"}},
+        {"chat_template": TEMPLATES[0]},
+    ),
+    "preprocessor_config.json": (
+        {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 10**9}},
+        {"feature_extractor_type": 5},
+    ),
+    "adapter_config.json": (
+        {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"},
+        {"peft_type": "LORA", "base_model_name_or_path": "/etc/passwd"},
+        {},
+    ),
+    "special_tokens_map.json": (
+        {"eos_token": "</s>", "pad_token": "</s>"},
+        {"eos_token": {"content": "<nosuch>", "lstrip": False}},
+        {"additional_special_tokens": ["<x>"] * 300},
+    ),
+    "added_tokens.json": ({"<x>": 305}, {"<x>": 1}, {"</s>": 999}, {"<x>": 10**9}),
+    "tokenizer_config.json": ({}, {"tokenizer_class": "PreTrainedTokenizerFast"}),
+    "generation_config.json": ({}, {"eos_token_id": [2, 3]}, {"eos_token_id": 2, "top_p": 0.9}),
+    "chat_template.json": ({"chat_template": {"default": "x"}}, {"chat_template": ["x"]}),
+    "chat_vector.json": ({}, {"format": 1}),
+    "chatvec_hashes.json": ({}, {"hash": "x", "tensors": {}, "files": {}}),
+    "mergekit_config.yml": ({}, {"merge_method": "linear"}),
+    "config_sentence_transformers.json": ({},),
+    "params.json": ({"dim": 64},),
+    "quantize_config.json": ({"bits": 4},),
+    "recipe.yaml": ({"merge_method": "chat_vector"},),
+}
+"""Files that some models have, as they may be."""
 CARDS = (
     "---\nlicense: 5\n---\n",
     "---\nlicense: [a, {b: c}]\nlanguage: [ko, 5, '<script>']\n---\n",
@@ -63,9 +129,11 @@ def folders(folder: Path, random: Random) -> str:
         shutil.copytree(WORLD / name, folder / name)
     told = []
     for _ in range(random.choice([1, 1, 1, 2, 3])):
-        name = random.choice(NAMES)
-        change = random.choice(CHANGES)
-        told.append(f"{name}: {change(folder / name, random)}")
+        # What is wrong with a family is often wrong with all of it, and then nothing stands out.
+        names = NAMES if random.random() < 0.2 else (random.choice(NAMES),)
+        change, seed = random.choice(CHANGES), random.random()
+        for name in names:
+            told.append(f"{name}: {change(folder / name, Random(seed))}")
     return "; ".join(told)
 
 
@@ -82,31 +150,44 @@ def recipe(folder: Path, random: Random) -> dict[str, Any]:
         ],
         "tokenizer": {"source": random.choice([cp, cp, cp, "union"])},
     }
-    match random.randrange(8):
+    match random.randrange(12):
         case 0:
             data["tokenizer"]["pad_to_multiple_of"] = random.choice([8, -7, 64])
         case 1:
             data["out_dtype"] = random.choice(["float16", "float32"])
         case 2:
             del data["tokenizer"]
+        case 3:
+            data["dtype"] = random.choice(["float16", "float32", "bfloat16"])
+        case 4:
+            data["chat_template"] = random.choice(["auto", "chatml", *TEMPLATES])
+        case 5:
+            source = random.choice([chat, {"kind": "model_token", "model": base, "token_id": 5}])
+            tokens = {"</s>": {"source": source, "force": True}}
+            data["tokenizer"]["tokens"] = tokens
+        case 6:
+            ratio = [{"filter": "self_attn", "value": [0.2, 1.0]}, {"value": 0.3333}]
+            data["models"][1]["parameters"]["ratio"] = ratio
+        case 7:
+            layers = random.choice([[0, 3], [0, 3], [1, 2], [0, 4], [2, 2]])
+            sources = [{**model, "layer_range": layers} for model in data.pop("models")]
+            data["slices"] = [{"sources": sources}]
     return data
 
 
 def _file(folder: Path, random: Random) -> Path:
-    files = (file for file in folder.iterdir() if file.is_file() and _is_small(file))
+    files = (file for file in folder.iterdir() if is_readable(file))
     return random.choice(sorted(files))
-
-
-def _is_small(file: Path) -> bool:
-    return file.stat().st_size < 1 << 24
 
 
 def _json(folder: Path, random: Random) -> str:
     """Change what a JSON file says."""
     files = (folder / name for name in JSON)
-    there = [file.name for file in files if file.is_file() and _is_small(file)]
+    there = [file.name for file in files if is_readable(file)]
     name = random.choice(there or ["config.json"])
     file = folder / name
+    if (file.exists() or file.is_symlink()) and not is_readable(file):
+        return f"{file.name} left alone"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -204,6 +285,60 @@ def _more_files(folder: Path, random: Random) -> str:
     return f"{name} added"
 
 
+def _other_file(folder: Path, random: Random) -> str:
+    """Write a file that some models have, over the one that is there."""
+    name = random.choice(list(OTHER_FILES))
+    said = random.choice(OTHER_FILES[name])
+    if isinstance(said, dict) and random.random() < 0.3:
+        said = changed(said, random)
+    if (folder / name).is_file():
+        (folder / name).unlink()
+    if not (folder / name).exists():
+        (folder / name).write_text(json.dumps(said), encoding="utf-8")
+    return f"{name} {said!r:.60}"
+
+
+def _templates(folder: Path, random: Random) -> str:
+    """Write templates of several names, where transformers looks for them."""
+    place = folder / random.choice(TEMPLATE_FOLDERS)
+    place.mkdir(exist_ok=True)
+    names = [random.choice(["default", "tool_use", "rag", "x y", "한", ".x"]) for _ in range(2)]
+    for name in names:
+        (place / f"{name}.jinja").write_text(random.choice(TEMPLATES), encoding="utf-8")
+    return f"{place.name} {names}"
+
+
+def _encoding(folder: Path, random: Random) -> str:
+    """Write a text as other systems do: with a mark at its beginning, other ends of lines."""
+    file = _file(folder, random)
+    try:
+        text = file.read_text(encoding="utf-8")
+        encoding = random.choice(ENCODINGS)
+        if random.random() < 0.5:
+            text = text.replace("\n", "\r\n")
+        file.write_bytes(text.encode(encoding, errors="replace"))
+    except (OSError, ValueError):  # no text
+        return f"{file.name} left alone"
+    return f"{file.name} in {encoding}"
+
+
+def _said_twice(folder: Path, random: Random) -> str:
+    """Let a JSON file say something twice, of which libraries take the last."""
+    file = folder / random.choice(JSON)
+    key = random.choice(list(KEYS))
+    if not is_readable(file):
+        return f"{file.name} left alone"
+    try:
+        text = file.read_text(encoding="utf-8").rstrip()
+        more = json.dumps({key: random.choice(KEYS[key])})[1:]
+        if not text.endswith("}"):
+            return f"{file.name} left alone"
+        file.write_text(f"{text[:-1]}, {more}", encoding="utf-8")
+    except (OSError, ValueError):
+        return f"{file.name} left alone"
+    return f"{file.name} {key} again"
+
+
 def _header(folder: Path, random: Random) -> str:
     return change_header(folder / TENSORS, random)
 
@@ -266,6 +401,8 @@ def change_header(file: Path, random: Random) -> str:
 def _shards(folder: Path, random: Random) -> str:
     """Split the weights into two files with an index, and change that."""
     file = folder / TENSORS
+    if file.is_dir():
+        return f"{file.name} left alone"
     header, data = _read(file)
     names = [name for name in header if name != "__metadata__"]
     parts = names[::2], names[1::2]
@@ -275,7 +412,7 @@ def _shards(folder: Path, random: Random) -> str:
     weight_map: Any = {n: s for s, part in zip(shards, parts, strict=True) for n in part}
     index: Any = {"metadata": {"total_size": len(data)}, "weight_map": weight_map}
     if random.random() < 0.8:
-        file.unlink()
+        file.unlink(missing_ok=True)
     name = random.choice(names)
     match random.randrange(8):
         case 0:
@@ -311,8 +448,10 @@ def _weights(folder: Path, random: Random) -> str:
 
 
 CHANGES: tuple[Callable[[Path, Random], str], ...] = (
-    *(_json, _json, _json, _bytes, _kind, _card, _template, _more_files),
-    *(_header, _header, _header, _shards, _weights),
+    *(_json, _json, _json, _json, _bytes, _kind, _card, _template, _templates, _more_files),
+    *(_other_file, _other_file, _encoding, _said_twice, _header, _header, _header, _shards),
+    *(_weights, change_weights, change_weights, change_weights, change_weights),
+    *(change_tokenizer, change_tokenizer, change_tokenizer, change_tokenizer),
 )
 
 
@@ -320,7 +459,7 @@ def _read(file: Path) -> tuple[dict[str, Any], bytes]:
     """Return a safetensors file's header and data; those of the world where it is none any more."""
     for each in (file, WORLD / "cp" / TENSORS):
         try:
-            content = each.read_bytes() if each.is_file() and _is_small(each) else b""
+            content = each.read_bytes() if is_readable(each) else b""
             length = int.from_bytes(content[:8], "little")
             header = json.loads(content[8 : 8 + length])
             if all("data_offsets" in e for n, e in header.items() if n != "__metadata__"):

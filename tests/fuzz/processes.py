@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 
@@ -12,10 +13,13 @@ from tests.fuzz.trials import Outcome, trial
 
 LONGEST_SECONDS = 60.0
 """Processor time after which a trial counts as one without an end."""
+LONGEST_WAIT_SECONDS = 300.0
+"""After which it counts as one that waits for what never comes, from a pipe for one."""
 LOOK_SECONDS = 5.0
 Trial = tuple[str, int]
-Running = tuple[multiprocessing.process.BaseProcess, list[Trial], float]
-"""A process, what it has still to do, and its processor time when it last had done something."""
+Running = tuple[multiprocessing.process.BaseProcess, list[Trial], float, float]
+"""A process, what it has still to do, and its processor time and the clock's when it last had done
+something."""
 
 
 def run(trials: list[Trial], seed: int, jobs: int) -> Iterator[Outcome]:
@@ -30,13 +34,13 @@ def run(trials: list[Trial], seed: int, jobs: int) -> Iterator[Outcome]:
             process = context.Process(target=_work, args=(theirs, share, seed), daemon=False)
             process.start()
             theirs.close()
-            running[ours] = (process, share, 0.0)
+            running[ours] = (process, share, 0.0, time.monotonic())
 
     for share in shares:
         start(share)
 
     def give_up(connection: Connection) -> Outcome | None:
-        process, share, _ = running.pop(connection)
+        process, share, _, _ = running.pop(connection)
         process.kill()
         process.join()
         if not share:
@@ -48,7 +52,7 @@ def run(trials: list[Trial], seed: int, jobs: int) -> Iterator[Outcome]:
     while running:
         for connection in wait(list(running), LOOK_SECONDS):
             assert isinstance(connection, Connection)
-            process, share, _ = running[connection]
+            process, share, _, _ = running[connection]
             try:
                 outcome = connection.recv()
             except EOFError:
@@ -57,10 +61,11 @@ def run(trials: list[Trial], seed: int, jobs: int) -> Iterator[Outcome]:
                     yield lost
                 continue
             share.pop(0)
-            running[connection] = (process, share, _seconds(process))
+            running[connection] = (process, share, _seconds(process), time.monotonic())
             yield outcome
-        for connection, (process, _, before) in list(running.items()):
-            if _seconds(process) - before > LONGEST_SECONDS:
+        for connection, (process, _, before, since) in list(running.items()):
+            waits = time.monotonic() - since > LONGEST_WAIT_SECONDS
+            if waits or _seconds(process) - before > LONGEST_SECONDS:
                 lost = give_up(connection)
                 if lost is not None:
                     yield lost

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from tests.fuzz.values import changed, value
 
+CATALOGUE = Path(__file__).resolve().parents[2] / "recipes"
 MODELS = "examples/world/models"
 BASE, CHAT, CP = (f"{MODELS}/{name}" for name in ("base", "chat", "cp"))
 POOL: tuple[Any, ...] = (
@@ -19,6 +22,13 @@ POOL: tuple[Any, ...] = (
     *({"source": CP, "tokens": {"<|x|>": {"source": CHAT, "force": True}}},),
     *([0, 1], [0, 30000], [1, 0], [-1, 1], [0.1] * 30, [{"filter": "mlp", "value": 0.5}]),
     *([{"model": CP, "parameters": {"role": "cp"}}] * 5,),
+    *({"source": {"kind": "model_token", "model": BASE, "token_id": 5}, "force": True},),
+    *({"kind": "zero"}, {"kind": "model_token", "model": CHAT, "token": "</s>"}, [CP, CHAT]),
+    *([0, 4], [1, 3], [4, 4], [3, 5], [0.2, 1.0], [{"value": 0.5}, {"filter": "mlp", "value": 0}]),
+    *([{"filter": r"layers\.[0-9", "value": 1}, {"value": 0}], [[0.1, 0.2]], "0.5", "1/3", 0.3333),
+    *(["all"], ["*"], ["config-differs"] * 2, ["vocabulary-order", 5], "config-differs"),
+    *({"default": {"slices": []}}, {"int8_mask": True, "normalize": True, "ratio": 0.5}),
+    *("float32", "fp16", "torch.bfloat16", "auto", "base", f"{CP}/", f"./{CP}", f"{CP}@{'a' * 40}"),
 )
 LINES = (
     "x: &x [1, 2]",
@@ -44,6 +54,15 @@ LINES = (
     "# comment",
     "c: |2-",
     "d: 'unended",
+    "out_dtype: float16 # again",
+    "parameters: {ratio: 0.5}",
+    "  - model: examples/world/models/chat",
+    "    parameters: {role: chat, ratio: [1, 0.5, 0]}",
+    "tokenizer_source: union",
+    "modules: {text_decoder: {slices: []}}",
+    "slices: [{sources: [{model: x, layer_range: [0, 4]}]}]",
+    "  accept: [config-differs, config-differs]",
+    "chat_template: |-\n  {% for m in messages %}",
 )
 LONGEST_COPIES = 1 << 22
 """Characters; a line may be long, and its copies would take the memory that a trial has."""
@@ -86,6 +105,26 @@ def recipes() -> list[dict[str, Any]]:
             "parameters": {"ratio": [1.0, 0.5]},
         },
         {
+            **{key: plain[key] for key in ("merge_method", "base_model")},
+            "slices": [
+                {"sources": [{**source, "layer_range": layers} for source in sources]}
+                for layers in ([0, 2], [2, 3])
+            ],
+            "tokenizer": {"source": CP, "tokens": {"</s>": {"source": CHAT, "force": True}}},
+            "dtype": "bfloat16",
+            "parameters": {"ratio": filters},
+        },
+        {
+            "merge_method": "linear",
+            "models": [
+                {"model": CP, "parameters": {"weight": 1.0}},
+                {"model": CHAT, "parameters": {"weight": 0.3333}},
+                {"model": BASE, "parameters": {"weight": -0.3333}},
+            ],
+            "parameters": {"normalize": False},
+            "tokenizer_source": CP,
+        },
+        {
             "merge_method": "task_arithmetic",
             "base_model": BASE,
             "models": [
@@ -96,9 +135,29 @@ def recipes() -> list[dict[str, Any]]:
     ]
 
 
+@cache
+def of_catalogue() -> tuple[str, ...]:
+    """Return the catalogue's recipes with their comments, the models replaced by the world's."""
+    texts = []
+    for file in sorted(CATALOGUE.glob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        for entry in yaml.safe_load(text)["models"]:
+            model = f"{MODELS}/{entry['parameters']['role']}"
+            text = text.replace(entry["model"], model)
+        texts.append(text)
+    return tuple(texts)
+
+
 def recipe(random: Random) -> str:
-    """Return the text of a changed recipe."""
-    return changed_recipe(random.choice(recipes()), POOL, random)
+    """Return the text of a changed recipe: one of data, or one of the catalogue as it stands."""
+    if random.random() < 0.6:
+        return changed_recipe(random.choice(recipes()), POOL, random)
+    text = random.choice(of_catalogue())
+    for _ in range(random.choice([0, 1, 1, 2, 5])):
+        text = _changed_text(text, random)
+    if random.random() < 0.2:
+        text = text.replace("\n", random.choice(["\r\n", "\r", "\n\n", "\u2028"]))
+    return text
 
 
 def changed_recipe(data: Any, pool: tuple[Any, ...], random: Random) -> str:

@@ -26,13 +26,16 @@ from chatvec_method.cli.check_report import as_data, print_report
 from chatvec_method.cli.console import quiet_libraries
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.survey import survey
+from chatvec_method.finishing.finish import finish
 from chatvec_method.merging.merge import merge
+from chatvec_method.merging.verify import verify
 from chatvec_method.plain_text import ACTS
 from chatvec_method.recipe.edits import edited
 from chatvec_method.recipe.file import Recipe, parse_recipe
 from chatvec_method.vectors.description import read_description
 from chatvec_method.vectors.expand import expand
 from tests.fuzz import folders, recipes
+from tests.fuzz.outputs import merged, output
 from tests.fuzz.vectors import folders_of_vectors, recipe_of_vectors, written
 
 MOST_SECONDS, MOST_BYTES = 5.0, 10**9
@@ -66,6 +69,8 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
     quiet_libraries()
     if kind.startswith("vector"):
         written()  # takes seconds, and once
+    if kind == "output":
+        merged()
     begun, before = _processor_seconds(), _most_bytes()
     problem = ""
     try:
@@ -174,6 +179,25 @@ def _vector_folder(random: Random) -> str:
             raise
 
 
+def _output(random: Random) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        out, is_another, told = output(Path(scratch), random)
+        try:
+            try:
+                verification = verify(out, None, MergeOptions(), deep=random.random() < 0.3)
+            except ChatVecError as refusal:
+                _look_at(str(refusal.format_message()))
+                return "refused"
+            if is_another:
+                raise _Wrong(f"it is another than was written, and is verified: {verification}")
+        except _Wrong as wrong:
+            raise _Wrong(f"{wrong} [{told}]") from wrong
+        except Exception as error:
+            error.add_note(told)
+            raise
+        return "verified"
+
+
 def _expanded(vector: Path, out: Path) -> None:
     expand(ModelReference.model_validate(str(vector)), out, MergeOptions())
 
@@ -200,6 +224,11 @@ def _merged(recipe: Recipe, out: Path, **options: str) -> str:
         raise _Wrong(f"check passes it, and merge does not: {refusal}") from refusal
     if [file for file in out.parent.iterdir() if file.name.startswith(".")]:
         raise _Wrong("a hidden folder is left behind")
+    verification = verify(out, surveyed, surveyed.options, deep=True)
+    if not verification.hashed or verification.unfinished or verification.unheld:
+        raise _Wrong(f"the output is not verified: {verification}")
+    if again := finish(out, surveyed):
+        raise _Wrong(f"finishing once more changes {again[0].name}")
     return "merged"
 
 
@@ -208,5 +237,6 @@ TRIALS: dict[str, Callable[[Random], str]] = {
     "folder": _folder,
     "vector-recipe": _vector_recipe,
     "vector-folder": _vector_folder,
+    "output": _output,
 }
 """What can be tried, by its kind; each returns in a word how it ended."""

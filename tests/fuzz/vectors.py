@@ -16,6 +16,7 @@ from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
 from chatvec_method.vectors.extract import extract
+from tests.fuzz.files import is_readable
 from tests.fuzz.folders import CHANGES, WORLD, change_header, damage
 from tests.fuzz.recipes import CP, changed_recipe
 from tests.fuzz.values import changed
@@ -158,6 +159,8 @@ def _said(file: Path, holder: Callable[[Any], Any], keys: dict[str, Any], random
         keys: Values for its keys.
         random: Decides.
     """
+    if not is_readable(file):
+        return f"{file.name} left alone"
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
         part = holder(said)
@@ -185,6 +188,8 @@ def _packing(folder: Path, random: Random) -> str:
 
 def _description(folder: Path, random: Random) -> str:
     file = folder / "chat_vector.json"
+    if not is_readable(file):
+        return f"{file.name} left alone"
     try:
         said = changed(json.loads(file.read_text(encoding="utf-8")), random)
         file.write_text(json.dumps(said), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -15,7 +16,7 @@ import oracle
 import pytest
 import torch
 import yaml
-from conftest import CHAT, CP, Recipe, plain_recipe
+from conftest import CHAT, CP, Recipe, plain_recipe, run_stock
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from sparse import build_sparse_model
@@ -76,6 +77,15 @@ def without_hashes(out: Path) -> Path:
     return out
 
 
+def without_models(out: Path) -> Path:
+    """Let the recipe of an output name models that are nowhere, as if written like that."""
+    file = out / "mergekit_config.yml"
+    file.write_text(file.read_text("utf-8").replace("family", "elsewhere"), "utf-8")
+    hashed = hash_of(file.read_bytes())
+    change_json(out, HASHES_FILE, lambda hashes: hashes["files"].update({file.name: hashed}))
+    return out
+
+
 def test_right_output_passes_and_everything_is_counted(looked: Survey, good: Path) -> None:
     tensors = oracle.stored_tensors(good)
     told: list[Progress] = []
@@ -84,7 +94,9 @@ def test_right_output_passes_and_everything_is_counted(looked: Survey, good: Pat
 
     size = sum(tensor.nbytes for tensor in tensors.values())
     elements = sum(tensor.numel() for tensor in tensors.values())
-    assert found == Verification(len(tensors), size, hashed=True, elements=elements)
+    assert found == Verification(
+        len(tensors), size, hashed=True, unhashed=("README.md",), elements=elements
+    )
     for phase in ("recompute", "verify"):
         done = [each.done for each in told if each.phase == phase]
         assert done == sorted(done)
@@ -100,13 +112,8 @@ def test_without_deep_no_weights_of_the_models_are_read(
 
 
 def test_hashes_are_enough_where_the_models_are_not(looked: Survey, out: Path) -> None:
-    recipe = (out / "mergekit_config.yml").read_text("utf-8")
+    without_models(out)
     gone = without_hashes(Path(shutil.copytree(out, out.with_name("gone"))))
-    for folder in (out, gone):
-        (folder / "mergekit_config.yml").write_text(recipe.replace("family", "elsewhere"), "utf-8")
-    hashes = json.loads((out / HASHES_FILE).read_text("utf-8"))
-    hashes["files"]["mergekit_config.yml"] = hash_of((out / "mergekit_config.yml").read_bytes())
-    (out / HASHES_FILE).write_text(json.dumps(hashes), "utf-8")
 
     found = verified(out, None, deep=False)
     assert found.hashed
@@ -124,7 +131,11 @@ def test_an_edited_card_and_files_that_nothing_loads_are_no_difference(
         card.write("Mine.")
     (out / ".gitattributes").write_text("*.safetensors filter=lfs")
     (out / "LICENSE").write_text("...")
-    assert verified(out, looked).hashed
+    (out / "onnx").mkdir()
+    save_file({"x": torch.ones(3)}, out / "onnx" / "model.safetensors")
+    found = verified(out, looked)
+    assert found.hashed
+    assert found.unhashed == ("LICENSE", "README.md", "onnx/model.safetensors")
 
 
 def test_finishing_again_keeps_the_hashes_right(looked: Survey, out: Path) -> None:
@@ -306,7 +317,7 @@ WRONGS: dict[Callable[[Path], None], str] = {
     r".*, 1 rounding step away, from .* of .*cp_extended \+ 1 · \(",
     element_with_another_sign: rf"{DOWN}, element \[7, 2\]",
     last_element_of_a_norm: rf"{NORM}, element \[15\]",
-    element_that_is_nan: rf"{DOWN}, element \[3, 5\]: the output has nan",
+    element_that_is_nan: rf"{DOWN}, element \[3, 5\]: the output has nan, and .*\d, from ",
     element_that_is_infinite: f"{HEAD}, the row of token .*, element 15: the output has -inf",
     tensor_that_is_missing: f"{NORM} is missing",
     tensor_that_only_the_index_has: f"the index says that {NORM} is in",
@@ -343,12 +354,58 @@ def test_what_is_wrong_is_found_and_named(
 
 @pytest.mark.parametrize("spoil", [s for s in WRONGS if "config" not in s.__name__])
 def test_what_is_wrong_is_found_by_hashes_alone(spoil: Callable[[Path], None], out: Path) -> None:
-    spoil(out)
-    recipe = out / "mergekit_config.yml"
-    recipe.unlink()  # what is left are the hashes, and one more difference
+    spoil(without_models(out))
     with pytest.raises(ChatVecError) as wrong:
         verified(out, None, deep=False)
     assert wrong.value.code == DIFFERS
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "adapter_model.bin"])
+def test_weights_that_came_later_are_found_by_hashes_alone(name: str, out: Path) -> None:
+    tensors = {name: tensor + 1 for name, tensor in oracle.stored_tensors(out).items()}
+    if name.endswith(".bin"):
+        torch.save(tensors, out / name)
+    else:  # which transformers would load in place of the shards
+        save_file(tensors, out / name, {"format": "pt"})
+    with pytest.raises(ChatVecError, match=rf"{name} has weights|takes {name}") as wrong:
+        verified(without_models(out), None, deep=False)
+    assert wrong.value.code == DIFFERS
+
+
+def test_a_header_that_says_the_same_otherwise_is_found_by_hashes_alone(out: Path) -> None:
+    file = shard_of(out, NORM)
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(b'":{', b'": {', 1)
+    file.unlink()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    with pytest.raises(ChatVecError, match=f"{file.name} .* is not what was written"):
+        verified(without_models(out), None, deep=False)
+
+
+def test_a_name_that_became_another_of_the_hashes_is_found(out: Path) -> None:
+    file = out / HASHES_FILE
+    one, two = sorted(each.name for each in out.glob("*.safetensors"))[:2]
+    file.write_text(file.read_text("utf-8").replace(one, two), "utf-8")
+    with pytest.raises(ChatVecError, match="it has a name twice"):
+        verified(out, None, deep=False)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_pipe_for_a_file_of_weights_keeps_nobody_waiting(deep: bool, out: Path) -> None:
+    file = shard_of(out, DOWN)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ChatVecError, match=f"{file.name} is a pipe") as wrong:
+        verified(out, None, deep=deep)
+    assert wrong.value.code == DIFFERS
+
+
+def test_a_recipe_that_changed_after_the_merge_is_not_believed(out: Path) -> None:
+    file = out / "mergekit_config.yml"
+    file.write_text(file.read_text("utf-8").replace("ratio: 1.0", "ratio: 0.9"), "utf-8")
+    with pytest.raises(ChatVecError, match=r"mergekit_config\.yml in .* is not what was written"):
+        verified(out, None)
 
 
 def test_not_finite_elements_are_found_without_the_models(looked: Survey, out: Path) -> None:
@@ -377,6 +434,46 @@ def test_every_flipped_bit_is_found(good: Path, out: Path) -> None:
         assert wrong.value.code == DIFFERS, (file, place, bit)
         flip(file, place, bit)
     verified(out, None, deep=False)
+
+
+def test_every_flipped_bit_of_headers_and_ends_is_found(good: Path, out: Path) -> None:
+    chance = random.Random(7)
+    shards = sorted(out.glob("*.safetensors"))
+    for file in (shards[0], shards[len(shards) // 2], shards[-1]):
+        size, header = file.stat().st_size, 8 + int.from_bytes(file.read_bytes()[:8], "little")
+        ends = [*range(8), header - 1, header, size - 1]
+        for place in (*ends, *(chance.randrange(8, header) for _ in range(20))):
+            bit = chance.randrange(8)
+            flip(file, place, bit)
+            with pytest.raises(ChatVecError) as wrong:
+                verified(out, None, deep=False)
+            assert wrong.value.code == DIFFERS, (file, place, bit)
+            flip(file, place, bit)
+    verified(out, None, deep=False)
+
+
+def test_every_flipped_bit_of_pickles_is_found(recipe: Recipe, tmp_path: Path) -> None:
+    # torch's own part of the file is larger than the tensors here.
+    out, chance = tmp_path / "out", random.Random(8)
+    looked = surveyed(recipe, safe_serialization=False)
+    merge(looked, out)
+    (file,) = out.glob("*.bin")
+    size = file.stat().st_size
+    stock = without_hashes(Path(shutil.copytree(out, tmp_path / "stock"))) / file.name
+    for place in (0, 1, size - 1, *(chance.randrange(size) for _ in range(20))):
+        bit = chance.randrange(8)
+        flip(file, place, bit)
+        with pytest.raises(ChatVecError) as wrong:
+            verified(out, looked, deep=False)
+        assert wrong.value.code == DIFFERS, (place, bit)
+        flip(file, place, bit)
+        flip(stock, place, bit)
+        try:  # without hashes not all are found, and no other error is raised
+            verified(stock.parent, looked, deep=False)
+        except ChatVecError as wrong_or_not:
+            assert wrong_or_not.code == DIFFERS, (place, bit)  # noqa: PT017
+        flip(stock, place, bit)
+    verified(out, looked)
 
 
 def flip(file: Path, place: int, bit: int) -> None:
@@ -459,6 +556,22 @@ def test_template_and_stop_tokens_of_nobody_are_found_without_hashes(
     change_json(out, "config.json", lambda config: config.update(rms_norm_eps=0.5))
     with pytest.raises(ChatVecError, match=r"rms_norm_eps 0\.5"):
         verified(out, looked, deep=False)
+
+
+def test_a_tokenizer_that_stock_mergekit_was_told_to_leave_out_is_left_to_finish(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(recipe), "utf-8")
+    written = run_stock(str(file), str(out), "--no-copy-tokenizer", "--no-write-model-card")
+    assert written.exit_code == 0, written.output
+    looked = surveyed(recipe)
+    assert "tokenizer.json" in verified(out, looked).unfinished
+    finish(out, looked)
+    assert verified(out, looked).unfinished == ()
+    (out / "tokenizer.json").unlink()
+    with pytest.raises(ChatVecError, match="tokenizer does not load"):
+        verified(out, looked)
 
 
 def other_ratio(recipe: Recipe) -> None:

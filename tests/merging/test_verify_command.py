@@ -50,6 +50,7 @@ def test_what_is_right_exits_with_0(good: Path) -> None:
     result = chatvec_verify(good, "--deep")
     assert result.exit_code == 0, result.output
     assert "every byte of weights and files is what was written" in result.output
+    assert "No hash tells of README.md." in result.output
     assert "All 19,248 elements, computed again, are the same." in result.output
     told = json.loads(chatvec_verify(good, "--json").stdout)
     assert told["right"] is True

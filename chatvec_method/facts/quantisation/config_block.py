@@ -13,7 +13,9 @@ MOST_TARGETS = 20_000
 
 def quantization_block(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the block of a config that tells of quantisation; an empty one if there is none."""
-    for holder in (config, config.get("text_config") or {}):
+    for holder in (config, config.get("text_config")):
+        if not isinstance(holder, Mapping):
+            continue
         for key in ("quantization_config", "compression_config", "quantization"):
             block: Any = holder.get(key)
             block = block.to_dict() if hasattr(block, "to_dict") else block

@@ -28,6 +28,7 @@ JUDGEMENTS = (
     "zero-vector",
     # configs and weights
     "config-differs",
+    "config-does-not-fit",
     "dtype-rounds-inputs",
     "lora-rounded",
     "mixed-dtypes",
@@ -107,6 +108,7 @@ FACTS = (
     "adapter-with-new-tokens",
     "damaged-files",
     "depth-expanded",
+    "head-missing",
     "no-lora-cache",
     "no-such-adapter",
     "not-finite",

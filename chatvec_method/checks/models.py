@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from chatvec_method.checks.depth import depth_findings
 from chatvec_method.checks.findings import Finding, advice, error, warning
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.layout import why_not_built
 from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
@@ -55,6 +56,7 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
         yield from _tied(survey, survey.plan)
+        yield from _loading(survey.plan)
 
 
 def _files(model: Model) -> Iterator[Finding]:
@@ -296,4 +298,38 @@ def _tied(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
             f"some models have a head of their own and some use their embeddings ({listed}), which "
             "then stand for their head.",
             "Nothing, if that is meant; `- {filter: lm_head, value: 0}` keeps cp's head.",
+        )
+
+
+def _loading(plan: MergePlan) -> Iterator[Finding]:
+    """Whether the config that the output gets is one by which its weights can be loaded."""
+    donor = plan.checkpoints.get(plan.config.base_model)
+    if donor is None or donor.model.tensors is None:
+        return
+    config, model = donor.model.config, donor.model
+    names = {tensor.name for tensor in plan.tensors}
+    if not config_value(config, "tie_word_embeddings"):
+        for weight in plan.architecture.all_weights(config):
+            if weight.tied_names and weight.name not in names:
+                yield error(
+                    "head-missing",
+                    model,
+                    f"its config says `tie_word_embeddings: false`, and no model has {weight.name}.",
+                    "Download or save the model again; a model whose head is its embeddings says "
+                    "`tie_word_embeddings: true` in its config.json.",
+                )
+                return
+    problem = ""
+    if donor.layout is None:
+        problem = why_not_built(config)
+    elif donor.quantisation is None and donor.layout.misfits:
+        name, shape = next(iter(donor.layout.misfits.items()))
+        stored = list(model.tensors[name].shape)
+        problem = f"{name} has the shape {stored} in its files, and {list(shape)} by its config"
+    if problem:
+        yield warning(
+            "config-does-not-fit",
+            model,
+            f"transformers does not load it ({problem}), nor what is merged with its config.",
+            "Download or save the model again, or mend its config.json.",
         )

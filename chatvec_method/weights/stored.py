@@ -45,7 +45,7 @@ class StoredTensors:
                 _check_safetensors(folder / file)
             else:
                 state = torch.load(folder / file, map_location="cpu", weights_only=True, mmap=True)
-                self._pickles[file] = state.get("state_dict", state)
+                self._pickles[file] = state
 
     def elements(self, name: str, elements: slice) -> Tensor:
         """Return some elements of a tensor, in a row.

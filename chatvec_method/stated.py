@@ -93,9 +93,7 @@ class _Config(_Said):
     quantization_config: dict[str, Any] | None = None
     tie_word_embeddings: bool | None = None
     torch_dtype: str | dict[str, Any] | None = None
-    transformers_weights: Literal[
-        "model.safetensors", "model.safetensors.index.json"
-    ] | None = None
+    transformers_weights: Literal["model.safetensors", "model.safetensors.index.json"] | None = None
     """transformers loads this file, whatever else is there, and mergekit does not."""
     vocab_size: StrictInt | None = None
 

@@ -5,6 +5,7 @@ What all of these have in common: one line comes out, soon, and nothing else hap
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -34,6 +35,7 @@ from test_rendering import DOUBLES, NEVER_ENDS
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
 from chatvec_method.cli.console import as_printed
+from chatvec_method.cli.new import write_new
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.finishing.files import write_content
@@ -426,6 +428,25 @@ def test_a_template_that_takes_too_much_is_told(
     assert "does not end" in said or "memory" in said
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_json("tokenizer_config.json", chat_template=NAMES), "tokenizer_config.json"),
+        (with_link("tokenizer.json", "/etc/hostname"), "is a link"),
+        (with_pipe("tokenizer.json"), "is a pipe"),
+        (with_tokenizer(lambda said: said["model"]["vocab"].update(x=1 << 31)), "the number"),
+    ],
+)
+def test_a_tokenizer_of_a_model_that_is_not_merged_is_looked_at_too(
+    change: Change, says: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(WORLD / "cp", tmp_path / "other")
+    change(tmp_path / "other")
+    recipe["tokenizer"] = {"source": str(tmp_path / "other")}
+    (finding,) = checked(recipe).of(Severity.ERROR)
+    assert says in str(finding)
+
+
 def test_nothing_is_written_through_a_link_that_waits_in_a_folder(tmp_path: Path) -> None:
     shutil.copytree(WORLD / "cp", tmp_path / "out")
     elsewhere = tmp_path / "elsewhere"
@@ -606,6 +627,38 @@ def test_an_error_that_nobody_has_foreseen_is_one_line_that_names_the_file(
     assert "CHATVEC_DEBUG=1" in said
     monkeypatch.setenv("CHATVEC_DEBUG", "1")
     assert isinstance(chatvec("check", file).exception, KeyError)
+
+
+def test_what_the_system_says_of_a_file_is_no_bug_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("chatvec_method.cli.check.parse_yaml", full)
+    (tmp_path / "recipe.yaml").write_text("a: 1")
+    said = refusal(chatvec("check", tmp_path / "recipe.yaml"))
+    assert "No space left on device" in said
+    assert "report" not in said
+
+
+def test_a_recipe_that_finds_no_room_is_not_left_half_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "new.yaml"
+
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(path: Path, *_: Any, **__: Any) -> Full:
+        path.touch()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(ChatVecError, match="cannot be written"):
+        write_new(file, "x")
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ def in_one_line() -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        if isinstance(error, OSError) and error.strerror:  # what the system says needs no report
             raise ChatVecError(
-                f"{cut(os.fsdecode(error.filename), LONGEST_REASON)}: {error.strerror}.",
-                "Look at that file and its folder, or write another name.",
+                f"{cut(_file(error), LONGEST_REASON)}: {error.strerror}.",
+                "Look at that file, its folder and its disk, or write another name.",
                 code="file-error",
             ) from error
         reason = f"{type(error).__name__}: {first_line(error)}"

@@ -303,10 +303,12 @@ def _tied(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
 
 def _loading(plan: MergePlan) -> Iterator[Finding]:
     """Whether the config that the output gets is one by which its weights can be loaded."""
-    donor = plan.checkpoints.get(plan.config.base_model)
-    if donor is None or donor.model.tensors is None:
+    donor, cp = (plan.checkpoints.get(each) for each in (plan.config.base_model, plan.roles.cp))
+    if donor is None or cp is None or donor.model.tensors is None:
         return
     config, model = donor.model.config, donor.model
+    if config.architectures != cp.model.config.architectures:  # which is told of as such
+        return
     names = {tensor.name for tensor in plan.tensors}
     if not config_value(config, "tie_word_embeddings"):
         for weight in plan.architecture.all_weights(config):
@@ -314,7 +316,8 @@ def _loading(plan: MergePlan) -> Iterator[Finding]:
                 yield error(
                     "head-missing",
                     model,
-                    f"its config says `tie_word_embeddings: false`, and no model has {weight.name}.",
+                    "its config says `tie_word_embeddings: false`, and no model has "
+                    f"{weight.name}.",
                     "Download or save the model again; a model whose head is its embeddings says "
                     "`tie_word_embeddings: true` in its config.json.",
                 )
@@ -324,7 +327,7 @@ def _loading(plan: MergePlan) -> Iterator[Finding]:
         problem = why_not_built(config)
     elif donor.quantisation is None and donor.layout.misfits:
         name, shape = next(iter(donor.layout.misfits.items()))
-        stored = list(model.tensors[name].shape)
+        stored = list((model.tensors or {})[name].shape)
         problem = f"{name} has the shape {stored} in its files, and {list(shape)} by its config"
     if problem:
         yield warning(

@@ -1,8 +1,9 @@
 """A hub on this machine: serves folders as the Hugging Face hub does, and takes commits.
 
-It answers huggingface_hub's own client: models and their files at each of their commits, listing by
-tag and words, and uploads in the two steps that the hub has, large files first and then a commit
-that names them. What is gated, private or missing is answered as the hub answers it.
+It answers huggingface_hub's own client: models and data sets and their files at each of their
+commits, listing models by tag and words, and uploads in the two steps that the hub has, large files
+first and then a commit that names them. What is gated, private or missing is answered as the hub
+answers it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ WEIGHTS = (".safetensors", ".bin")
 LARGE = (*WEIGHTS, ".png")
 """What goes to the storage for large files."""
 FRONT = re.compile(r"\A---\n(.*?)^---$", re.MULTILINE | re.DOTALL)
+DATASETS = "datasets"
+"""Before the name of every data set."""
 PAST = ".past"
 """The folder with what repositories had at earlier commits."""
 PLAIN_CARD = {"license": "apache-2.0", "language": ["ko"]}
@@ -44,7 +47,7 @@ class Hub:
     """What a hub has, and what it was asked for."""
 
     folder: Path
-    """Has a folder `owner/name` for every model."""
+    """Has a folder `owner/name` for every model, and `datasets/owner/name` for every data set."""
     gated: set[str] = field(default_factory=set)
     private: set[str] = field(default_factory=set)
     accounts: dict[str, str] = field(default_factory=lambda: {"hf_me": "me"})
@@ -119,9 +122,9 @@ class Hub:
         return tags
 
     def repositories(self) -> list[str]:
-        """Return the names of all repositories."""
-        folders = self.folder.glob("*/*/")
-        return sorted(f.relative_to(self.folder).as_posix() for f in folders if f.is_dir())
+        """Return the names of all models."""
+        folders = [f for f in self.folder.glob("*/*/") if f.parent.name != DATASETS and f.is_dir()]
+        return sorted(f.relative_to(self.folder).as_posix() for f in folders)
 
 
 @contextmanager
@@ -164,11 +167,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if path == "/api/models":
             self._listing()
-        elif path.startswith("/api/models/"):
-            self._api(*path.removeprefix("/api/models/").split("/"))
+        elif path.startswith(("/api/models/", "/api/datasets/")):
+            _, kind, owner, name, *rest = path.strip("/").split("/")
+            self._api(f"{DATASETS}/{owner}/{name}" if kind == DATASETS else f"{owner}/{name}", rest)
         elif "/resolve/" in path:
-            owner, name, _, revision, *parts = path.strip("/").split("/")
-            self._file(f"{owner}/{name}", revision, "/".join(parts))
+            repo, _, file = path.strip("/").partition("/resolve/")
+            revision, _, name = file.partition("/")
+            self._file(repo, revision, name)
         else:
             self._refuse(404, "EntryNotFound")
 
@@ -207,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.at(repo, revision) or self.hub.folder / repo
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         return {
-            "id": repo,
+            "id": repo.removeprefix(f"{DATASETS}/"),
             "sha": self.hub.commit(repo) if revision == "main" else revision,
             "gated": "manual" if repo in self.hub.gated else False,
             "private": repo in self.hub.private,
@@ -220,17 +225,16 @@ class _Handler(BaseHTTPRequestHandler):
             "cardData": self.hub.card(repo),
         }
 
-    def _api(self, owner: str, name: str, *rest: str) -> None:
-        repo = f"{owner}/{name}"
-        revision = rest[1] if rest[:1] in (("revision",), ("tree",)) else "main"
+    def _api(self, repo: str, rest: list[str]) -> None:
+        revision = rest[1] if rest[:1] in (["revision"], ["tree"]) else "main"
         folder = self.hub.at(repo, revision)
         if not self._sees(repo):
             self._refuse(404, "RepoNotFound")
-        elif rest == ("auth-check",) and repo in self.hub.gated:
+        elif rest == ["auth-check"] and repo in self.hub.gated:
             self._refuse(403, "GatedRepo")
         elif folder is None:
             self._refuse(404, "RevisionNotFound")
-        elif rest[:1] == ("tree",):
+        elif rest[:1] == ["tree"]:
             below = folder.joinpath(*rest[2:])
             if not below.is_dir():
                 self._refuse(404, "EntryNotFound")

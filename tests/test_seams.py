@@ -813,6 +813,10 @@ def test_the_harness_decodes_answers_and_tells_whoever_would_keep_them() -> None
     assert list(inspect.signature(hook.add_partial).parameters) == ["attr", "req", "res"]
     assert callable(model.set_cache_hook)
     assert isinstance(model.eot_token_id, property)
+    asked = inspect.signature(model._loglikelihood_tokens).parameters
+    assert list(asked)[:2] == ["self", "requests"]
+    template = pytest.importorskip("lm_eval.api.model").TemplateLM
+    assert "self._loglikelihood_tokens(" in inspect.getsource(template.loglikelihood)
     source = inspect.getsource(model.generate_until)
     assert "self.tok_decode(" in source
     assert "self.cache_hook.add_partial(" in source

@@ -177,7 +177,7 @@ def evaluate(
                 on_step=on_step,
             )
     except ImportError as error:
-        raise ChatVecError(f"lm-evaluation-harness is missing ({error}).", MISSING) from error
+        raise ChatVecError(f"a library for evaluation is missing ({error}).", MISSING) from error
     if table is not None:
         _write_table(table, results)
     if answers_file is not None:

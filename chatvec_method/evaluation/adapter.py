@@ -17,6 +17,7 @@ from lm_eval.api.model import CacheHook  # type: ignore[import-untyped]
 from lm_eval.api.task import ConfigurableTask  # type: ignore[import-untyped]
 from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped]
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.talk.speaker import Speaker
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
@@ -104,7 +105,11 @@ class ChatModel(HFLM):  # type: ignore[misc]
     def loglikelihood(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Return every continuation's log-likelihood, and whether greedy decoding writes it."""
+        """Return every continuation's log-likelihood, and whether greedy decoding writes it.
+
+        Raises:
+            ChatVecError: The tokenizer has no token for one of them.
+        """
         with self._watching("loglikelihood", len(requests)):
             scores: list[tuple[float, bool]] = super().loglikelihood(
                 requests, self._quietly(disable_tqdm)
@@ -143,6 +148,15 @@ class ChatModel(HFLM):  # type: ignore[misc]
 
     def _prepared(self, request: Any) -> Any:
         return replace(request, arguments=self.prepared(request.args))
+
+    def _loglikelihood_tokens(self, requests: Any, *arguments: Any, **settings: Any) -> Any:
+        for pair, _, continuation in requests:
+            if not continuation:
+                raise ChatVecError(
+                    f"the model's tokenizer has no token for {pair[1]!r}, an answer to choose.",
+                    "Take tasks whose answers the model can write.",
+                )
+        return super()._loglikelihood_tokens(requests, *arguments, **settings)
 
     def _model_generate(self, *arguments: Any, **settings: Any) -> Any:
         self._hand_on()

@@ -30,9 +30,10 @@ from lm_eval.defaults import (  # type: ignore[import-untyped]
 )
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
-from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.errors import ChatVecError
 from chatvec_method.evaluation.adapter import ChatModel, OnProgress, Response
 from chatvec_method.evaluation.intervals import Floats, interval, resampled
+from chatvec_method.evaluation.unloadable import not_loaded
 from chatvec_method.quiet import quiet
 from chatvec_method.talk.speaker import Speaker
 
@@ -138,7 +139,7 @@ def load_tasks(
         metadata: What the tasks' `custom_dataset` functions are told, besides their own settings.
 
     Raises:
-        ChatVecError: There is no such task.
+        ChatVecError: There is no such task, or it cannot be loaded.
     """
     if isinstance(names, str | Mapping):
         names = [names]
@@ -158,12 +159,8 @@ def load_tasks(
     with _seeded():  # some tasks draw while they read their data
         try:
             return Tasks(manager.load(list(names)))
-        except (OSError, ValueError, RuntimeError) as error:  # the hub's, and of data libraries
-            named = ", ".join(name for name in names if isinstance(name, str))
-            raise ChatVecError(
-                f"the data of these tasks cannot be had ({first_line(error)}): {named}.",
-                "If they are on the Hugging Face hub, it must be reachable.",
-            ) from error
+        except Exception as error:  # the hub's, of data libraries, and of the tasks' own code
+            raise not_loaded(error, names, lambda name: manager.load([name])) from error
 
 
 def known_tasks(folders: Sequence[Path]) -> set[str]:

@@ -9,14 +9,15 @@ from chatvec_method.errors import ChatVecError
 READY = "ready"
 """What stands for the tasks of each language that is evaluated; `ready-ko` for those of one."""
 TASKS = {
-    "ko": ("haerae", "kobest", "click"),
-    "ja": ("ja_leaderboard_jcommonsenseqa", "belebele_jpn_Jpan", "mgsm_native_cot_ja"),
+    "ko": ("click", "kobest", "belebele_kor_Hang"),
+    "ja": ("include_base_44_japanese", "belebele_jpn_Jpan", "mgsm_native_cot_ja"),
     "zh-Hant": ("tmlu", "belebele_zho_Hant"),
     "zh-Hans": ("ceval-valid", "belebele_zho_Hans", "mgsm_native_cot_zh"),
     "en": ("arc_challenge", "belebele_eng_Latn"),
 }
 """A few thousand questions each: what is known in the language and of its culture, what is
-understood of a text, arithmetic in words."""
+understood of a text, arithmetic in words. All their data are files, not programs, which `datasets`
+runs no more: so not haerae and japanese_leaderboard."""
 REFUSED = {
     "realtoxicityprompts": "counts an answer as not toxic whenever the service that judges it does "
     "not reply, and that service ends in December 2026",

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.layout import Conversion, Layout, layout_of, text_names
 from chatvec_method.facts.models import Model, TensorHeader, config_value, text_config
 from chatvec_method.facts.quantisation import Quantisation, quantisation_of
@@ -74,6 +75,17 @@ class Checkpoint:
             stored, model.config.to_dict(), model.card
         )
         self.weights: Mapping[str, Weight] = dict(_weights(model, self.quantisation))
+
+    def check_quantisation(self) -> None:
+        """Check that its quantised tensors, if it has any, can be read.
+
+        Raises:
+            ChatVecError: They cannot.
+        """
+        quantisation = self.quantisation
+        if quantisation is not None and quantisation.problem:
+            problem = f"model {self.model}: {quantisation.problem}."
+            raise ChatVecError(problem, quantisation.fix, code="quantised")
 
     def stored(self, names: Iterable[str]) -> Source | None:
         """Return where the first of some names is stored; None if none of them is."""

@@ -51,11 +51,8 @@ def structure_of(
     checkpoints: dict[ModelReference, Checkpoint] = {}
     for name, model in models.items():
         checkpoints[name] = Checkpoint(model, trust, tuple(checkpoints.values()))
-    for name, checkpoint in checkpoints.items():
-        quantisation = checkpoint.quantisation
-        if quantisation is not None and quantisation.problem:
-            problem = f"model {name}: {quantisation.problem}."
-            raise ChatVecError(problem, quantisation.fix, code="quantised")
+    for checkpoint in checkpoints.values():
+        checkpoint.check_quantisation()
     sliced = config.models is None
     config = config.model_copy(deep=True)
     mixed = is_mixed(config, checkpoints)

@@ -68,10 +68,7 @@ def expand(
     model = with_files([model], options, on_progress).get(vector, model)
     model.check_files()
     checkpoint = Checkpoint(model)
-    if checkpoint.quantisation is not None and checkpoint.quantisation.problem:
-        raise ChatVecError(
-            f"model {vector}: {checkpoint.quantisation.problem}.", checkpoint.quantisation.fix
-        )
+    checkpoint.check_quantisation()
     headers = {
         name: TensorHeader(
             torch.float32 if weight.quantised else weight.header.dtype, weight.header.shape, ""

@@ -94,10 +94,8 @@ class Pairs:
             base.reference: of_base,
             chat.reference: of_chat,
         }
-        for model, checkpoint in ((base, of_base), (chat, of_chat)):
-            quantisation = checkpoint.quantisation
-            if quantisation is not None and quantisation.problem:
-                raise ChatVecError(f"model {model}: {quantisation.problem}.", quantisation.fix)
+        for checkpoint in self.checkpoints.values():
+            checkpoint.check_quantisation()
         self.pairs = tuple(self._pairs(of_base, of_chat))
 
     def _pairs(self, of_base: Checkpoint, of_chat: Checkpoint) -> Iterator[Pair]:

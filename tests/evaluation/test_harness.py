@@ -17,11 +17,12 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from chatvec_method.errors import ChatVecError
 from chatvec_method.evaluation import harness
-from chatvec_method.evaluation.adapter import Response
+from chatvec_method.evaluation.adapter import ChatModel, Response
 from chatvec_method.evaluation.harness import Evaluation, Tasks, evaluate, load_tasks
 from chatvec_method.talk.speaker import Speaker, load
 from examples.world import exam
@@ -462,3 +463,9 @@ def test_without_anyone_to_tell_the_harness_shows_its_own_bars(
 ) -> None:
     evaluate(chat, tasks("filtered"), batch_size=8)
     assert "Running generate_until requests: 100%" in capfd.readouterr().err
+
+
+def test_an_answer_that_the_tokenizer_has_no_token_for_is_told(chat: Speaker) -> None:
+    request = Instance("loglikelihood", {}, ("so", "Q"), 0)
+    with pytest.raises(ChatVecError, match="has no token for 'Q', an answer to choose"):
+        ChatModel(chat).loglikelihood([request])

@@ -45,12 +45,15 @@ def logged(logs: Sequence[Path], what: str) -> list[int]:
     return [int(number) for word, number in lines if word == what]
 
 
-def wait_until_begun(log: Path) -> int:
-    """Return the trial that a worker is at, as soon as it is at one."""
+def kill_in_a_trial(worker: subprocess.Popen[bytes], log: Path) -> int:
+    """Kill a worker in the midst of a trial, and return the trial."""
     for _ in range(SECONDS_TO_WAIT * 100):
-        begun, done = logged([log], "begun"), logged([log], "done")
-        if len(begun) > len(done):
+        worker.send_signal(signal.SIGSTOP)  # while it is looked at, it does not go on
+        begun, measured = logged([log], "begun"), logged([log], "measured")
+        if len(begun) > len(measured):
+            worker.kill()
             return begun[-1]
+        worker.send_signal(signal.SIGCONT)
         time.sleep(0.01)
     raise AssertionError("the worker has not begun anything")
 
@@ -83,8 +86,7 @@ def test_of_four_workers_on_a_journal_one_is_killed_and_its_trial_is_done_again(
     where = str(tmp_path / "trials.journal")
     logs = [tmp_path / f"{i}.log" for i in range(4)]
     processes = [start(where, log) for log in logs]
-    at = wait_until_begun(logs[0])
-    processes[0].send_signal(signal.SIGKILL)
+    at = kill_in_a_trial(processes[0], logs[0])
     codes = [each.wait(SECONDS_TO_WAIT) for each in processes]
     assert codes == [-signal.SIGKILL, 0, 0, 0]
 
@@ -100,8 +102,7 @@ def test_of_four_workers_on_a_journal_one_is_killed_and_its_trial_is_done_again(
 def test_a_search_that_was_killed_goes_on_with_the_same_trials(tmp_path: Path) -> None:
     where, logs = str(tmp_path / "trials.journal"), [tmp_path / "1.log", tmp_path / "2.log"]
     alone = start(where, logs[0])
-    wait_until_begun(logs[0])
-    alone.kill()
+    kill_in_a_trial(alone, logs[0])
     alone.wait()
     before = [t for t in study_in(where).get_trials() if t.state is not TrialState.WAITING]
     assert start(where, logs[1]).wait(SECONDS_TO_WAIT) == 0
@@ -143,8 +144,7 @@ def postgresql() -> Iterator[str]:
 def test_two_workers_share_a_database_and_one_is_killed(postgresql: str, tmp_path: Path) -> None:
     logs = [tmp_path / "1.log", tmp_path / "2.log"]
     processes = [start(postgresql, log) for log in logs]  # both make its tables
-    at = wait_until_begun(logs[0])
-    processes[0].kill()
+    at = kill_in_a_trial(processes[0], logs[0])
     assert [each.wait(SECONDS_TO_WAIT) for each in processes] == [-signal.SIGKILL, 0]
     trials = study_in(postgresql).get_trials()
     assert_each_is_done_once(logs, trials)

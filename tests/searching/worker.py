@@ -1,6 +1,6 @@
 """A worker of a made-up search, as a process of its own: `python worker.py STORAGE WANTED LOG`.
 
-Every trial is a line in LOG when it begins, and one when it is done.
+Every trial is a line in LOG when it begins, one when it is measured, and one when it is done.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def main(where: str, wanted: int, log: Path) -> None:
     def attempt(trial: optuna.Trial, values: Mapping[str, float]) -> Ended:
         note("begun", trial.number)
         time.sleep(SECONDS)
+        note("measured", trial.number)
         early = trial.number % 5 == 4
         return Ended(None if early else list(values.values()), {}, {"seconds": SECONDS})
 

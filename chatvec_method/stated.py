@@ -31,8 +31,10 @@ MOST_COUNTED = 1_000_000
 COUNTS_LAYERS = re.compile(r"(num|n)_.*layers?|n_layers?|.*depths?|(num|n)_.*(blocks|stages)")
 COUNTS = re.compile(r"(num|n)_.+")
 LARGEST_NUMBER = 1 << 63
-MOST_VALUES = 50_000
-"""In a config, which transformers copies again and again; names of 20,000 labels, twice, fit."""
+MOST_VALUES = 300_000
+"""In a config, which transformers copies again and again; a chat vector's lists its tokens."""
+MOST_NAMED = 50_000
+"""Of those, the ones with a key; names of 20,000 labels, and their numbers, fit."""
 MOST_SPECIAL_TOKENS = 20_000
 """In one list, which transformers searches for each of them."""
 MOST_KEYS = 2000
@@ -285,11 +287,20 @@ def _values(said: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_length(name: str, said: dict[str, Any], place: object) -> None:
-    keys, values = len(said), sum(1 for _ in _values(said))
-    if keys > MOST_KEYS or values > MOST_VALUES:
+    values = named = 0
+    rest: list[Any] = [said]
+    while rest:
+        each = rest.pop()
+        values += 1
+        if isinstance(each, dict):
+            named += len(each)
+            rest += each.values()
+        elif isinstance(each, list):
+            rest += each
+    if len(said) > MOST_KEYS or named > MOST_NAMED or values > MOST_VALUES:
         raise ChatVecError(
-            f"{name} of {place} has {keys} keys and {values} values, and no model's has more than "
-            f"{MOST_KEYS} and {MOST_VALUES}.",
+            f"{name} of {place} has {len(said)} keys, {named} with those within it, and {values} "
+            f"values; {MOST_KEYS}, {MOST_NAMED} and {MOST_VALUES} are the most.",
             "Download or save the model again.",
             code="config-unreadable",
         )

@@ -279,7 +279,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "thousands of labels": (
         "chat",
         with_json("config.json", x=dict.fromkeys(map(str, range(60_000)))),
-        " values, and no model",
+        "with those within it",
     ),
     "thousands of special tokens": (
         "cp",

@@ -41,5 +41,6 @@ class ChatVecWarning(UserWarning):
 
 def first_line(error: BaseException) -> str:
     """Return what an exception says, in one line without a full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return cut(lines[0].strip().rstrip("."), LONGEST_REASON)
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # which says nothing yet
+    return cut(first.rstrip("."), LONGEST_REASON)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,14 @@ MOST_COUNTED = 1_000_000
 COUNTS_LAYERS = re.compile(r"(num|n)_.*layers?|n_layers?|.*depths?|(num|n)_.*(blocks|stages)")
 COUNTS = re.compile(r"(num|n)_.+")
 LARGEST_NUMBER = 1 << 63
+MOST_VALUES = 300_000
+"""In a config, which transformers copies again and again; a chat vector's lists its tokens."""
+MOST_NAMED = 50_000
+"""Of those, the ones with a key; names of 20,000 labels, and their numbers, fit."""
+MOST_SPECIAL_TOKENS = 20_000
+"""In one list, which transformers searches for each of them."""
+MOST_KEYS = 2000
+"""Of a config, each of which becomes an attribute."""
 MOST_RANK = 1 << 16
 MOST_ALPHA = 1 << 20
 LONGEST_PATTERN = 10_000
@@ -74,6 +82,7 @@ class _Token(_Said):
 
 Template: TypeAlias = str | list[_NamedTemplate] | dict[FileName, str] | None
 Token: TypeAlias = str | _Token | None
+SpecialTokens: TypeAlias = Annotated[list[Token], Field(max_length=MOST_SPECIAL_TOKENS)]
 
 
 class _Config(_Said):
@@ -86,6 +95,8 @@ class _Config(_Said):
     quantization_config: dict[str, Any] | None = None
     tie_word_embeddings: bool | None = None
     torch_dtype: str | dict[str, Any] | None = None
+    transformers_weights: Literal["model.safetensors", "model.safetensors.index.json"] | None = None
+    """transformers loads this file, whatever else is there, and mergekit does not."""
     vocab_size: StrictInt | None = None
 
 
@@ -99,11 +110,12 @@ class _GenerationConfig(_Said):
 
 class _TokenizerConfig(_Said):
     added_tokens_decoder: dict[Digits, _Token] | None = None
-    additional_special_tokens: list[Token] | None = None
+    additional_special_tokens: SpecialTokens | None = None
     auto_map: AutoMap = None
     bos_token: Token = None
     chat_template: Template = None
     eos_token: Token = None
+    fast_tokenizer_files: list[FileName] | None = None
     model_max_length: float | None = None
     pad_token: Token = None
     tokenizer_class: str | None = None
@@ -139,7 +151,7 @@ FORMS: dict[str, Any] = {
     "config.json": _Config,
     "generation_config.json": _GenerationConfig,
     "tokenizer_config.json": _TokenizerConfig,
-    "special_tokens_map.json": dict[str, Token | list[Token]],
+    "special_tokens_map.json": dict[str, Token | SpecialTokens],
     "added_tokens.json": dict[str, StrictInt],
     "chat_template.json": _ChatTemplate,
 }
@@ -235,9 +247,12 @@ def check_form(name: str, said: Any, place: object) -> None:
             "Download or save the model again.",
             code="config-unreadable",
         ) from error
+    if name in ("config.json", "generation_config.json"):
+        _check_length(name, said, place)
     if name == "config.json":
-        for key, number in _numbers(said):
-            _check_number(key, number, place)
+        for key, value in _values(said):
+            if type(value) is int:
+                _check_number(key, value, place)
 
 
 @cache
@@ -258,8 +273,8 @@ def _shown(value: Any) -> str:
     return f"{str(value)[:60]!r}" if isinstance(value, str) else f"{value!r:.60}"
 
 
-def _numbers(said: Any) -> Iterator[tuple[str, int]]:
-    """Yield the whole numbers in a config with the key that each has, or its list has."""
+def _values(said: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the plain values in a config with the key that each has, or its list has."""
     rest: list[tuple[str, Any]] = [("", said)]
     while rest:
         key, value = rest.pop()
@@ -267,8 +282,28 @@ def _numbers(said: Any) -> Iterator[tuple[str, int]]:
             rest += [(str(name), inner) for name, inner in value.items()]
         elif isinstance(value, list):
             rest += [(key, inner) for inner in value]
-        elif type(value) is int:
+        else:
             yield key, value
+
+
+def _check_length(name: str, said: dict[str, Any], place: object) -> None:
+    values = named = 0
+    rest: list[Any] = [said]
+    while rest:
+        each = rest.pop()
+        values += 1
+        if isinstance(each, dict):
+            named += len(each)
+            rest += each.values()
+        elif isinstance(each, list):
+            rest += each
+    if len(said) > MOST_KEYS or named > MOST_NAMED or values > MOST_VALUES:
+        raise ChatVecError(
+            f"{name} of {place} has {len(said)} keys, {named} with those within it, and {values} "
+            f"values; {MOST_KEYS}, {MOST_NAMED} and {MOST_VALUES} are the most.",
+            "Download or save the model again.",
+            code="config-unreadable",
+        )
 
 
 def _check_number(key: str, number: int, place: object) -> None:

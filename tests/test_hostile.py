@@ -5,6 +5,7 @@ What all of these have in common: one line comes out, soon, and nothing else hap
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from click.testing import CliRunner, Result
 from conftest import ROOT
 from huggingface_hub import ModelInfo
 from mergekit.common import ModelPath
+from mergekit.parameter_resolver import resolve_parameters
 from safetensors.torch import load_file, save_file
 from surveying import surveyed
 from test_rendering import DOUBLES, NEVER_ENDS
@@ -33,6 +35,7 @@ from test_rendering import DOUBLES, NEVER_ENDS
 from chatvec_method.checks.report import Severity
 from chatvec_method.cli import main
 from chatvec_method.cli.console import as_printed
+from chatvec_method.cli.new import write_new
 from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.small_files import SmallFiles
 from chatvec_method.finishing.files import write_content
@@ -135,6 +138,22 @@ def offsets(header: dict[str, Any], name: str, *values: int) -> None:
     header[name]["data_offsets"] = list(values)
 
 
+def with_tokenizer(change: Callable[[dict[str, Any]], None]) -> Change:
+    def changed(folder: Path) -> None:
+        file = folder / "tokenizer.json"
+        said = json.loads(file.read_text(encoding="utf-8"))
+        change(said)
+        file.write_text(json.dumps(said), encoding="utf-8")
+
+    return changed
+
+
+def steps(key: str) -> dict[str, Any]:
+    """Return steps of a tokenizer that make 10^9 characters of one."""
+    step = {"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 10}
+    return {"type": "Sequence", key: [step] * 9}
+
+
 NAMES = [
     {"name": "default", "template": "{{ messages }}"},
     {"name": "/tmp/chatvec-was-here", "template": "x"},
@@ -231,6 +250,63 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         with_header(lambda header, name: header[name].update(shape="ab")),
         "is damaged",
     ),
+    "a number that torch has not": (
+        "cp",
+        with_header(
+            lambda header, name: header.update(
+                x={"dtype": "F6_E2M3", "shape": [0], "data_offsets": [0, 0]}
+            )
+        ),
+        "the dtype F6_E2M3",
+    ),
+    "a tokenizer's file elsewhere": (
+        "cp",
+        with_json("tokenizer_config.json", fast_tokenizer_files=["../base/tokenizer.4.0.json"]),
+        "fast_tokenizer_files.0",
+    ),
+    "weights under another name": (
+        "cp",
+        with_json("config.json", transformers_weights="other.safetensors"),
+        "transformers_weights",
+    ),
+    "a part that the class has not": ("cp", with_json("config.json", text_config={}), "no such"),
+    "a part that is a number": ("base", with_json("config.json", decoder=5), "no such part"),
+    "thousands of keys": (
+        "cp",
+        with_json("config.json", **{f"key{i}": i for i in range(3000)}),
+        "3026 keys",
+    ),
+    "thousands of labels": (
+        "chat",
+        with_json("config.json", x=dict.fromkeys(map(str, range(60_000)))),
+        "with those within it",
+    ),
+    "thousands of special tokens": (
+        "cp",
+        with_json("special_tokens_map.json", additional_special_tokens=["<x>"] * 30_000),
+        "additional_special_tokens",
+    ),
+    "a head that is nowhere": ("cp", with_json("config.json", tie_word_embeddings=False), "head"),
+    "a reason behind a colon": (
+        "cp",
+        with_json("config.json", num_attention_heads=3),
+        "(3)",
+    ),
+    "a token without an end": (
+        "chat",
+        with_tokenizer(lambda said: said["model"]["vocab"].update(x=1 << 31)),
+        "has the number 2147483648",
+    ),
+    "a text that grows": (
+        "chat",
+        with_tokenizer(lambda said: said.update(normalizer=steps("normalizers"))),
+        "its normalizer makes more than",
+    ),
+    "an answer that grows": (
+        "chat",
+        with_tokenizer(lambda said: said.update(decoder=steps("decoders"))),
+        "its decoder makes more than",
+    ),
 }
 
 
@@ -254,6 +330,76 @@ def test_a_pickle_that_is_packed_is_not_unpacked(recipe: dict[str, Any], tmp_pat
     (tmp_path / "chat" / "pytorch_model.bin").write_bytes(bomb())
     (finding,) = checked(recipe).of(Severity.ERROR)
     assert "unpacks to" in str(finding)
+
+
+NO_TENSORS: dict[str, Callable[[dict[str, Any]], dict[Any, Any]]] = {
+    "nested": lambda tensors: {"state_dict": tensors},
+    "a number for a name": lambda tensors: {**tensors, 5: torch.ones(2)},
+    "sparse": lambda tensors: {**tensors, "x": torch.ones(2).to_sparse()},
+    "without its numbers": lambda tensors: {**tensors, "x": torch.ones(2, device="meta")},
+    "no tensor": lambda tensors: {**tensors, "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("case", NO_TENSORS)
+def test_a_pickle_of_what_is_no_tensor_is_refused_by_check(
+    case: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "cp" / "model.safetensors"
+    torch.save(NO_TENSORS[case](load_file(file)), file.with_name("pytorch_model.bin"))
+    file.unlink()
+    (finding,) = checked(recipe).of(Severity.ERROR)
+    assert "in it is" in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_json("config.json", hidden_act="x"), "KeyError: 'x'"),
+        (with_json("config.json", vocab_size=306), "[305, 128] in its files, and [306, 128]"),
+        (with_json("config.json", vocab_size=0), "num_embeddings"),
+    ],
+)
+def test_a_config_by_which_nothing_loads_is_told(
+    change: Change, says: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    change(tmp_path / "cp")
+    report = checked(recipe)
+    assert report.of(Severity.ERROR) == []
+    (finding,) = (f for f in report.findings if f.code == "config-does-not-fit")
+    assert finding.severity is Severity.WARNING
+    assert says in finding.message
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert chatvec("merge", tmp_path / "recipe.yaml", tmp_path / "out").exit_code == 0
+
+
+def test_a_tokenizer_that_makes_no_tokens_is_told_by_chat(tmp_path: Path) -> None:
+    shutil.copytree(WORLD / "chat", tmp_path / "chat")
+    with_tokenizer(lambda said: said["model"].update(vocab={}))(tmp_path / "chat")
+    assert "makes no tokens" in refusal(chatvec("chat", tmp_path / "chat", "--ask", "x"))
+
+
+def test_an_output_says_of_none_of_its_files_that_it_is_loaded_from_there(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    with_json("config.json", transformers_weights="model.safetensors")(tmp_path / "cp")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert chatvec("merge", tmp_path / "recipe.yaml", tmp_path / "out").exit_code == 0
+    assert "transformers_weights" not in (tmp_path / "out" / "config.json").read_text()
+
+
+def test_thousands_of_numbered_tensors_are_no_layers(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(header: dict[str, Any], _: str) -> None:
+        place = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        header.update({f"x.{i}.weight": place for i in range(3000)})
+
+    with_header(add)(tmp_path / "cp")
+    asked = Mock(wraps=resolve_parameters)
+    monkeypatch.setattr("chatvec_method.facts.plan.resolve_parameters", asked)
+    assert checked(recipe).of(Severity.ERROR) == []
+    assert asked.call_count < 50
 
 
 @pytest.mark.parametrize("case", ["a pipe for weights", "metadata that is none"])
@@ -280,6 +426,25 @@ def test_a_template_that_takes_too_much_is_told(
     assert "template-broken" in codes(report, Severity.ERROR)
     said = refusal(chatvec("chat", tmp_path / who, "--ask", "x"))
     assert "does not end" in said or "memory" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_json("tokenizer_config.json", chat_template=NAMES), "tokenizer_config.json"),
+        (with_link("tokenizer.json", "/etc/hostname"), "is a link"),
+        (with_pipe("tokenizer.json"), "is a pipe"),
+        (with_tokenizer(lambda said: said["model"]["vocab"].update(x=1 << 31)), "the number"),
+    ],
+)
+def test_a_tokenizer_of_a_model_that_is_not_merged_is_looked_at_too(
+    change: Change, says: str, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(WORLD / "cp", tmp_path / "other")
+    change(tmp_path / "other")
+    recipe["tokenizer"] = {"source": str(tmp_path / "other")}
+    (finding,) = checked(recipe).of(Severity.ERROR)
+    assert says in str(finding)
 
 
 def test_nothing_is_written_through_a_link_that_waits_in_a_folder(tmp_path: Path) -> None:
@@ -462,6 +627,57 @@ def test_an_error_that_nobody_has_foreseen_is_one_line_that_names_the_file(
     assert "CHATVEC_DEBUG=1" in said
     monkeypatch.setenv("CHATVEC_DEBUG", "1")
     assert isinstance(chatvec("check", file).exception, KeyError)
+
+
+def test_what_the_system_says_of_a_file_is_no_bug_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("chatvec_method.cli.check.parse_yaml", full)
+    (tmp_path / "recipe.yaml").write_text("a: 1")
+    said = refusal(chatvec("check", tmp_path / "recipe.yaml"))
+    assert "No space left on device" in said
+    assert "report" not in said
+
+
+def test_a_recipe_that_finds_no_room_is_not_left_half_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "new.yaml"
+
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(path: Path, *_: Any, **__: Any) -> Full:
+        path.touch()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(ChatVecError, match="cannot be written"):
+        write_new(file, "x")
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "NAME"],
+        ["chat", "NAME", "--ask", "x"],
+        ["verify", "NAME"],
+        ["pin", "NAME"],
+        ["vector", "show", "NAME"],
+        ["new", "--base", "NAME", "--chat", "x", "--cp", "x"],
+        ["evaluate", "NAME", "--language", "en", "--limit", "1"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_is_too_long_for_a_file_is_told(words: list[str]) -> None:
+    said = refusal(chatvec(*("x" * 5000 if word == "NAME" else word for word in words)))
+    assert "report" not in said
+    assert len(said) < 2500
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Heads that are the embeddings once more (tied), and those that only ought to be."""
+"""Heads: those that are the embeddings once more (tied), that only ought to be, and that are missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from chatvec_method.checks.findings import Finding, advice, error
 from chatvec_method.checks.rows import Rows
+from chatvec_method.facts.models import config_value
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
 
@@ -16,6 +17,7 @@ def head_findings(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
         model: bool(getattr(survey.models[model].config, "tie_word_embeddings", False))
         for model in plan.roles.all
     }
+    yield from _missing_head(plan)
     if len(set(tied.values())) == 1:
         if all(tied.values()):
             yield from _heads_of_their_own(survey, plan)
@@ -42,6 +44,29 @@ def head_findings(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
             "then stand for their head.",
             "Nothing, if that is meant; `- {filter: lm_head, value: 0}` keeps cp's head.",
         )
+
+
+def _missing_head(plan: MergePlan) -> Iterator[Finding]:
+    """Find an output whose config tells of a head that it does not get."""
+    donor, cp = (plan.checkpoints.get(each) for each in (plan.config.base_model, plan.roles.cp))
+    if donor is None or cp is None or donor.model.tensors is None:
+        return
+    config = donor.model.config
+    if config.architectures != cp.model.config.architectures:  # which is told of as such
+        return
+    if config_value(config, "tie_word_embeddings"):
+        return
+    names = {tensor.name for tensor in plan.tensors}
+    for weight in plan.architecture.all_weights(config):
+        if weight.tied_names and weight.name not in names:
+            yield error(
+                "head-missing",
+                donor.model,
+                f"its config says `tie_word_embeddings: false`, and no model has {weight.name}.",
+                "Download or save the model again; a model whose head is its embeddings says "
+                "`tie_word_embeddings: true` in its config.json.",
+            )
+            return
 
 
 def _heads_of_their_own(survey: Survey, plan: MergePlan) -> Iterator[Finding]:

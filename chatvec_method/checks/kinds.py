@@ -28,6 +28,7 @@ JUDGEMENTS = (
     "zero-vector",
     # configs and weights
     "config-differs",
+    "config-does-not-fit",
     "dtype-rounds-inputs",
     "lora-rounded",
     "mixed-dtypes",
@@ -108,6 +109,7 @@ FACTS = (
     "adapter-with-new-tokens",
     "damaged-files",
     "depth-expanded",
+    "head-missing",
     "head-not-tied",
     "no-lora-cache",
     "no-such-adapter",

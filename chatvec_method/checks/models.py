@@ -14,6 +14,7 @@ from chatvec_method.checks.depth import depth_findings
 from chatvec_method.checks.findings import Finding, error, warning
 from chatvec_method.checks.heads import head_findings
 from chatvec_method.errors import ChatVecError
+from chatvec_method.facts.layout import why_not_built
 from chatvec_method.facts.models import Model, config_value, text_config
 from chatvec_method.facts.plan import MergePlan
 from chatvec_method.facts.survey import Survey
@@ -56,6 +57,7 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
         yield from head_findings(survey, survey.plan)
+        yield from _loading(survey.plan)
 
 
 def _files(model: Model) -> Iterator[Finding]:
@@ -267,3 +269,27 @@ def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int |
         one = (*one[:vocabulary_axis], *one[vocabulary_axis + 1 :])
         other = (*other[:vocabulary_axis], *other[vocabulary_axis + 1 :])
     return one != other
+
+
+def _loading(plan: MergePlan) -> Iterator[Finding]:
+    """Whether the config that the output gets is one by which its weights can be loaded."""
+    donor, cp = (plan.checkpoints.get(each) for each in (plan.config.base_model, plan.roles.cp))
+    if donor is None or cp is None or donor.model.tensors is None:
+        return
+    config, model = donor.model.config, donor.model
+    if config.architectures != cp.model.config.architectures:  # which is told of as such
+        return
+    problem = ""
+    if donor.layout is None:
+        problem = why_not_built(config)
+    elif donor.quantisation is None and donor.layout.misfits:
+        name, shape = next(iter(donor.layout.misfits.items()))
+        stored = list((model.tensors or {})[name].shape)
+        problem = f"{name} has the shape {stored} in its files, and {list(shape)} by its config"
+    if problem:
+        yield warning(
+            "config-does-not-fit",
+            model,
+            f"transformers does not load it ({problem}), nor what is merged with its config.",
+            "Download or save the model again, or mend its config.json.",
+        )

@@ -73,7 +73,7 @@ class Rows:
         if header.file not in self._pickles and self.model.folder is not None:
             file = self.model.folder / header.file
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            self._pickles[header.file] = state.get("state_dict", state)
+            self._pickles[header.file] = state
         return self._pickles[header.file]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.errors import LONGEST_REASON, ChatVecError, first_line
+from chatvec_method.plain_text import cut
 
 DEBUG = "CHATVEC_DEBUG"
 """The environment variable with which an error keeps its traceback."""
@@ -26,6 +27,12 @@ def in_one_line() -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
+        if isinstance(error, OSError) and error.strerror:  # what the system says needs no report
+            raise ChatVecError(
+                f"{cut(_file(error), LONGEST_REASON)}: {error.strerror}.",
+                "Look at that file, its folder and its disk, or write another name.",
+                code="file-error",
+            ) from error
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ChatVecError(
             f"{_file(error)}: {reason}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,6 +169,8 @@ def write_new(file: Path, text: str) -> None:
     except FileExistsError as error:
         raise ChatVecError(f"{file} exists.", "Write another name, or remove it first.") from error
     except OSError as error:
+        with suppress(OSError):
+            file.unlink()
         raise ChatVecError(
             f"{file} cannot be written ({error.strerror}).",
             "Write the name of a file in a folder that exists.",

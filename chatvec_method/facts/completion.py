@@ -22,6 +22,7 @@ from chatvec_method.facts.models import config_value, text_config
 from chatvec_method.facts.place import NotedTensor, Place, StructuredTensor
 from chatvec_method.method.computed import is_computed
 from chatvec_method.method.roles import Roles
+from chatvec_method.stated import MOST_LAYERS
 
 NUMBERED = re.compile(r"(?:^|(?<=\.))(\d+)(?=\.)")
 """The number of a layer: the first in a tensor's name."""
@@ -302,7 +303,7 @@ class _Extra:
             module = self.prefixes[prefix].place.module
             last = max(p.place.slice for ls in self.layers.values() for p in ls)
             yield self._tensor(name, Place(module, module, last, None, 1.0), {})
-        elif number is not None:
+        elif number is not None and self.depths[prefix] <= MOST_LAYERS:
             depth = number / (self.depths[prefix] - 1) if self.depths[prefix] > 1 else 1.0
             module = self.outside.settings_module
             yield self._tensor(name, Place(prefix, module, 0, number, depth), {})

@@ -29,6 +29,8 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
+from chatvec_method.errors import first_line
+
 LANGUAGE_MODEL = re.compile(r"(?:^|(?<=\.))(?:language_model|text_model)\.")
 """The part of a parameter's name that says that it belongs to a larger model's language model."""
 
@@ -81,6 +83,8 @@ class Layout:
     """The axis of each parameter that has a row for each token."""
     tied: Mapping[str, str]
     """Of parameters that are one and the same, the first, by the names of the others."""
+    misfits: Mapping[str, tuple[int, ...]]
+    """The shape that the config gives each stored tensor that has another, and is not converted."""
 
     @property
     def missing(self) -> frozenset[str]:
@@ -161,6 +165,11 @@ def layout_of(
         unused=frozenset(unused),
         vocabulary_axes=infer_vocabulary_axes(model),
         tied=_tied(model),
+        misfits={
+            stored: shape
+            for stored, name in renamed.items()
+            if headers[stored][0] != (shape := tuple(parameters[name].shape))
+        },
     )
 
 
@@ -168,24 +177,42 @@ def model_without_memory(
     config: PretrainedConfig, trust_remote_code: bool = False
 ) -> PreTrainedModel | None:
     """Return the transformers model of a config, on "meta"; None where it cannot be built."""
+    try:
+        return _built(config, trust_remote_code)
+    except Exception:  # any class may refuse a config in its own way
+        return None
+
+
+def why_not_built(config: PretrainedConfig) -> str:
+    """Return why a class of transformers cannot be built of a config; empty where it can.
+
+    Nothing is said of classes of other people, and of those that need a package that is not here.
+    """
+    if not hasattr(transformers, (config.architectures or [""])[0]):
+        return ""
+    try:
+        _built(config, trust_remote_code=False)
+    except ImportError:
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)}"
+    return ""
+
+
+def _built(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
     config = copy.deepcopy(config)
     parts: list[Any] = [config, *(getattr(config, name, None) for name in config.sub_configs)]
     for part in parts:
         if hasattr(part, "quantization_config"):
             del part.quantization_config
-    try:
-        with torch.device("meta"):
-            model_class = getattr(transformers, (config.architectures or [""])[0], None)
-            model: PreTrainedModel
-            if model_class is not None:
-                model = model_class(config)
-            else:
-                model = AutoModelForCausalLM.from_config(
-                    config, trust_remote_code=trust_remote_code
-                )
-            model.tie_weights()
-    except Exception:  # any class may refuse a config in its own way
-        return None
+    with torch.device("meta"):
+        model_class = getattr(transformers, (config.architectures or [""])[0], None)
+        model: PreTrainedModel
+        if model_class is not None:
+            model = model_class(config)
+        else:
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model.tie_weights()
     return model
 
 

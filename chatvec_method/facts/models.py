@@ -171,6 +171,21 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
     return part if isinstance(part, PretrainedConfig) else config
 
 
+def _check_text_config(config: PretrainedConfig, reference: ModelReference) -> None:
+    """Check that what a config says of its language model is a config.
+
+    Raises:
+        ChatVecError: The class of the config knows no such part, and transformers would stop.
+    """
+    if not isinstance(text_config(config), PretrainedConfig):
+        raise ChatVecError(
+            f"model {reference}: its config has a `text_config`, `decoder`, `generator` or "
+            f"`text_encoder`, and models of the type {config.model_type!r:.60} have no such part.",
+            "Download or save the model again.",
+            code="config-unreadable",
+        )
+
+
 def config_value(config: PretrainedConfig, name: str) -> Any:
     """Return what a config has under a name; None without it.
 
@@ -222,6 +237,7 @@ def look_up(reference: ModelReference, trust_remote_code: bool = False) -> Model
         info = ask_hub(path) if folder is None else None
         small_files = _checked_files(path, folder, info)
         config = reference.config(trust_remote_code=trust_remote_code)
+        _check_text_config(config, reference)
         generation_config = small_files.json(GENERATION_CONFIG_NAME)
         tokenizer, tokenizer_problem = look_up_tokenizer(small_files, trust_remote_code)
         tensors, pickled, file_problem = _tensors(reference, folder)
@@ -321,6 +337,7 @@ def _tensors(
         problem = _missing_tensors(found) or (_cut_short(folder, found, starts) if folder else "")
         if folder and not problem and (damage := _damage(folder, found)):
             return None, False, damage
+        problem = problem or _unknown_dtype(found)
         headers = {
             name: TensorHeader(
                 dtype=SAFETENSORS_DTYPES.get(tensor.dtype, torch.uint8),
@@ -348,6 +365,14 @@ def _missing_tensors(found: SafetensorsRepoMetadata) -> str:
     for name, file in found.weight_map.items():
         if name not in found.files_metadata[file].tensors:
             return f"the index says that {name} is in {file}, but it is not"
+    return ""
+
+
+def _unknown_dtype(found: SafetensorsRepoMetadata) -> str:
+    for file, metadata in found.files_metadata.items():
+        for name, tensor in metadata.tensors.items():
+            if tensor.dtype not in SAFETENSORS_DTYPES:
+                return f"{name} in {file} has the dtype {tensor.dtype}, which torch cannot handle"
     return ""
 
 
@@ -397,15 +422,30 @@ def _pickled_tensors(folder: Path | None) -> tuple[dict[str, TensorHeader] | Non
     headers = {}
     for shard in index.shards:
         try:
-            # On "meta", storages are not read; mapped, they are not even touched.
+            # Mapped, storages are not even touched.
             state = torch.load(
-                folder / shard.filename, map_location="meta", weights_only=True, mmap=True
+                folder / shard.filename, map_location="cpu", weights_only=True, mmap=True
             )
-            for name, tensor in state.get("state_dict", state).items():
+            for name, tensor in state.items():
+                _check_unpickled(name, tensor)
                 headers[name] = TensorHeader(tensor.dtype, tuple(tensor.shape), shard.filename)
         except Exception as error:  # it may hold anything
             return None, True, f"{shard.filename} cannot be read ({first_line(error)})"
     return headers, True, ""
+
+
+def _check_unpickled(name: Any, tensor: Any) -> None:
+    """Check that an entry of a pickle is a tensor that can be read by its name.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r:.60} in it is no tensor's name")
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{name} in it is no tensor")
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise ValueError(f"{name} in it is sparse, quantised or without its numbers")
 
 
 def embedding_rows(model: Model) -> int | None:

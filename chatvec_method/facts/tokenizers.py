@@ -13,8 +13,9 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from chatvec_method.errors import first_line
+from chatvec_method.errors import ChatVecError, first_line
 from chatvec_method.facts.small_files import SmallFiles
+from chatvec_method.tokenizer_bounds import check_bounds
 
 CHAT_TEMPLATE_JSON = "chat_template.json"
 """Where processors once kept the chat template, and still look for it first."""
@@ -74,6 +75,9 @@ def look_up_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             files.path.path, revision=files.path.revision, trust_remote_code=trust_remote_code
         )
+        check_bounds(tokenizer)
+    except ChatVecError as error:
+        return None, error.problem.removesuffix(".")
     except Exception as error:  # each kind of tokenizer fails in its own way
         if not any(VOCABULARY_FILE.fullmatch(name) for name in files.names):
             return None, _without("tokenizer.json")

@@ -22,8 +22,9 @@ from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig,
 from transformers import PreTrainedTokenizerBase
 
 from chatvec_method.errors import ChatVecError, first_line
-from chatvec_method.facts.models import Model, config_value, text_config
+from chatvec_method.facts.models import Model, config_value, small_files_of, text_config
 from chatvec_method.facts.plan import MergePlan
+from chatvec_method.facts.tokenizers import look_up_tokenizer
 from chatvec_method.method.settings import tokenizer_source
 from chatvec_method.method.vector import added_of, base_of, vector_facts
 from chatvec_method.quiet import quiet
@@ -162,7 +163,7 @@ def align_vocabularies(
     if source is None:
         return None
     settings = dict((config.tokenizer and config.tokenizer.tokens) or {})
-    _check_tokenizers(source, config.base_model, models)
+    _check_tokenizers(source, config.base_model, models, trust_remote_code)
     with quiet():
         try:
             info = build_tokenizer(
@@ -236,18 +237,30 @@ def _added(vector: Model) -> dict[str, int]:
 
 
 def _check_tokenizers(
-    source: ModelReference | str, base_model: ModelReference, models: Mapping[ModelReference, Model]
+    source: ModelReference | str,
+    base_model: ModelReference,
+    models: Mapping[ModelReference, Model],
+    trust_remote_code: bool,
 ) -> None:
     """Check that the models have a tokenizer of whose tokens the output's is made.
 
     Where a folder has none, transformers builds an empty one, and mergekit takes it.
     """
     for reference in (source, base_model):
-        model = models.get(reference) if isinstance(reference, ModelReference) else None
-        if model is not None and model.tokenizer is None:
+        if not isinstance(reference, ModelReference):
+            continue
+        if reference in models:
+            tokenizer, problem = models[reference].tokenizer, models[reference].tokenizer_problem
+        else:  # nobody has looked at its files yet
+            try:
+                with quiet():
+                    files = small_files_of(reference)
+                    tokenizer, problem = look_up_tokenizer(files, trust_remote_code)
+            except ChatVecError as error:
+                tokenizer, problem = None, error.problem.removesuffix(".")
+        if tokenizer is None:
             raise ChatVecError(
-                f"tokenizer: the output's tokenizer cannot be built from {model} "
-                f"({model.tokenizer_problem}).",
+                f"tokenizer: the output's tokenizer cannot be built from {reference} ({problem}).",
                 "Write `tokenizer: {source: ...}` and `base_model:` with the name of a model under "
                 "`models:` whose tokenizer loads, or download its tokenizer files.",
                 code="tokenizer-not-built",

@@ -41,6 +41,8 @@ QUANTISATION_KEYS = ("quantization_config", "compression_config", CONFIG_KEY)
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 OTHER_ID = re.compile(r"\w+_token_(id|index)")
 """Where a config has the number of another token, such as that of an image."""
+WEIGHTS_KEY = "transformers_weights"
+"""Which file of its weights a model is loaded from; an output has others."""
 TIED = "tie_word_embeddings"
 
 
@@ -92,6 +94,7 @@ def config_text(output: Model, survey: ReadySurvey, chat: ChatFormat) -> str:
         for part in parts:
             for key in QUANTISATION_KEYS:
                 part.pop(key, None)
+    new.pop(WEIGHTS_KEY, None)
     new = with_own_code(new, donor.small_files, survey.options.trust_remote_code)
     return json_text(text, old, with_old_names(new, type(donor.config)))
 

@@ -127,7 +127,8 @@ def _check_config(model: Model, plan: MergePlan, output: StoredTensors) -> None:
         if donor is not None and rows == donor.shape[embeddings.weight.vocabulary_axis or 0]:
             # A config that counts fewer rows than there are means it, and is left as it is.
             own = plan.checkpoints[plan.config.base_model].model.config
-            size = config_value(text_config(own), "vocab_size") or rows
+            own_size = config_value(text_config(own), "vocab_size")
+            size = rows if own_size is None else own_size
         _check_field(text, key, "vocab_size", size, reason)
     module = plan.architecture.modules.get(plan.module)
     if module is not None and plan.layers:

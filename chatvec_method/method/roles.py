@@ -15,6 +15,8 @@ ROLES = ("base", "chat", "cp", "vector")
 
 
 PARAMETERS = ("role", "ratio")
+MOST_RATIO = 1e6
+"""Far beyond any use; half precision ends not far behind it."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ def ratio_value(value: Any, place: str) -> float:
         ratio = math.inf
     if not math.isfinite(ratio):
         raise ChatVecError(f"{place}: ratio {ratio} is not finite.", "Write `ratio: 1.0`")
+    if abs(ratio) > MOST_RATIO:
+        raise ChatVecError(
+            f"{place}: ratio {ratio:g} overflows whatever it is multiplied by.",
+            "Write `ratio: 1.0`",
+        )
     return ratio
 
 

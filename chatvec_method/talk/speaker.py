@@ -35,6 +35,7 @@ from chatvec_method.snapshots import Snapshot, snapshot_of
 from chatvec_method.stated import check_indexes, check_model
 from chatvec_method.talk.conversation import Conversation
 from chatvec_method.talk.folder import check_folder, check_no_adapter
+from chatvec_method.tokenizer_bounds import check_bounds
 
 LONGEST_ANSWER = 2048
 """Tokens; where nobody says how long an answer may be, as a model may never come to an end."""
@@ -69,7 +70,7 @@ def load(
     warm_up()
     place = _Place.of(model)
     placed = placement(device)
-    tokenizer = place.load(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+    tokenizer = place.tokenizer(trust_remote_code)
     template = _template(model, tokenizer, like)  # before the weights, which take their time
     place.bring_weights()
     weights, report = place.load(
@@ -98,7 +99,7 @@ def manner_of(model: str, *, trust_remote_code: bool = False) -> Manner:
         ChatVecError: There is no such model, or nothing says how it chats (`NO_TEMPLATE`).
     """
     place = _Place.of(model)
-    tokenizer = place.load(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+    tokenizer = place.tokenizer(trust_remote_code)
     template = _template(model, tokenizer, None)
     try:
         generation = GenerationConfig.from_pretrained(place.folder)
@@ -152,6 +153,12 @@ class _Place:
                 self.snapshot.with_weights()
         for file in self.folder.glob("*.safetensors"):
             note_mapped(file)
+
+    def tokenizer(self, trust_remote_code: bool) -> Any:
+        """Load the model's tokenizer."""
+        tokenizer = self.load(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+        check_bounds(tokenizer)
+        return tokenizer
 
     def load(self, read: Callable[..., Any], **settings: Any) -> Any:
         """Load a part of the model."""
@@ -383,9 +390,20 @@ class Speaker:
                 if system
                 else f"Run `chatvec finish {self.name}`, or look at its chat_template.jinja.",
             ) from error
-        encoded: Any = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")
-        ids: Tensor = encoded["input_ids"]
+        try:
+            encoded: Any = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+            ids: Tensor = encoded["input_ids"]
+        except Exception as error:  # tokenizers raises Exception itself
+            raise self._no_tokens(first_line(error)) from error
+        if ids.shape[1] == 0:
+            raise self._no_tokens("it makes none of the text")
         return ids
+
+    def _no_tokens(self, reason: str) -> ChatVecError:
+        return ChatVecError(
+            f"the tokenizer of {self.name} makes no tokens of the conversation: {reason}.",
+            f"Look at the tokenizer.json of {self.name}, or download the model again.",
+        )
 
 
 def _forgetting(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

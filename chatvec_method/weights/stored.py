@@ -135,11 +135,10 @@ def forget(folder: Path) -> None:
 
 def _unpickled(file: Path) -> dict[str, Any]:
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        tensors: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged pickle fails in many ways
         problem = f"{file} cannot be read ({first_line(error)})."
         raise ChatVecError(problem, AGAIN, DIFFERS) from error
-    tensors: dict[str, Any] = state.get("state_dict", state)
     return tensors
 
 

@@ -33,7 +33,7 @@ COUNTS = re.compile(r"(num|n)_.+")
 LARGEST_NUMBER = 1 << 63
 MOST_VALUES = 300_000
 """In a config, which transformers copies again and again; a chat vector's lists its tokens."""
-MOST_NAMED = 50_000
+MOST_NAMED = 100_000
 """Of those, the ones with a key; names of 20,000 labels, and their numbers, fit."""
 MOST_SPECIAL_TOKENS = 20_000
 """In one list, which transformers searches for each of them."""

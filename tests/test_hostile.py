@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     ),
     "thousands of labels": (
         "chat",
-        with_json("config.json", x=dict.fromkeys(map(str, range(60_000)))),
+        with_json("config.json", x=dict.fromkeys(map(str, range(120_000)))),
         "with those within it",
     ),
     "thousands of special tokens": (

@@ -1,4 +1,4 @@
-"""Heads: those that are the embeddings once more (tied), that only ought to be, and that are missing."""
+"""Heads that are the embeddings once more (tied), that only ought to be, or that are missing."""
 
 from __future__ import annotations
 

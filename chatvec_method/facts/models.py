@@ -164,11 +164,9 @@ def without_commits(names: object) -> str:
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the config of the language model, which may be a part of a larger one."""
     try:
-        part = config.get_text_config()
+        return config.get_text_config()
     except ValueError:  # several of them
         return config
-    # A kind of model that has no parts takes what is called like one for a setting.
-    return part if isinstance(part, PretrainedConfig) else config
 
 
 def _check_text_config(config: PretrainedConfig, reference: ModelReference) -> None:

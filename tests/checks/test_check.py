@@ -553,11 +553,32 @@ def test_layers_that_a_model_has_not_are_told(layers: tuple[int, int], recipe: R
 
 
 @pytest.mark.parametrize("value", [5, "x", {"model_type": "llama"}, {}])
-def test_a_setting_that_is_called_like_a_part_of_other_models_is_no_part(
-    value: Any, changed: Callable[..., Recipe]
-) -> None:
+def test_a_part_that_its_class_has_not_is_told(value: Any, changed: Callable[..., Recipe]) -> None:
+    # transformers does not load such a model either.
     report = checked(changed(BASE, with_json("config.json", text_config=value)))
-    assert codes(report, ERROR) == []
+    finding = the("config-unreadable", report)
+    assert "models of the type 'llama' have no such part" in finding.message
+
+
+def test_a_head_that_a_config_tells_of_and_no_model_has_is_told(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    for entry in recipe["models"]:
+        model = Path(entry["model"])
+        headless = shutil.copytree(model, tmp_path / model.name)
+        with_tensors(lambda tensors: tensors.pop("lm_head.weight"))(headless)
+        recipe["base_model"] = recipe["base_model"].replace(entry["model"], str(headless))
+        entry["model"] = str(headless)
+    finding = the("head-missing", checked(recipe))
+    assert finding.severity is ERROR
+    assert "no model has lm_head.weight" in finding.message
+
+
+def test_a_config_by_which_nothing_loads_is_told(changed: Callable[..., Recipe]) -> None:
+    report = checked(changed(CP, with_json("config.json", hidden_act="nobody's")))
+    finding = the("config-does-not-fit", report)
+    assert finding.severity is WARNING
+    assert "nobody's" in finding.message
 
 
 def test_one_model_behind_a_link_is_told(recipe: Recipe, tmp_path: Path) -> None:

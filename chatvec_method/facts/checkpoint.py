@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -12,6 +14,11 @@ from chatvec_method.errors import ChatVecError
 from chatvec_method.facts.layout import Conversion, Layout, layout_of, text_names
 from chatvec_method.facts.models import Model, TensorHeader, config_value, text_config
 from chatvec_method.facts.quantisation import Quantisation, quantisation_of
+
+NOT_BUILT_OF = re.compile(
+    r"_name_or_path|\w+_token_ids?|(torch_)?dtype|max_position_embeddings|transformers_version|use_cache"
+)
+"""Keys of configs in which a model and its descendants mostly differ."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,8 @@ class Checkpoint:
         Args:
             model: The model.
             trust_remote_code: Whether it may be built by code of its own.
-            alike: Checkpoints whose layout is taken where they have the same tensors: of thousands
-                of experts it takes seconds to find out.
+            alike: Checkpoints whose layout is taken where they have the same tensors and are built
+                alike: of thousands of experts it takes seconds to find out.
         """
         self.model = model
         self.trust_remote_code = trust_remote_code
@@ -116,10 +123,15 @@ class Checkpoint:
     def layout(self) -> Layout | None:
         """Which parameters its tensors become; None where transformers cannot build the model."""
         for other in self.alike:
-            same_class = other.model.config.architectures == self.model.config.architectures
-            if same_class and other._headers == self._headers:
+            if other._headers == self._headers and other._built_of == self._built_of:
                 return other.layout
         return layout_of(self.model.config, self._headers, self.trust_remote_code)
+
+    @cached_property
+    def _built_of(self) -> dict[str, Any]:
+        """What its config says, but for what no model is built of."""
+        said = self.model.config.to_dict()
+        return {key: value for key, value in said.items() if not NOT_BUILT_OF.fullmatch(key)}
 
     @cached_property
     def _headers(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

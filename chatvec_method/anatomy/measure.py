@@ -54,9 +54,20 @@ def examine(
         raise
     except Exception as error:  # of files that are not what their headers or tokenizers say
         raise ChatVecError(
-            f"the models cannot be measured: {first_line(error)} ({type(error).__name__}).",
+            f"the models cannot be measured: {first_line(error)} ({type(error).__name__})"
+            f"{_unreadable_tokenizers(survey)}.",
             "Run `chatvec check --deep` on the recipe, which tells what is wrong with them.",
         ) from error
+
+
+def _unreadable_tokenizers(survey: Survey) -> str:
+    """Return of which models nobody knows the tokens, as words that follow others."""
+    unknown = [
+        f"; the tokenizer of model {model} does not load ({model.tokenizer_problem})"
+        for model in survey.models.values()
+        if model.tokenizer is None
+    ]
+    return "".join(unknown)
 
 
 def _examine(

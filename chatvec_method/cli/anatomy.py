@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.mergekit_options import WithMergekitOptions, mergekit_options
-from chatvec_method.errors import ChatVecError
+from chatvec_method.cli.writing import write, write_all
 from chatvec_method.hub.named import named_text
 from chatvec_method.recipe.text import parse_yaml
 
@@ -96,27 +97,14 @@ def _write_csv(file: Path, found: Anatomy) -> None:
     from chatvec_method.cli.anatomy_report import csv_rows
 
     rows: list[dict[str, Any]] = list(csv_rows(found))
-    try:
-        with file.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise ChatVecError(
-            f"the table {file} cannot be written ({error.strerror}).",
-            "Write the name of a file in a folder that exists.",
-        ) from error
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write(file, stream.getvalue())
 
 
 def _write_pictures(folder: Path, found: Anatomy) -> None:
     from chatvec_method.anatomy.pictures import pictures
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in pictures(found).items():
-            (folder / name).write_bytes(picture)
-    except OSError as error:
-        raise ChatVecError(
-            f"pictures cannot be written into {folder} ({error.strerror}).",
-            "Write the name of a folder.",
-        ) from error
+    write_all(folder, dict(pictures(found)))

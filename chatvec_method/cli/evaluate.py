@@ -14,13 +14,15 @@ import click
 
 from chatvec_method.cli.console import console, json_text, quiet_libraries
 from chatvec_method.cli.model_options import on_device, with_adapter_cache, with_remote_code
-from chatvec_method.errors import ChatVecError, first_line
+from chatvec_method.cli.writing import write, write_all
+from chatvec_method.errors import ChatVecError
 
 if TYPE_CHECKING:
     from chatvec_method.evaluation.results import Results
     from chatvec_method.recipe.file import Recipe
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+KEPT = "all answers are kept"
 MISSING = "Install it with `pip install 'chatvec-method[evaluate]'`."
 
 
@@ -214,42 +216,22 @@ def _write_table(file: Path, results: Results) -> None:
     writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write(file, stream.getvalue())
+    write(file, stream.getvalue(), KEPT)
 
 
 def _write_answers(file: Path, results: Results) -> None:
     lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in results.answers()]
-    _write(file, "".join(lines))
+    write(file, "".join(lines), KEPT)
 
 
 def _write_pictures(folder: Path, results: Results) -> None:
     from chatvec_method.evaluation.curves import evaluation_pictures
 
-    for name, picture in evaluation_pictures(results).items():
-        _write(folder / name, picture)
+    write_all(folder, dict(evaluation_pictures(results)), KEPT)
 
 
 def _record(file: Path, recipe: Recipe, results: Results) -> None:
     from chatvec_method.evaluation.record import recorded
 
     command = shlex.join(["chatvec", *sys.argv[1:]])
-    _write(file, recorded(recipe, results, command))
-
-
-def _write(file: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; what is no file, as /dev/stdout, is written to."""
-    from chatvec_method.finishing.files import as_bytes, write_content
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not file.is_file():
-            file.write_bytes(as_bytes(content))
-        else:
-            write_content(file.resolve(), content)
-    except (OSError, ChatVecError) as error:
-        cause = error.__cause__ or error
-        why = getattr(cause, "strerror", None) or first_line(cause)
-        raise ChatVecError(
-            f"{file} cannot be written ({why}); all answers are kept.",
-            "Write another name, and run it again.",
-        ) from error
+    write(file, recorded(recipe, results, command), KEPT)

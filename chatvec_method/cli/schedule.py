@@ -12,6 +12,7 @@ from chatvec_method.cli.completing import RECIPE
 from chatvec_method.cli.console import console, quiet_libraries
 from chatvec_method.cli.loading import loading
 from chatvec_method.cli.model_options import with_remote_code
+from chatvec_method.cli.writing import write
 from chatvec_method.cli.written_recipe import recipe_options
 from chatvec_method.errors import ChatVecError
 from chatvec_method.hub.named import named_text
@@ -106,7 +107,7 @@ def show(
     if png is not None:
         from chatvec_method.pictures.ratios import schedule_picture
 
-        _write(png, schedule_picture(plans, "dark" if dark else "light"))
+        write(png, schedule_picture(plans, "dark" if dark else "light"))
     if as_json:
         print_json(plans)
     else:
@@ -240,14 +241,4 @@ def _planner(recipe: Recipe, layers: int | None, trust_remote_code: bool) -> Pla
         raise ChatVecError(
             error.problem,
             f"{error.fix} Or add `--layers N`, which supposes Llama-like models of N layers.",
-        ) from error
-
-
-def _write(file: Path, picture: bytes) -> None:
-    try:
-        file.write_bytes(picture)
-    except OSError as error:
-        raise ChatVecError(
-            f"the picture {file} cannot be written ({error.strerror}).",
-            "Write the name of a file in a folder that exists.",
         ) from error

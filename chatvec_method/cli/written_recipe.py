@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chatvec_method.cli.console import as_printed
+from chatvec_method.cli.writing import write
 
 if TYPE_CHECKING:
     from chatvec_method.recipe.file import Recipe
@@ -48,6 +49,4 @@ def deliver(before: Recipe, after: str, output: Path | None, *, as_diff: bool) -
     elif output is None:
         click.echo(as_printed(after), nl=False)
     if output is not None:
-        from chatvec_method.finishing.files import write_content
-
-        write_content(output, after)
+        write(output, after)

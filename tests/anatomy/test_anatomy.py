@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import torch
 import yaml
 import zoo
 from click.testing import CliRunner
-from conftest import CHAT, CP, FAMILY, Recipe, plain_recipe
+from conftest import CHAT, CP, FAMILY, ROOT, Recipe, plain_recipe
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from surveying import surveyed
@@ -581,6 +582,17 @@ def test_pictures_are_written_for_light_and_dark(recipe: Recipe, tmp_path: Path)
     for name in names:
         corner = Image.open(tmp_path / "pictures" / name).convert("L").getpixel((0, 0))
         assert (corner < 64) == ("dark" in name)
+
+
+def test_a_tokenizer_that_does_not_load_is_named(tmp_path: Path) -> None:
+    world = ROOT / "examples" / "world" / "models"
+    recipe = plain_recipe(world) | {"tokenizer": {"source": str(world / "cp")}}
+    copied = shutil.copytree(world / "chat", tmp_path / "chat")
+    (copied / "tokenizer.json").write_text("{}")
+    recipe["models"][CHAT]["model"] = str(copied)
+    with pytest.raises(ChatVecError) as told:
+        examine(surveyed(recipe))
+    assert f"the tokenizer of model {copied} does not load" in told.value.problem
 
 
 def test_a_folder_that_cannot_be_written_is_named(recipe: Recipe, tmp_path: Path) -> None:

@@ -149,11 +149,7 @@ def evaluate(
     _check_judge(judge, judge_model, judge_against)
     for file in (table, answers_file):
         _check_writable(file)
-    recipe = None
-    if record is not None:
-        from chatvec_method.recipe.file import read_recipe
-
-        recipe = read_recipe(record)
+    recipe = None if record is None else _to_record(record, targets)
     try:
         from chatvec_method.api import evaluate as evaluate_targets
         from chatvec_method.cli.evaluate_progress import told
@@ -192,6 +188,18 @@ def evaluate(
         click.echo(json_text(results.as_data()))
     else:
         print_results(console(), results)
+
+
+def _to_record(file: Path, targets: tuple[str, ...]) -> Recipe:
+    """Return the recipe that gets figures, which must not be those of another's output."""
+    from chatvec_method.finishing.output import check_made_from
+    from chatvec_method.recipe.file import read_recipe
+
+    recipe = read_recipe(file)
+    for folder in map(Path, targets):
+        if len(targets) == 1 and folder.is_dir():
+            check_made_from(folder, recipe, "Evaluate its output, or leave `--record` out.")
+    return recipe
 
 
 def _check_judge(judge: str | None, model: str | None, against: str | None) -> None:

@@ -61,7 +61,7 @@ def look_at(out: Path, survey: ReadySurvey) -> Model:
             "Merge again, or write the folder of another merge.",
         )
     check_model(out)
-    _check_same_recipe(out, survey.recipe)
+    check_made_from(out, survey.recipe, "Leave `--recipe` out, or merge again.")
     path = ModelPath(path=str(out))
     files = SmallFiles.in_folder(path, out)
     tokenizer, tokenizer_problem = look_up_tokenizer(files, survey.options.trust_remote_code)
@@ -87,7 +87,17 @@ def look_at(out: Path, survey: ReadySurvey) -> Model:
     return output
 
 
-def _check_same_recipe(out: Path, recipe: Recipe) -> None:
+def check_made_from(out: Path, recipe: Recipe, fix: str) -> None:
+    """Check that an output is a recipe's, as far as it says of which it is.
+
+    Args:
+        out: The output.
+        recipe: The recipe.
+        fix: What to do if it is another's.
+
+    Raises:
+        ChatVecError: It was made from another recipe.
+    """
     file = out / RECIPE_FILE
     if not file.is_file():
         return
@@ -98,7 +108,7 @@ def _check_same_recipe(out: Path, recipe: Recipe) -> None:
     if made_from != given:
         raise ChatVecError(
             f"{out} was not made from {recipe.name}: the recipe in its {RECIPE_FILE} is another.",
-            "Leave `--recipe` out, or merge again.",
+            fix,
         )
 
 

@@ -130,6 +130,18 @@ def test_the_headline_goes_into_the_recipe_and_comments_stay(
     assert run("--record", "recipes/breeze.yaml").exit_code == 1
 
 
+def test_the_figures_of_another_recipe_s_output_are_not_recorded(tmp_path: Path) -> None:
+    out = shutil.copytree(ROOT / "examples" / "world" / "models" / "cp", tmp_path / "out")
+    shutil.copy(ROOT / "recipes" / "world.yaml", out / "mergekit_config.yml")
+    file = tmp_path / "other.yaml"
+    text = (ROOT / "recipes" / "world.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("ratio: 0.625", "ratio: 0.5"), encoding="utf-8")
+    arguments = ["evaluate", str(out), "--language", "ko", "--record", str(file)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert f"{out} was not made from {file}" in result.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -149,8 +149,10 @@ def test_the_exit_code_is_the_commands(ended: dict[str, Ended]) -> None:
 
 
 def test_what_is_sent_to_the_one_that_waits_reaches_the_command() -> None:
-    code = "from chatvec_method.cli.outliving import outlived; import time; outlived(lambda: ("
-    code += "print('begins', flush=True), time.sleep(60)))"
+    code = "from chatvec_method.cli.outliving import outlived; import signal, time; "
+    # What is started in the background of a shell ignores Ctrl-C.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "outlived(lambda: (print('begins', flush=True), time.sleep(60)))"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -185,12 +186,18 @@ def test_only_what_changes_is_written(recipe: Recipe) -> None:
     assert versions(live) == before
 
 
-def test_a_sum_that_does_not_fit_leaves_the_model_as_it_was(recipe: Recipe) -> None:
+def test_a_sum_that_does_not_fit_leaves_the_model_as_it_was(recipe: Recipe, tmp_path: Path) -> None:
+    large = shutil.copytree(recipe["models"][CHAT]["model"], tmp_path / "large")
+    for file in large.glob("*.safetensors"):
+        save_file(
+            {name: each * 1000 for name, each in load_file(file).items()}, file, {"format": "pt"}
+        )
+    recipe["models"][CHAT]["model"] = str(large)
     live = live_merge({**recipe, "out_dtype": "float16"})
     live.set(0.5)
     before, said = parameters(live), live.recipe.text
     with pytest.raises(ChatVecError, match="overflows float16"):
-        live.set([{"filter": "norm", "value": 1}, {"value": 1e9}])
+        live.set([{"filter": "norm", "value": 1}, {"value": 1e6}])
     assert_same(parameters(live), before)
     assert live.recipe.text == said
 

@@ -162,6 +162,7 @@ def test_the_quick_measure_draws_its_curve_over_the_ratios_of_this_session(
 def test_parts_and_shapes_are_drawn_and_in_the_recipe(page: Page, served: Served) -> None:
     for heading in page.all("#settings button.label-wrap"):
         heading.click()
+    page.wait(lambda: page.one("#shape-0 input").is_displayed())
     page.type_number("ratio-0", "1")
     page.type_number("MLP-0", "0.5")
     shape = page.one("#shape-0 input")
@@ -221,6 +222,7 @@ def test_what_is_said_is_text_and_no_code(page: Page) -> None:
     shape_of_evil = f"linear:{EVIL}"
     for heading in page.all("#settings button.label-wrap"):
         heading.click()
+    page.wait(lambda: page.one("#shape-0 input").is_displayed())
     page.one("#shape-0 input").send_keys(Keys.CONTROL, "a")
     page.one("#shape-0 input").send_keys(shape_of_evil, Keys.ENTER)
     assert "img src=x" in page.wait(lambda: page.one(".toast-body").text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -168,8 +169,9 @@ def changed_recipe(data: Any, pool: tuple[Any, ...], random: Random) -> str:
         pool: Values that mean something in recipes.
         random: Decides.
     """
-    for _ in range(random.choice([0, 1, 1, 1, 2, 3, 5])):
-        data = changed(data, random, pool)
+    with suppress(RecursionError):  # it is nested too deep to be changed once more
+        for _ in range(random.choice([0, 1, 1, 1, 2, 3, 5])):
+            data = changed(data, random, pool)
     text = _written(data, random)
     if random.random() < 0.3:
         for _ in range(random.choice([1, 1, 2, 5])):

@@ -79,7 +79,7 @@ def trial(kind: str, number: int, seed: int) -> Outcome:
     except _Wrong as wrong:
         ended, problem = "wrong", str(wrong)
     except Exception:
-        ended, problem = "stopped", traceback.format_exc()
+        ended, problem = "stopped", traceback.format_exc(limit=-12)
     seconds = _processor_seconds() - begun
     most = _most_bytes()
     if seconds > MOST_SECONDS:

@@ -111,6 +111,7 @@ FACTS = (
     "depth-expanded",
     "head-missing",
     "head-not-tied",
+    "layers-missing",
     "no-lora-cache",
     "no-such-adapter",
     "not-finite",

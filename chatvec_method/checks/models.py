@@ -56,6 +56,7 @@ def model_findings(survey: Survey, roles: Roles | None) -> Iterator[Finding]:
     yield from _dtypes(survey, roles)
     if survey.plan is not None:
         yield from _tensors(survey, survey.plan)
+        yield from _layers(survey, survey.plan)
         yield from head_findings(survey, survey.plan)
         yield from _loading(survey.plan)
 
@@ -262,6 +263,23 @@ def _tensors(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
                     f"in {tensor.roles.cp}: these models do not come from one.",
                     "Write models that were trained from the same base.",
                 )
+
+
+def _layers(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
+    """Whether there are tensors of as many layers as the config that the output gets counts."""
+    module = plan.architecture.modules.get(plan.module)
+    donor = plan.checkpoints.get(plan.config.base_model)
+    if survey.recipe.config.models is None or module is None or donor is None or not plan.layers:
+        return  # slices say themselves which layers they take
+    key = module.architecture.num_layers_config_key()
+    counted = config_value(donor.model.config, key)
+    if isinstance(counted, int) and counted > plan.layers:
+        yield error(
+            "layers-missing",
+            donor.model,
+            f"its config says `{key}: {counted}`, and there are tensors of {plan.layers} layers.",
+            "Download or save the model again.",
+        )
 
 
 def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int | None) -> bool:

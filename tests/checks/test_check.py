@@ -574,6 +574,24 @@ def test_a_head_that_a_config_tells_of_and_no_model_has_is_told(
     assert "no model has lm_head.weight" in finding.message
 
 
+def test_layers_that_a_config_counts_and_no_model_has_are_told(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    def without_the_last(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if ".layers.2." in name]:
+            del tensors[name]
+
+    for entry in recipe["models"]:
+        model = Path(entry["model"])
+        shorter = shutil.copytree(model, tmp_path / model.name)
+        with_tensors(without_the_last)(shorter)
+        recipe["base_model"] = recipe["base_model"].replace(entry["model"], str(shorter))
+        entry["model"] = str(shorter)
+    finding = the("layers-missing", checked(recipe))
+    assert finding.severity is ERROR
+    assert "`num_hidden_layers: 3`, and there are tensors of 2 layers" in finding.message
+
+
 def test_a_config_by_which_nothing_loads_is_told(changed: Callable[..., Recipe]) -> None:
     report = checked(changed(CP, with_json("config.json", hidden_act="nobody's")))
     finding = the("config-does-not-fit", report)

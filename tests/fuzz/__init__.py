@@ -8,17 +8,15 @@ come of any of them but a result or one of our own messages, within 5 seconds of
 1 GB; what `check` passes, `merge` has to bring to its end, and its output stands `verify --deep`
 and a second `finish`; and no output is verified of which a byte is another. The hub is not asked.
 
-Before tokenizers, weights as other programs write them, whole families and outputs were changed as
-well, all 1,000 folders and 6,500 recipes of seed 0 were run, and of seed 7 3,000 recipes, 250
-folders, 800 recipes and 150 folders with vectors: none of those of seed 7 was wrong.
+All 27,000 of seed 0 have been run, in 17 minutes on two processors, 0.76 GB the largest. One was
+wrong, and is mended: a config that counts a layer of which no model has a tensor (folder 108). Four
+others stopped or lasted in the fuzzing itself, which nested a recipe too deep to copy it, and wrote
+one of 133 MB, which was refused at once. 339 families and 209 with vectors were merged.
 
-Since then, of seed 21, 700 recipes, 400 folders and 60 with vectors have been run. Of the folders
-137 were merged and 263 refused, 11 of these by `--deep` alone; the slowest took 2.7 s, the largest
-0.71 GB. Wrong were, and are mended: slices of more layers than there are, a tied model that stores
-another head, and a config in which a setting is called like a part of other models (233 and 249).
-Of 750 outputs, 250 of seed 5 and 500 of seed 6, one was wrong, mended too: a header that said the
-same in other bytes (6: 157). Of seed 34, 120 folders, 30 with vectors and 60 outputs have been run
-after that, and none was wrong.
+Of other seeds (7, 21, 34, and 5 and 6 of outputs) 6,700 have been run while kinds of changes were
+added. Wrong were, and are mended: slices of more layers than there are, a tied model that stores
+another head, a config in which a setting is called like a part of other models, and an output's
+header that said the same in other bytes.
 """
 
 import os

@@ -21,6 +21,8 @@ TEMPLATES = (
     '{{ "\\ud800" }}',
     "",
 )
+LARGEST_TEXT = 1_000_000
+"""Characters that a repeated value may have."""
 WORDS = (
     "",
     " ",
@@ -77,6 +79,11 @@ def _nested(random: Random) -> Any:
     return nested
 
 
+def _repeated(old: Any, times: int) -> list[Any]:
+    """Return a value several times, if no text of 100 MB comes of that."""
+    return [old] * (times if len(str(old)) * times < LARGEST_TEXT else 2)
+
+
 def changed(data: Any, random: Random, pool: tuple[Any, ...] = ()) -> Any:
     """Return data with one change at a random place.
 
@@ -97,7 +104,7 @@ def changed(data: Any, random: Random, pool: tuple[Any, ...] = ()) -> Any:
         case 1 if isinstance(holder, dict):
             holder[random.choice([str(new)[:100], f"{key}x", str(key).upper()])] = old
         case 2 if isinstance(holder, dict):
-            holder[f"{key}"] = [old] * random.choice([2, 50, 3000])
+            holder[f"{key}"] = _repeated(old, random.choice([2, 50, 3000]))
         case 3 if isinstance(holder, list):
             holder[key:key] = [copy.deepcopy(old)] * random.choice([1, 2, 50])
         case 4:

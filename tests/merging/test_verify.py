@@ -421,18 +421,23 @@ def test_many_differences_are_counted_and_measured(looked: Survey, out: Path) ->
         verified(out, looked)
 
 
+def assert_flip_is_found(out: Path, file: Path, place: int, bit: int) -> None:
+    """Flip a bit, see that it is found, and flip it back."""
+    flip(file, place, bit)
+    with pytest.raises(ChatVecError) as wrong:
+        verified(out, None, deep=False)
+    assert wrong.value.code == DIFFERS, (file, place, bit)
+    flip(file, place, bit)
+
+
 def test_every_flipped_bit_is_found(good: Path, out: Path) -> None:
     chance = random.Random(15)
     files = [f for f in sorted(out.iterdir()) if f.name != "README.md"]
     weights = [file for file in files if file.suffix == ".safetensors"]
     for i in range(200):
         file = chance.choice(weights if i % 2 else files)
-        place, bit = chance.randrange(file.stat().st_size), chance.randrange(8)
-        flip(file, place, bit)
-        with pytest.raises(ChatVecError) as wrong:
-            verified(out, None, deep=False)
-        assert wrong.value.code == DIFFERS, (file, place, bit)
-        flip(file, place, bit)
+        place = chance.randrange(file.stat().st_size)
+        assert_flip_is_found(out, file, place, chance.randrange(8))
     verified(out, None, deep=False)
 
 
@@ -443,12 +448,7 @@ def test_every_flipped_bit_of_headers_and_ends_is_found(good: Path, out: Path) -
         size, header = file.stat().st_size, 8 + int.from_bytes(file.read_bytes()[:8], "little")
         ends = [*range(8), header - 1, header, size - 1]
         for place in (*ends, *(chance.randrange(8, header) for _ in range(20))):
-            bit = chance.randrange(8)
-            flip(file, place, bit)
-            with pytest.raises(ChatVecError) as wrong:
-                verified(out, None, deep=False)
-            assert wrong.value.code == DIFFERS, (file, place, bit)
-            flip(file, place, bit)
+            assert_flip_is_found(out, file, place, chance.randrange(8))
     verified(out, None, deep=False)
 
 

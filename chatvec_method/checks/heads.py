@@ -48,16 +48,11 @@ def head_findings(survey: Survey, plan: MergePlan) -> Iterator[Finding]:
 
 def _missing_head(plan: MergePlan) -> Iterator[Finding]:
     """Find an output whose config tells of a head that it does not get."""
-    donor, cp = (plan.checkpoints.get(each) for each in (plan.config.base_model, plan.roles.cp))
-    if donor is None or cp is None or donor.model.tensors is None:
-        return
-    config = donor.model.config
-    if config.architectures != cp.model.config.architectures:  # which is told of as such
-        return
-    if config_value(config, "tie_word_embeddings"):
+    donor = plan.config_donor
+    if donor is None or config_value(donor.model.config, "tie_word_embeddings"):
         return
     names = {tensor.name for tensor in plan.tensors}
-    for weight in plan.architecture.all_weights(config):
+    for weight in plan.architecture.all_weights(donor.model.config):
         if weight.tied_names and weight.name not in names:
             yield error(
                 "head-missing",

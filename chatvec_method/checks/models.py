@@ -291,15 +291,12 @@ def _differ(one: tuple[int, ...], other: tuple[int, ...], vocabulary_axis: int |
 
 def _loading(plan: MergePlan) -> Iterator[Finding]:
     """Whether the config that the output gets is one by which its weights can be loaded."""
-    donor, cp = (plan.checkpoints.get(each) for each in (plan.config.base_model, plan.roles.cp))
-    if donor is None or cp is None or donor.model.tensors is None:
+    donor = plan.config_donor
+    if donor is None:
         return
-    config, model = donor.model.config, donor.model
-    if config.architectures != cp.model.config.architectures:  # which is told of as such
-        return
-    problem = ""
+    model, problem = donor.model, ""
     if donor.layout is None:
-        problem = why_not_built(config)
+        problem = why_not_built(model.config)
     elif donor.quantisation is None and donor.layout.misfits:
         name, shape = next(iter(donor.layout.misfits.items()))
         stored = list((model.tensors or {})[name].shape)

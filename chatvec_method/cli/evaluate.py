@@ -196,9 +196,8 @@ def _to_record(file: Path, targets: tuple[str, ...]) -> Recipe:
     from chatvec_method.recipe.file import read_recipe
 
     recipe = read_recipe(file)
-    for folder in map(Path, targets):
-        if len(targets) == 1 and folder.is_dir():
-            check_made_from(folder, recipe, "Evaluate its output, or leave `--record` out.")
+    if len(targets) == 1 and (out := Path(targets[0])).is_dir():
+        check_made_from(out, recipe, "Evaluate its output, or leave `--record` out.")
     return recipe
 
 

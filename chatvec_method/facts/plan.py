@@ -131,6 +131,18 @@ class MergePlan:
         return max(text, key=lambda name: (name in attends, len(layers[name])))
 
     @property
+    def config_donor(self) -> Checkpoint | None:
+        """The model whose config the output gets.
+
+        None where nothing is known of its tensors, or cp is of another architecture.
+        """
+        donor, cp = (self.checkpoints.get(each) for each in (self.config.base_model, self.roles.cp))
+        if donor is None or cp is None or donor.model.tensors is None:
+            return None
+        alike = donor.model.config.architectures == cp.model.config.architectures
+        return donor if alike else None
+
+    @property
     def layers(self) -> int:
         """How many layers the output's language model has."""
         module = self.module

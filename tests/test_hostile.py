@@ -26,6 +26,7 @@ from checking import checked, codes
 from click.testing import CliRunner, Result
 from conftest import ROOT
 from huggingface_hub import ModelInfo
+from json_files import Change, with_changed_json, with_json
 from mergekit.common import ModelPath
 from mergekit.parameter_resolver import resolve_parameters
 from safetensors.torch import load_file, save_file
@@ -47,7 +48,6 @@ from chatvec_method.sharing import _recipe_card
 from chatvec_method.weights.fetching import fetched
 
 WORLD = ROOT / "examples" / "world" / "models"
-Change = Callable[[Path], None]
 
 
 @pytest.fixture
@@ -79,15 +79,6 @@ def refusal(result: Result) -> str:
     assert len(lines) == 1, result.output
     assert not ACTS.search(result.output)
     return lines[0]
-
-
-def with_json(name: str, **values: Any) -> Change:
-    def change(folder: Path) -> None:
-        file = folder / name
-        said = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        file.write_text(json.dumps({**said, **values}), encoding="utf-8")
-
-    return change
 
 
 def with_text(name: str, text: str) -> Change:
@@ -139,13 +130,7 @@ def offsets(header: dict[str, Any], name: str, *values: int) -> None:
 
 
 def with_tokenizer(change: Callable[[dict[str, Any]], None]) -> Change:
-    def changed(folder: Path) -> None:
-        file = folder / "tokenizer.json"
-        said = json.loads(file.read_text(encoding="utf-8"))
-        change(said)
-        file.write_text(json.dumps(said), encoding="utf-8")
-
-    return changed
+    return with_changed_json("tokenizer.json", change)
 
 
 def steps(key: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from click.testing import CliRunner, Result
 from conftest import BASE, CHAT, CP, ROOT, Recipe, plain_recipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_files import with_json
 from mergekit.architecture import get_architecture_info
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import SaveTensor
@@ -427,14 +428,6 @@ def with_tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[
         change(tensors)
         without_weights(folder)
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-    return alter
-
-
-def with_json(name: str, **values: Any) -> Callable[[Path], None]:
-    def alter(folder: Path) -> None:
-        file = folder / name
-        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
     return alter
 

@@ -13,6 +13,7 @@ import torch
 from checking import checked
 from click.testing import CliRunner
 from conftest import ROOT
+from json_files import Change, with_changed_json
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
@@ -26,7 +27,6 @@ from chatvec_method.vectors.extract import extract
 
 WORLD = ROOT / "examples" / "world" / "models"
 EMBEDDINGS = "model.embed_tokens.weight"
-Change = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,7 @@ def with_end(ending: str, change: Callable[[Tensor], Tensor]) -> Change:
 
 
 def config(change: Callable[[dict[str, Any]], None]) -> Change:
-    def changed(folder: Path) -> None:
-        file = folder / "config.json"
-        said = json.loads(file.read_text(encoding="utf-8"))
-        change(said)
-        file.write_text(json.dumps(said), encoding="utf-8")
-
-    return changed
+    return with_changed_json("config.json", change)
 
 
 def packed(**values: Any) -> Change:
